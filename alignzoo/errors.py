@@ -1,0 +1,58 @@
+"""Errors a user sees: each says where, what, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class AlignzooError(Exception):
+    """Base of every error alignzoo raises on purpose; the CLI prints it without a traceback."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, at one place."""
+
+    where: str  # "recipe.yaml:5:12: stages.0.with.betta"
+    what: str  # "unknown option; did you mean 'beta'?"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class RecipeError(AlignzooError):
+    """Every problem of a recipe at once, found before any model is loaded."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class UsageError(AlignzooError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class PluginError(AlignzooError):
+    """A plug-in is missing, broken, clashes with another, or breaks its contract."""
+
+
+class DataError(AlignzooError):
+    """Data cannot be used; the message names file and line where there are any."""
+
+
+class TrainingError(AlignzooError):
+    """Training cannot go on: a number stopped being one, or an invariant broke."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the nearest known word, else an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,230 @@
+"""Entry points of group `alignzoo` -> one immutable registry; nothing here is a global.
+
+Entry points are loaded one by one: pluggy's own loader drops the second of two distributions with
+the same entry-point name and stops at the first import error. Here a clash is an error that names
+both distributions, and a broken plug-in stops only the recipe that needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pluggy
+
+from alignzoo import hookspecs
+from alignzoo.algorithm import Algorithm
+from alignzoo.dataset import Dataset
+from alignzoo.errors import PluginError, suggest
+from alignzoo.evaluation import Benchmark, Judge
+from alignzoo.rollout import RolloutEngine
+from alignzoo.stage import Stage
+
+GROUP = "alignzoo"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """Where a registered thing came from."""
+
+    module: str
+    distribution: str
+    version: str
+    digest: str  # of the plug-in's Python files, so that an edit invalidates cached stages
+
+    @property
+    def identity(self) -> str:
+        """What enters a content hash."""
+        return f"{self.module}@{self.version}#{self.digest}"
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """An entry point that could not be imported."""
+
+    module: str
+    distribution: str
+    error: str
+    trace: str
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything the installed plug-ins offer."""
+
+    hooks: pluggy.HookRelay
+    plugins: tuple[Plugin, ...] = ()
+    broken: tuple[BrokenPlugin, ...] = ()
+    kinds: Mapping[str, Mapping[str, type]] = field(default_factory=dict)
+    owners: Mapping[type, Plugin] = field(default_factory=dict)
+
+    def find(self, kind: str, name: str) -> type[Any]:
+        """The class registered under a name; raises PluginError with a suggestion."""
+        known = self.kinds[kind]
+        if name in known:
+            return known[name]
+        broken = "".join(f" ({b.module} could not be imported: {b.error})" for b in self.broken)
+        raise PluginError(f"unknown {kind} '{name}'{suggest(name, known)}{broken}")
+
+    def owner(self, cls: type) -> Plugin:
+        """The plug-in that registered a class."""
+        return self.owners[cls]
+
+    @property
+    def algorithms(self) -> Mapping[str, type[Algorithm]]:
+        """Training methods by name."""
+        return self.kinds["algorithm"]
+
+    @property
+    def datasets(self) -> Mapping[str, type[Dataset]]:
+        """Datasets by name."""
+        return self.kinds["dataset"]
+
+    @property
+    def judges(self) -> Mapping[str, type[Judge]]:
+        """Judges by name."""
+        return self.kinds["judge"]
+
+    @property
+    def benchmarks(self) -> Mapping[str, type[Benchmark]]:
+        """Benchmarks by name."""
+        return self.kinds["benchmark"]
+
+    @property
+    def engines(self) -> Mapping[str, type[RolloutEngine]]:
+        """Rollout engines by name."""
+        return self.kinds["engine"]
+
+    @property
+    def stages(self) -> Mapping[str, type[Stage]]:
+        """Stages by name."""
+        return self.kinds["stage"]
+
+
+KINDS: Mapping[str, tuple[str, type]] = {
+    "algorithm": ("register_algorithms", Algorithm),
+    "dataset": ("register_datasets", Dataset),
+    "judge": ("register_judges", Judge),
+    "benchmark": ("register_benchmarks", Benchmark),
+    "engine": ("register_rollout_engines", RolloutEngine),
+    "stage": ("register_stages", Stage),
+}
+
+
+def load_plugins(extra: Iterable[ModuleType] = ()) -> Registry:
+    """Import every installed plug-in (and the given modules) and collect what they register."""
+    found = sorted(entry_points(group=GROUP), key=lambda e: (e.name, _distribution(e)))
+    _refuse_clashing_entry_points(found)
+    loaded: list[tuple[ModuleType, Plugin]] = []
+    broken: list[BrokenPlugin] = []
+    for entry in found:
+        try:
+            loaded.append((entry.load(), _plugin(entry)))
+        except Exception as error:  # a stranger's import may raise anything
+            what = f"{type(error).__name__}: {error}"
+            trace = traceback.format_exc()
+            broken.append(BrokenPlugin(entry.name, _distribution(entry), what, trace))
+    loaded += [(m, Plugin(m.__name__, "(given)", "0", _digest(m))) for m in extra]
+    return build_registry(loaded, broken)
+
+
+def build_registry(
+    loaded: Iterable[tuple[ModuleType, Plugin]], broken: Iterable[BrokenPlugin] = ()
+) -> Registry:
+    """A registry of already imported plug-in modules."""
+    loaded = list(loaded)
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    for module, plugin in loaded:
+        manager.register(module, name=plugin.module)
+    _check_hooks(manager)
+    if os.environ.get("ALIGNZOO_TRACE"):
+        manager.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
+        manager.enable_tracing()
+    owners: dict[type, Plugin] = {}
+    kinds = {
+        kind: _collect(manager, loaded, hook, base, owners) for kind, (hook, base) in KINDS.items()
+    }
+    plugins = tuple(plugin for _, plugin in loaded)
+    return Registry(manager.hook, plugins, tuple(broken), kinds, owners)
+
+
+def _collect(
+    manager: pluggy.PluginManager,
+    loaded: Iterable[tuple[ModuleType, Plugin]],
+    hook: str,
+    base: type[T],
+    owners: dict[type, Plugin],
+) -> dict[str, type[T]]:
+    found: dict[str, type[T]] = {}
+    for module, plugin in loaded:
+        if not hasattr(module, hook):
+            continue
+        call: Callable[..., list[Iterable[type[T]]]] = manager.subset_hook_caller(
+            hook, [other for other, _ in loaded if other is not module]
+        )
+        for cls in (cls for classes in call() for cls in classes):
+            if not (isinstance(cls, type) and issubclass(cls, base)):
+                raise PluginError(f"{plugin.module}.{hook} returned {cls!r}, not a {base.__name__}")
+            if cls.name in found:  # type: ignore[attr-defined]
+                other = owners[found[cls.name]]  # type: ignore[attr-defined]
+                raise PluginError(
+                    f"{base.__name__} '{cls.name}' is registered by both "  # type: ignore[attr-defined]
+                    f"{other.distribution} ({other.module}) and {plugin.distribution} "
+                    f"({plugin.module}); uninstall one of them"
+                )
+            found[cls.name] = cls  # type: ignore[attr-defined]
+            owners[cls] = plugin
+    return found
+
+
+def _check_hooks(manager: pluggy.PluginManager) -> None:
+    """A misspelt or mis-typed hook is an error, not silence."""
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"plug-in with an unknown hook: {error}") from error
+
+
+def _refuse_clashing_entry_points(found: Iterable[EntryPoint]) -> None:
+    seen: dict[str, EntryPoint] = {}
+    for entry in found:
+        if entry.name in seen and _distribution(seen[entry.name]) != _distribution(entry):
+            both = f"{_distribution(seen[entry.name])} and {_distribution(entry)}"
+            raise PluginError(f"plug-in '{entry.name}' comes with both {both}; uninstall one")
+        seen[entry.name] = entry
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "?"
+
+
+def _plugin(entry: EntryPoint) -> Plugin:
+    module = sys.modules[entry.module]
+    version = entry.dist.version if entry.dist else "0"
+    return Plugin(entry.name, _distribution(entry), version, _digest(module))
+
+
+def _digest(module: ModuleType) -> str:
+    if not module.__file__:
+        return ""
+    return source_digest(Path(module.__file__))
+
+
+def source_digest(file: Path) -> str:
+    """Hash of a module's file, or of all Python files of the package it is the root of."""
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    digest = hashlib.blake2b(digest_size=8)
+    for path in files:
+        if not path.name.startswith("test_"):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""The contract of a rollout engine: prompts in, sampled tokens out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are sampled. Token ids in, token ids out; text is made elsewhere."""
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    min_new_tokens: int = 1
+    stop_ids: tuple[int, ...] = ()  # any of them ends a response and is its last token
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled response."""
+
+    ids: tuple[int, ...]  # stop token included when there is one
+    log_probs: tuple[float, ...]  # natural log, full vocabulary, temperature 1, as the engine saw it
+    ended: bool  # a stop token was sampled within the limit
+
+
+def sample_key(*parts: int | str) -> int:
+    """A 64-bit key from (seed, step, prompt, sample): the only source of sampling noise.
+
+    A sample depends on its key and its prompt, not on batch layout, rank or micro-batch.
+    """
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+class RolloutEngine:
+    """Base of rollout engines: a frozen dataclass of options.
+
+    `start` is called once with the policy as the trainer holds it, `sync` after the trainer has
+    changed the weights, `generate` in between. An engine in the trainer's process may sample from
+    the module it was started with, and then has nothing to copy in `sync`.
+    """
+
+    name: ClassVar[str]
+
+    def start(self, model: PreTrainedModel) -> RolloutSession:
+        """Get ready to sample from this model."""
+        raise TypeError(f"{type(self).__name__} defines no start")
+
+
+class RolloutSession:
+    """A started engine."""
+
+    def sync(self, weights: Iterator[tuple[str, torch.Tensor]], version: int) -> None:
+        """Take over the trainer's weights; returns when `generate` uses version `version`."""
+        raise TypeError(f"{type(self).__name__} defines no sync")
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        """One completion per prompt, in order; row i is sampled with the noise of keys[i]."""
+        raise TypeError(f"{type(self).__name__} defines no generate")
+
+    def close(self) -> None:
+        """Give back memory and processes; the default holds none."""
