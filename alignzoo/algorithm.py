@@ -20,7 +20,7 @@ A whole preference method:
         def loss(self, batch, signals, state):
             ratio = sequence_sum(signals["policy"] - signals["reference"], batch.mask)  # [B]
             margin = self.beta * (ratio[batch.chosen] - ratio[batch.rejected])  # [I]
-            return Loss(Term(-logsigmoid(margin)))
+            return Loss(Term(-log_sigmoid(margin)))
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The engine: models, data, scoring, sampling and the one training loop."""

@@ -1,0 +1,102 @@
+"""Names to models: load, check, save. Safetensors only, and no remote code, ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pluggy
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from alignzoo.algorithm import Role
+from alignzoo.engine.scoring import head_of, head_output
+from alignzoo.errors import AlignzooError, PluginError
+from alignzoo.rollout import sample_key
+from alignzoo.stage import ModelRef
+
+CLASSES = {"lm": AutoModelForCausalLM, "scalar": AutoModelForSequenceClassification}
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+
+
+def load_model(
+    hooks: pluggy.HookRelay, ref: ModelRef, role: Role, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model a name stands for, with the head a role needs.
+
+    A scalar head that the checkpoint lacks is drawn from a generator keyed by the seed. Raises
+    AlignzooError when the name leads nowhere, PluginError when the model's logits are not
+    head(body(x)): then chunked scoring would train another model than the one that generates.
+    """
+    torch.manual_seed(sample_key(ref.seed, "model", ref.name) % 2**63)
+    model = hooks.load_model(ref=ref, role=role)
+    if model is None:
+        model = _from_pretrained(CLASSES[role.head], ref, role, dtype)
+    model = model.to(dtype)
+    if role.head == "lm":
+        _check_head(model, ref)
+    return model
+
+
+def load_tokenizer(hooks: pluggy.HookRelay, ref: ModelRef) -> PreTrainedTokenizerBase:
+    """The tokenizer that goes with a model."""
+    tokenizer = hooks.load_tokenizer(ref=ref)
+    if tokenizer is None:
+        tokenizer = _loaded(AutoTokenizer, ref, {})
+    if tokenizer.eos_token_id is None:
+        raise AlignzooError(f"{ref.name}: the tokenizer has no end-of-sequence token; set one")
+    return tokenizer
+
+
+def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The padding id; masks are made from lengths, so any id does when there is none."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A plain transformers folder."""
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
+    extra = {"num_labels": 1} if role.head == "scalar" else {}
+    model: PreTrainedModel = _loaded(
+        auto, ref, {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **extra}
+    )
+    return model
+
+
+def _loaded(auto: Any, ref: ModelRef, kwargs: dict[str, Any]) -> Any:
+    if ref.path.exists() and not ref.path.is_dir():
+        raise AlignzooError(f"{ref.name}: a model is a folder, this is a file")
+    try:
+        return auto.from_pretrained(ref.name, revision=ref.revision, **kwargs)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        where = "folder" if ref.path.exists() else "hub name (no folder or plug-in of that name)"
+        raise AlignzooError(f"cannot load '{ref.name}' as a {where}: {first}") from error
+
+
+@torch.no_grad()
+def _check_head(model: PreTrainedModel, ref: ModelRef) -> None:
+    """head(body(x)) must be the model's own logits (some models scale or cap them afterwards)."""
+    training = model.training
+    model.eval()
+    ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    own = model(input_ids=ids, use_cache=False).logits
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    ours = head_output(head_of(model), hidden)
+    model.train(training)
+    tolerance = TOLERANCE.get(own.dtype, 0.1) * (1 + own.abs().max().item())
+    if own.shape != ours.shape or (own.to(ours) - ours).abs().max().item() > tolerance:
+        raise PluginError(
+            f"{ref.name}: {type(model).__name__} changes its logits after the output layer "
+            "(soft-capping or scaling); the engine scores from hidden states and cannot train it"
+        )

@@ -1,0 +1,176 @@
+"""Evaluate signals from hidden states: every [n, V] tensor of a run is made in this file.
+
+`ScoringModule.forward` is the one place where a model's head is touched, because it is the module
+that Accelerate wraps and wrappers gather weights only inside `forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from alignzoo.types import Batch, Signal
+
+Hidden = Mapping[str, Tensor]  # role -> [N, H]
+Heads = Mapping[str, nn.Module]  # role -> linear layer
+Named = dict[str, Tensor]
+
+
+class Scorer(Protocol):
+    """How the rows of some signals come from hidden states."""
+
+    def __call__(
+        self, hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
+    ) -> Named:
+        """{row name: [N]}."""
+        ...
+
+
+def dense(hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
+    """All logits at once: the reference that every other scorer must equal."""
+    outputs = {role: head_output(heads[role], h) for role, h in hidden.items()}
+    rows: Named = {}
+    for name, signal in signals.items():
+        result = signal.reduce({role: outputs[role] for role in signal.roles}, labels)
+        if isinstance(result, Tensor):
+            rows[name] = result
+        else:
+            rows |= {f"{name}/{row}": x for row, x in result.items()}
+    return rows
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """`dense` on slices of positions, each recomputed in the backward pass.
+
+    At most one chunk of logits, [n, V] per role, exists at any time; n follows from the budget.
+    """
+
+    budget: int = 256 * 2**20  # bytes
+
+    def __call__(
+        self, hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
+    ) -> Named:
+        """{row name: [N]}."""
+        n = self.chunk(heads)
+        if len(labels) <= n:
+            return dense(hidden, heads, labels, signals)
+        parts = [
+            self._part(
+                {r: h[i : i + n] for r, h in hidden.items()}, heads, labels[i : i + n], signals
+            )
+            for i in range(0, len(labels), n)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def chunk(self, heads: Heads) -> int:
+        """Positions per chunk: about 6 vocabulary-wide fp32 tensors per role fit the budget."""
+        width = sum(6 * 4 * _rows_of(head) for head in heads.values())
+        return max(64, self.budget // width // 64 * 64)
+
+    @staticmethod
+    def _part(hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
+        if not torch.is_grad_enabled():
+            return dense(hidden, heads, labels, signals)
+        result: Named = checkpoint(
+            dense, hidden, heads, labels, signals, use_reentrant=False, preserve_rng_state=False
+        )
+        return result
+
+
+SCORERS: Mapping[str, Callable[[int], Scorer]] = {
+    "dense": lambda budget: dense,
+    "chunked": Chunked,
+}
+
+
+def head_output(head: nn.Module, hidden: Tensor) -> Tensor:
+    """[n, V] or [n, 1] in at least float32, whatever the inputs.
+
+    Rounding logits to bfloat16 costs AlignDistil 5-23 % of gradient accuracy, because alpha
+    multiplies their difference; so inputs are widened before the product.
+    """
+    weight, bias = head.weight, getattr(head, "bias", None)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    with torch.autocast(hidden.device.type, enabled=False):
+        wide = None if bias is None else bias.to(dtype)
+        return functional.linear(hidden.to(dtype), weight.to(dtype), wide)
+
+
+def _rows_of(head: nn.Module) -> int:
+    return int(head.weight.shape[0])  # type: ignore[union-attr]
+
+
+def head_of(model: PreTrainedModel) -> nn.Module:
+    """The linear layer after the body: lm_head, or the scalar head of a sequence classifier."""
+    score = getattr(model, "score", None)
+    return score if score is not None else model.get_output_embeddings()
+
+
+class ScoringModule(nn.Module):
+    """All models of a stage, frozen ones included, behind one forward."""
+
+    def __init__(
+        self, models: Mapping[str, PreTrainedModel], trainable: frozenset[str], scorer: Scorer
+    ) -> None:
+        super().__init__()
+        self.models = nn.ModuleDict(models)
+        self.trainable = trainable
+        self.scorer = scorer
+        for role, model in models.items():
+            model.requires_grad_(role in trainable)
+            model.train(role in trainable)
+
+    def forward(self, batch: Batch, signals: Mapping[str, Signal]) -> Named:
+        """{row name: [B, S]}, zero outside each signal's positions."""
+        masks = {name: signal.mask(batch) for name, signal in signals.items()}
+        needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
+        hidden = {role: self._hidden(role, batch) for role in needed}
+        rows: Named = {}
+        for group in _same_positions(masks):
+            some = {name: signals[name] for name in group}
+            rows |= self._score(hidden, batch, masks[group[0]], some)
+        return rows
+
+    def _score(
+        self, hidden: Hidden, batch: Batch, mask: Tensor, signals: Mapping[str, Signal]
+    ) -> Named:
+        roles = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
+        at = mask.flatten().nonzero().squeeze(-1)  # [N]
+        picked = {role: hidden[role].flatten(0, 1)[at] for role in roles}
+        heads = {role: head_of(self.models[role]) for role in roles}  # type: ignore[arg-type]
+        rows = self.scorer(picked, heads, batch.labels.flatten()[at], signals)
+        return {name: _scatter(x, at, mask) for name, x in rows.items()}
+
+    def _hidden(self, role: str, batch: Batch) -> Tensor:
+        """[B, S, H] after the final norm, before the head."""
+        body = self.models[role].base_model
+        with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
+            out = body(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False)
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+
+def _scatter(x: Tensor, at: Tensor, mask: Tensor) -> Tensor:
+    """[N] values back onto the [B, S] grid."""
+    return x.new_zeros(mask.numel()).index_put((at,), x).view(mask.shape)
+
+
+def _same_positions(masks: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names grouped by equal masks, so that logits are read once per group."""
+    groups: list[list[str]] = []
+    for name, mask in masks.items():
+        for group in groups:
+            if torch.equal(masks[group[0]], mask):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups

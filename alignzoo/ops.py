@@ -1,0 +1,200 @@
+"""Pure tensor functions and ready-made signals that algorithms are built from.
+
+Token functions map logits [n, V] and labels [n] to [n]; sequence functions map [B, S] with a mask
+to [B]. Log-probabilities are natural logs over the full vocabulary, in at least float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from alignzoo.types import Mean, Outputs, PairBatch, Signal, Term, World
+
+# --- per token ----------------------------------------------------------------------------------
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """[n, V] log-probabilities, never in less than float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+def label_log_prob(logits: Tensor, labels: Tensor) -> Tensor:
+    """[n] log p(label) = z_label - logsumexp(z)."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    picked = logits.gather(-1, labels[:, None]).squeeze(-1)
+    return picked - logits.logsumexp(-1)
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """[n] KL(p || q) = sum_v p(v) (log p(v) - log q(v)) from log-probabilities [n, V]."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """[n] TVD = 1/2 sum_v |p(v) - q(v)|, in [0, 1]."""
+    return 0.5 * (log_p.exp() - log_q.exp()).abs().sum(-1)
+
+
+def entropy_of(log_p: Tensor) -> Tensor:
+    """[n] entropy -sum_v p(v) log p(v), in nats."""
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """Log sigmoid(x), stable for large |x|."""
+    return functional.logsigmoid(x)
+
+
+# --- signals ------------------------------------------------------------------------------------
+
+
+def log_prob(role: str) -> Signal:
+    """Log p(label) under a role."""
+    return Signal((role,), lambda out, labels: label_log_prob(out[role], labels), key="log_prob")
+
+
+def entropy(role: str) -> Signal:
+    """Entropy of a role's next-token distribution."""
+    return Signal((role,), lambda out, _: entropy_of(log_softmax(out[role])), key="entropy")
+
+
+def value(role: str) -> Signal:
+    """Output of a scalar head: V(s_t), read where the logits of token t would be."""
+    return Signal((role,), lambda out, _: out[role].squeeze(-1), key="value")
+
+
+def kl(of: str, to: str) -> Signal:
+    """Full-vocabulary KL(of || to) per position."""
+
+    def reduce(out: Outputs, _: Tensor) -> Tensor:
+        return kl_divergence(log_softmax(out[of]), log_softmax(out[to]))
+
+    return Signal((of, to), reduce, key="kl")
+
+
+# --- per sequence -------------------------------------------------------------------------------
+
+
+def sequence_sum(x: Tensor, mask: Tensor) -> Tensor:
+    """[B] sum of x [B, S] where mask."""
+    return x.masked_fill(~mask, 0.0).sum(-1)
+
+
+def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """[B] mean of x [B, S] where mask; 0 for an empty row, never NaN."""
+    return sequence_sum(x, mask) / mask.sum(-1).clamp(min=1)
+
+
+def sequence_mean_term(x: Tensor, mask: Tensor) -> Term:
+    """Mean over a sequence's tokens, then over sequences."""
+    return Term(sequence_mean(x, mask))
+
+
+def sequence_sum_term(x: Tensor, mask: Tensor) -> Term:
+    """Sum over a sequence's tokens, then mean over sequences."""
+    return Term(sequence_sum(x, mask))
+
+
+def token_mean_term(x: Tensor, mask: Tensor) -> Term:
+    """Mean over all tokens of the optimiser batch."""
+    return Term(x.masked_fill(~mask, 0.0), mask)
+
+
+REDUCTIONS: Mapping[str, Callable[[Tensor, Tensor], Term]] = {
+    "sequence_mean": sequence_mean_term,
+    "sequence_sum": sequence_sum_term,
+    "token_mean": token_mean_term,
+}
+
+# --- preference pairs ---------------------------------------------------------------------------
+
+
+def implicit_reward(beta: float, policy: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """[B] DPO reward beta * sum_t (log pi - log pi_ref)(y_t) (arXiv:2305.18290).
+
+    The difference is taken per token before the sum, which keeps fp32 exact enough. With the
+    reverse model as reference it is the contrastive reward of AlignDistil Eq. 12.
+    """
+    return beta * sequence_sum(policy - reference, mask)
+
+
+def pair_metrics(reward: Tensor, batch: PairBatch) -> dict[str, Mean]:
+    """Chosen and rejected reward [B], their margin, and accuracy (a tie is wrong)."""
+    reward = reward.detach()
+    chosen, rejected = reward[batch.chosen], reward[batch.rejected]
+    return {
+        "rewards/chosen": Mean(chosen),
+        "rewards/rejected": Mean(rejected),
+        "rewards/margin": Mean(chosen - rejected),
+        "rewards/accuracy": Mean((chosen > rejected).to(reward)),
+    }
+
+
+# --- policy gradient ----------------------------------------------------------------------------
+
+
+def spread_on_last(reward: Tensor, mask: Tensor) -> Tensor:
+    """[B, S] zero but for reward [B] at each row's last counted position."""
+    column = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, column, -1).amax(-1, keepdim=True)
+    return torch.where(column == last, reward[:, None], 0.0).to(reward) * mask
+
+
+def generalised_advantage(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """[B, S] A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t.
+
+    The counted positions of a row are contiguous and V = 0 after the last (arXiv:1506.02438).
+    """
+    values = values * mask
+    following = functional.pad(values[:, 1:], (0, 1))
+    delta = (rewards + gamma * following - values) * mask
+    advantage = torch.zeros_like(delta)
+    running = torch.zeros_like(delta[:, 0])
+    for t in range(delta.shape[1] - 1, -1, -1):
+        running = delta[:, t] + gamma * lam * running * mask[:, t]
+        advantage[:, t] = running
+    return advantage * mask
+
+
+def whiten(x: Tensor, mask: Tensor, world: World) -> Tensor:
+    """[B, S] (x - mean) / std over every counted position of the buffer and all ranks.
+
+    Population variance, clamped at 1e-8.
+    """
+    centre = world.mean(x, mask)
+    variance = world.mean((x - centre) ** 2, mask)
+    return (x - centre) * variance.clamp(min=1e-8).rsqrt() * mask
+
+
+def clipped_policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """-min(rho A, clip(rho, 1 - clip, 1 + clip) A) per token, rho = exp(log_ratio)."""
+    ratio = log_ratio.exp()
+    return -torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def clipped_value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Tensor:
+    """1/2 max((V_clip - G)^2, (V - G)^2) per token, V_clip = V_old + clip(V - V_old)."""
+    plain = (new - returns) ** 2
+    if clip is None:
+        return 0.5 * plain
+    near = old + (new - old).clamp(-clip, clip)
+    return 0.5 * torch.max((near - returns) ** 2, plain)
+
+
+def kl_k1(log_ratio: Tensor) -> Tensor:
+    """k1 = log pi - log pi_ref of the sampled token; unbiased, may be negative."""
+    return log_ratio
+
+
+def kl_k3(log_ratio: Tensor) -> Tensor:
+    """k3 = exp(-d) - 1 + d of the sampled token, d = log pi - log pi_ref; never negative."""
+    return torch.expm1(-log_ratio) + log_ratio
+
+
+KL_ESTIMATORS: Mapping[str, Callable[[Tensor], Tensor]] = {"k1": kl_k1, "k3": kl_k3}

@@ -1,0 +1,53 @@
+"""Direct preference optimisation, arXiv:2305.18290."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alignzoo import Algorithm, Batch, Loss, Metric, Role, Signal, Signals, State, Term, option
+from alignzoo.ops import implicit_reward, log_prob, log_sigmoid, pair_metrics
+
+
+@dataclass(frozen=True)
+class DPO(Algorithm):
+    """L = -(1 - e) log sigmoid(beta D) - e log sigmoid(-beta D), mean over pairs.
+
+    D = [S_pi - S_ref](y_w) - [S_pi - S_ref](y_l), S the sum of log-probabilities of the response.
+    Source: arXiv:2305.18290 Eq. 7 (AlignDistil, arXiv:2503.02832, Eq. 4); e > 0 is conservative
+    DPO. Reverse DPO is the same method on swapped data: `data: {swap: true}`.
+    """
+
+    name = "dpo"
+    roles = {
+        "policy": Role(trainable=True, doc="the model that learns"),
+        "reference": Role(like="policy", doc="frozen; by default the policy's start"),
+    }
+    metrics = {
+        "rewards/chosen": Metric("beta [S_pi - S_ref] of the chosen response", "nats"),
+        "rewards/rejected": Metric("the same of the rejected response", "nats"),
+        "rewards/margin": Metric("chosen minus rejected reward", "nats", low=0.0),
+        "rewards/accuracy": Metric("share of pairs with chosen > rejected, ties wrong", low=0.5),
+    }
+
+    beta: float = option(0.1, "strength of the KL constraint, Eq. 4", gt=0)
+    label_smoothing: float = option(0.0, "share e of labels taken to be wrong", ge=0, le=0.5)
+
+    def signals(self) -> Mapping[str, Signal]:
+        """Log-probabilities that are trained."""
+        return {"policy": log_prob("policy")}
+
+    def snapshots(self) -> Mapping[str, Signal]:
+        """Log-probabilities that never change."""
+        return {"reference": log_prob("reference")}
+
+    def pair_loss(self, delta: Tensor) -> Tensor:
+        """[I] loss of each pair from D [I]."""
+        e = self.label_smoothing
+        return -(1 - e) * log_sigmoid(self.beta * delta) - e * log_sigmoid(-self.beta * delta)
+
+    def loss(self, batch: Batch, signals: Signals, state: State) -> Loss:
+        """One value per pair."""
+        ratio = implicit_reward(1.0, signals["policy"], signals["reference"], batch.mask)  # [B]
+        delta = ratio[batch.chosen] - ratio[batch.rejected]  # [I]
+        return Loss(Term(self.pair_loss(delta)), pair_metrics(self.beta * ratio, batch))
