@@ -4,7 +4,7 @@ The engine owns everything else: the loop, the forwards, memory, devices, reduct
 A whole preference method:
 
     @dataclass(frozen=True)
-    class DPO(Algorithm):
+    class DPO(Algorithm[PairBatch]):
         '''L = -log sigmoid(beta * (ratio_w - ratio_l)), arXiv:2305.18290 Eq. 7.'''
 
         name = "dpo"
@@ -28,9 +28,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from alignzoo.types import Batch, Loss, PairBatch, Signal, Signals, State, World
+
+B = TypeVar("B", bound=Batch)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def option(
     return dataclasses.field(default=default, metadata={"doc": doc, **bounds})
 
 
-class Algorithm:
+class Algorithm(Generic[B]):
     """Base of every method. Subclasses are frozen dataclasses whose fields are the options.
 
     Signals arrive in `loss` under one namespace, whoever made them: live ones (with gradient),
@@ -91,11 +93,11 @@ class Algorithm:
         """What to read without gradient, once per batch or rollout buffer, at its start."""
         return {}
 
-    def prepare(self, batch: Batch, signals: Signals, world: World) -> Signals:
+    def prepare(self, batch: B, signals: Signals, world: World) -> Signals:
         """From a whole buffer and its snapshots, values the loss needs (advantages, baselines)."""
         return {}
 
-    def loss(self, batch: Batch, signals: Signals, state: State) -> Loss:
+    def loss(self, batch: B, signals: Signals, state: State) -> Loss:
         """Per-item values of the loss and metrics for some items of the buffer."""
         raise TypeError(f"{type(self).__name__} defines no loss")
 

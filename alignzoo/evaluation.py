@@ -52,7 +52,7 @@ class Column:
 
 
 class Benchmark:
-    """Base of benchmarks: a frozen dataclass of options: prompts, and how answers become columns."""
+    """Base of benchmarks, frozen dataclasses: prompts, and how answers become columns."""
 
     name: ClassVar[str]
 
@@ -66,7 +66,8 @@ class Benchmark:
         baseline: Sequence[Sequence[Answer]] | None,
     ) -> Mapping[str, Column]:
         """Columns for one model: `answers[i]` are its samples for prompt i, `baseline[i]` those
-        of the model it is compared with (None: this is the baseline or there is none)."""
+        of the model it is compared with (None: this is the baseline or there is none).
+        """
         raise TypeError(f"{type(self).__name__} defines no measure")
 
 

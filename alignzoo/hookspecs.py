@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -26,7 +26,7 @@ hookimpl = pluggy.HookimplMarker("alignzoo")
 
 
 @hookspec
-def register_algorithms() -> Iterable[type[Algorithm]]:
+def register_algorithms() -> Iterable[type[Algorithm[Any]]]:
     """Training methods, selected by `algorithm:` in a recipe."""
 
 

@@ -80,7 +80,7 @@ class Registry:
         return self.owners[cls]
 
     @property
-    def algorithms(self) -> Mapping[str, type[Algorithm]]:
+    def algorithms(self) -> Mapping[str, type[Algorithm[Any]]]:
         """Training methods by name."""
         return self.kinds["algorithm"]
 
@@ -151,7 +151,7 @@ def build_registry(
         manager.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
         manager.enable_tracing()
     owners: dict[type, Plugin] = {}
-    kinds = {
+    kinds: dict[str, Mapping[str, type]] = {
         kind: _collect(manager, loaded, hook, base, owners) for kind, (hook, base) in KINDS.items()
     }
     plugins = tuple(plugin for _, plugin in loaded)

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-Name = str  # of a stage: letters, digits, "-", "_", "."
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
+BUILT_IN_STAGES = ("generate", "label")
 
 
 class Spec(BaseModel):
-    """Base of every block: frozen, and unknown keys are errors."""
+    """Base of every block: frozen, unknown keys are errors, numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
 
 
-class PluginSpec(Spec):
-    """A plug-in by name, with its options."""
-
-    name: str
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="its options")
+def _not_above(value: int | None, other: str, info: ValidationInfo) -> int | None:
+    """The value; ValueError when it is larger than an earlier field of the same block."""
+    limit = info.data.get(other)
+    if value is not None and limit is not None and value > limit:
+        raise ValueError(f"{value} is more than {other}, which is {limit}")
+    return value
 
 
 class DataSpec(Spec):
     """Which samples a stage eats, and how they become tokens."""
 
     name: str = Field(
-        description="an earlier stage, a dataset of a plug-in, a file, a saved dataset or a hub name"
+        description="an earlier stage, a plug-in's dataset, a file, a saved dataset or a hub name"
     )
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of a plug-in's dataset"
@@ -45,6 +58,17 @@ class DataSpec(Spec):
         0.0, ge=0, le=1, description="share of unusable rows that is reported but tolerated"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`data: pairs` means `data: {name: pairs}`."""
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("max_prompt_length")
+    @classmethod
+    def _prompt_fits(cls, value: int | None, info: ValidationInfo) -> int | None:
+        return _not_above(value, "max_length", info)
+
 
 class SamplingSpec(Spec):
     """How responses are sampled."""
@@ -58,6 +82,11 @@ class SamplingSpec(Spec):
         (), description="tokens that end a response; default: the tokenizer's end-of-sequence"
     )
 
+    @field_validator("min_new_tokens")
+    @classmethod
+    def _minimum_fits(cls, value: int, info: ValidationInfo) -> int | None:
+        return _not_above(value, "max_new_tokens", info)
+
 
 class OptimSpec(Spec):
     """The optimiser, its schedule, and how a step is cut into micro-batches."""
@@ -65,9 +94,13 @@ class OptimSpec(Spec):
     epochs: int = Field(1, gt=0, description="passes over the data")
     steps: int | None = Field(None, gt=0, description="stop after so many optimiser steps")
     batch_size: int = Field(64, gt=0, description="items (pairs, sequences) per optimiser step")
-    micro_batch_size: int = Field(16, gt=0, description="items per forward pass")
+    micro_batch_size: int = Field(
+        default_factory=lambda given: min(16, given["batch_size"]),
+        gt=0,
+        description="items per forward pass; default: 16, or batch_size where that is smaller",
+    )
     lr: float = Field(1e-6, gt=0, description="peak learning rate")
-    lr_by_role: dict[str, float] = Field(
+    lr_by_role: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="peak learning rate of single roles"
     )
     betas: tuple[float, float] = (0.9, 0.95)
@@ -85,6 +118,11 @@ class OptimSpec(Spec):
     save_every: int = Field(50, gt=0, description="steps between checkpoints to resume from")
     shuffle: bool = True
 
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _micro_batch_fits(cls, value: int, info: ValidationInfo) -> int | None:
+        return _not_above(value, "batch_size", info)
+
 
 class RewardSpec(Spec):
     """Where the reward of a sampled response comes from: a judge, or a scalar-head model."""
@@ -92,6 +130,14 @@ class RewardSpec(Spec):
     judge: str | None = None
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
     model: str | None = Field(None, description="an earlier stage or model with a scalar head")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.judge is None) == (self.model is None):
+            raise ValueError("a reward needs exactly one of 'judge' and 'model'")
+        if self.with_ and self.judge is None:
+            raise ValueError("'with' holds options of a judge; a reward model takes none")
+        return self
 
 
 class RolloutSpec(Spec):
@@ -170,7 +216,7 @@ class LabelSpec(StageSpec):
 class PluginStageSpec(StageSpec):
     """A stage that a plug-in provides."""
 
-    stage: str
+    stage: str = Field(json_schema_extra={"not": {"enum": list(BUILT_IN_STAGES)}})
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of the stage"
     )
@@ -198,7 +244,40 @@ class EvaluateSpec(Spec):
     batch_size: int = Field(256, gt=0)
 
 
-AnyStage = TrainSpec | GenerateSpec | LabelSpec | PluginStageSpec
+AnyStage: TypeAlias = TrainSpec | GenerateSpec | LabelSpec | PluginStageSpec
+StageKind: TypeAlias = Literal["train", "generate", "label", "plugin"]
+STAGE_SPECS: dict[StageKind, type[AnyStage]] = {
+    "train": TrainSpec,
+    "generate": GenerateSpec,
+    "label": LabelSpec,
+    "plugin": PluginStageSpec,
+}
+NO_STAGE_KIND = (
+    "a stage has either 'algorithm: NAME' (it trains) or 'stage: NAME' "
+    "(generate, label, or a plug-in's stage)"
+)
+
+
+def stage_kind(stage: Any) -> StageKind | None:
+    """What a stage is, from its keys or its type; None when it says nothing, or two things."""
+    for kind, spec in STAGE_SPECS.items():
+        if isinstance(stage, spec):
+            return kind
+    if not isinstance(stage, dict) or ("algorithm" in stage) == ("stage" in stage):
+        return None
+    if "algorithm" in stage:
+        return "train"
+    built_in: dict[Any, StageKind] = {"generate": "generate", "label": "label"}
+    return built_in.get(str(stage["stage"]), "plugin")
+
+
+_TaggedStage: TypeAlias = Annotated[
+    Annotated[TrainSpec, Tag("train")]
+    | Annotated[GenerateSpec, Tag("generate")]
+    | Annotated[LabelSpec, Tag("label")]
+    | Annotated[PluginStageSpec, Tag("plugin")],
+    Discriminator(stage_kind, custom_error_type="stage_kind", custom_error_message=NO_STAGE_KIND),
+]
 
 
 class Recipe(Spec):
@@ -207,7 +286,9 @@ class Recipe(Spec):
     name: Name
     description: str = ""
     model: str = Field(description="the initial model: a folder, a hub name, or a plug-in's name")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["fp32", "bf16"] = "fp32"
-    stages: tuple[AnyStage, ...]
-    evaluate: tuple[EvaluateSpec, ...] = ()
+    stages: tuple[_TaggedStage, ...] = Field(
+        description="each may use the results of earlier ones by name"
+    )
+    evaluate: tuple[EvaluateSpec, ...] = Field((), description="benchmarks, after the last stage")

@@ -29,7 +29,7 @@ class Completion:
     """One sampled response."""
 
     ids: tuple[int, ...]  # stop token included when there is one
-    log_probs: tuple[float, ...]  # natural log, full vocabulary, temperature 1, as the engine saw it
+    log_probs: tuple[float, ...]  # full vocabulary, temperature 1, as the engine saw it
     ended: bool  # a stop token was sampled within the limit
 
 

@@ -139,7 +139,8 @@ class Batch:
 
     def take(self, items: Tensor) -> Self:
         """The sub-batch of the given items [k], trimmed to its own longest row."""
-        return replace(self, **self.take_signals(items, {f.name: getattr(self, f.name) for f in fields(self)}))
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **self.take_signals(items, own))
 
     def take_signals(self, items: Tensor, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut signals [B, S], [B] or [I] the same way as `take` cuts the batch."""
@@ -202,7 +203,8 @@ class PairBatch(Batch):
 @dataclass(frozen=True)
 class LabelledBatch(Batch):
     """Unpaired preferences; each item carries its row and a mismatched one (same prompt, a
-    response that answers another prompt), B = 2I."""
+    response that answers another prompt), B = 2I.
+    """
 
     desirable: Tensor  # [I] float32: 1 desirable, 0 not
 

@@ -41,7 +41,7 @@ def save_checkpoint(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for role, model in models.items():
-        save_file(own_tensors(model), part / f"{role}.safetensors")
+        save_own_tensors(model, part / f"{role}.safetensors")
     save_file(_optimizer_tensors(optimizer), part / "optimizer.safetensors")
     save_file({k: x.contiguous() for k, x in state.items()}, part / "state.safetensors")
     (part / "cursor.json").write_text(json.dumps(asdict(cursor)))
@@ -71,6 +71,11 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {
         n: p.detach().contiguous().cpu() for n, p in model.named_parameters() if p.requires_grad
     }
+
+
+def save_own_tensors(model: nn.Module, file: Path) -> None:
+    """Write the trainable parameters."""
+    save_file(own_tensors(model), file)
 
 
 def load_own_tensors(model: nn.Module, file: Path) -> None:

@@ -70,7 +70,9 @@ def load_samples(source: DataSource) -> Loaded:
         raise DataError(_too_many_bad(source, bad, read))
     kept = good[source.skip :]
     if not kept:
-        raise DataError(f"{source.name}: {len(good)} usable samples, none left after skip")
+        raise DataError(
+            f"{source.name}: {len(good)} usable samples, and skip: {source.skip} leaves none"
+        )
     samples = (_swapped(sample, place) if source.swap else sample for place, sample in kept)
     return Loaded(tuple(samples), tuple(bad), tuple(place for place, _ in kept))
 

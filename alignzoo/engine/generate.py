@@ -108,6 +108,7 @@ def _sampling_mode(model: PreTrainedModel) -> Iterator[None]:
     `generate` fills every unset option from the defaults in the model's folder, so a fresh
     config of our own does not suffice.
     """
+    was_training = model.training
     modes = [(module, module.training) for module in model.modules()]
     defaults = model.generation_config
     cast(Any, model).eval()  # transformers leaves it untyped
@@ -116,7 +117,8 @@ def _sampling_mode(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.generation_config = defaults
-        for module, training in modes:
+        cast(Any, model).train(was_training)
+        for module, training in modes:  # a frozen part may have been in evaluation mode before
             module.training = training
 
 

@@ -35,10 +35,10 @@ def load_model(
     head(body(x)): then chunked scoring would train another model than the one that generates.
     """
     torch.manual_seed(sample_key(ref.seed, "model", ref.name) % 2**63)
-    model = hooks.load_model(ref=ref, role=role)
+    model: PreTrainedModel | None = hooks.load_model(ref=ref, role=role)
     if model is None:
         model = _from_pretrained(CLASSES[role.head], ref, role, dtype)
-    model = model.to(dtype)
+    model = model.to(dtype)  # type: ignore[arg-type]
     if role.head == "lm":
         _check_head(model, ref)
     return model
@@ -46,7 +46,7 @@ def load_model(
 
 def load_tokenizer(hooks: pluggy.HookRelay, ref: ModelRef) -> PreTrainedTokenizerBase:
     """The tokenizer that goes with a model."""
-    tokenizer = hooks.load_tokenizer(ref=ref)
+    tokenizer: PreTrainedTokenizerBase | None = hooks.load_tokenizer(ref=ref)
     if tokenizer is None:
         tokenizer = _loaded(AutoTokenizer, ref, {})
     if tokenizer.eos_token_id is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -67,18 +67,14 @@ class Ranks:
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module on the device, inside DDP when there are several ranks."""
         wrapped = cast(nn.Module, self.accelerator.prepare(module))
-        is_ddp = isinstance(wrapped, nn.parallel.DistributedDataParallel)
-        if is_ddp != (self.size > 1):
+        if self.size > 1 and not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             raise TrainingError(f"{self.size} ranks, but the model is a {type(wrapped).__name__}")
         return wrapped
 
     def unsynced(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Only the last micro-batch of a step exchanges gradients."""
-        return (
-            cast(AbstractContextManager[Any], self.accelerator.no_sync(module))
-            if not last
-            else (cast(AbstractContextManager[Any], torch.enable_grad()))
-        )
+        context = nullcontext() if last else self.accelerator.no_sync(module)
+        return cast(AbstractContextManager[Any], context)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 arithmetic in the bodies when the recipe says so."""

@@ -120,7 +120,7 @@ def _answered(
 def _implicit_prompt(chosen: Any, rejected: Any) -> tuple[PromptText, Response, Response]:
     """The prompt that two whole dialogues share."""
     if isinstance(chosen, str) and isinstance(rejected, str):
-        return _split_transcripts(chosen, rejected)
+        return _split_transcripts(_text(chosen, "chosen"), _text(rejected, "rejected"))
     one, other = _dialogue(chosen, "chosen"), _dialogue(rejected, "rejected")
     if one[:-1] != other[:-1]:
         raise DataError("chosen and rejected differ before their last message")
@@ -131,7 +131,7 @@ def _implicit_prompt(chosen: Any, rejected: Any) -> tuple[PromptText, Response, 
 def _split_transcripts(chosen: str, rejected: str) -> tuple[str, Response, Response]:
     """Cut plain-text dialogues after the last answer turn that both share."""
     if chosen == rejected:
-        raise DataError("chosen and rejected are the same dialogue")
+        raise DataError("chosen and rejected are the same dialogue, so its prompt is unknown")
     at = chosen[: shared_length(chosen, rejected)].rfind(ANSWER_TURN)
     if at < 0:
         raise DataError(f"no prompt, and chosen and rejected share no {ANSWER_TURN!r}")
@@ -151,20 +151,17 @@ def _prompt(row: Mapping[str, Any]) -> PromptText:
     value = row[key]
     if _is_list(value):
         return _checked(_messages(value, key), key)
-    if not isinstance(value, str):
-        raise DataError(f"{key} is {_describe(value)}, not a text or a list of messages")
-    if not value.strip():
+    prompt = _text(value, key, "a text or a list of messages")
+    if not prompt.strip():
         raise DataError(f"{key} is empty")
     extra = row.get("input") if key == "instruction" else None
-    if extra is not None and not isinstance(extra, str):
-        raise DataError(f"input is {_describe(extra)}, not a text")
-    return f"{value}\n\n{extra}" if extra else value
+    return f"{prompt}\n\n{_text(extra, 'input')}" if extra else prompt
 
 
 def _answer(prompt: PromptText, value: Any, key: str) -> tuple[PromptText, Response]:
     """An answer and its prompt; an answer written as messages makes a plain prompt a chat."""
     if isinstance(value, str):
-        return prompt, Response(value)
+        return prompt, Response(_text(value, key))
     if isinstance(value, Mapping) and "text" in value:
         return prompt, _stored(value, key)
     messages = _dialogue(value, key)
@@ -179,9 +176,8 @@ def _answer(prompt: PromptText, value: Any, key: str) -> tuple[PromptText, Respo
 
 
 def _stored(value: Mapping[str, Any], key: str) -> Response:
-    text, ids, ended = value["text"], value.get("ids"), value.get("ended", True)
-    if not isinstance(text, str):
-        raise DataError(f"{key}.text is {_describe(text)}, not a text")
+    text, ids = _text(value["text"], f"{key}.text"), value.get("ids")
+    ended = value.get("ended", True)
     if not isinstance(ended, bool):
         raise DataError(f"{key}.ended is {_describe(ended)}, not true or false")
     if ids is None:
@@ -210,10 +206,19 @@ def _messages(value: Any, key: str) -> tuple[Message, ...]:
 def _message(value: Any, key: str) -> Message:
     if not isinstance(value, Mapping):
         raise DataError(f"{key} is {_describe(value)}, not a message with role and content")
-    for part in ("role", "content"):
-        if not isinstance(value.get(part), str):
-            raise DataError(f"{key}.{part} is {_describe(value.get(part))}, not a text")
-    return {name: text for name, text in value.items() if isinstance(text, str)}
+    known = {part: _text(value.get(part), f"{key}.{part}") for part in ("role", "content")}
+    others = {name: _text(x, f"{key}.{name}") for name, x in value.items() if isinstance(x, str)}
+    return others | known
+
+
+def _text(value: Any, key: str, wanted: str = "a text") -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{key} is {_describe(value)}, not {wanted}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{key} holds half a character (a lone surrogate)") from error
+    return value
 
 
 def _checked(prompt: tuple[Message, ...], key: str) -> tuple[Message, ...]:

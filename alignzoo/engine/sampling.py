@@ -36,7 +36,7 @@ def uniform(keys: Sequence[int], n: int, device: torch.device) -> Tensor:
 def draw(logits: Tensor, u: Tensor) -> Tensor:
     """[B] tokens of softmax(logits [B, V]) by inverse CDF: the first i with CDF_i > u * CDF_V."""
     cdf = logits.softmax(-1).cumsum(-1, dtype=_wide(logits.device))  # [B, V]
-    total = cdf[:, -1:]
+    total = cdf[:, -1:].contiguous()
     token = torch.searchsorted(cdf, u[:, None] * total, right=True)
     last = torch.searchsorted(cdf, total)  # the last token with a probability, if u rounds to 1
     return torch.minimum(token, last).clamp(max=logits.shape[-1] - 1)[:, 0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from alignzoo.types import Batch, Signal
 
 Hidden = Mapping[str, Tensor]  # role -> [N, H]
-Heads = Mapping[str, nn.Module]  # role -> linear layer
+Heads = Mapping[str, nn.Linear]
 Named = dict[str, Tensor]
 
 
@@ -54,6 +54,7 @@ class Chunked:
     """
 
     budget: int = 256 * 2**20  # bytes
+    smallest: int = 64  # positions; thinner matrix products waste time
 
     def __call__(
         self, hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
@@ -72,8 +73,8 @@ class Chunked:
 
     def chunk(self, heads: Heads) -> int:
         """Positions per chunk: about 6 vocabulary-wide fp32 tensors per role fit the budget."""
-        width = sum(6 * 4 * _rows_of(head) for head in heads.values())
-        return max(64, self.budget // width // 64 * 64)
+        width = sum(6 * 4 * head.out_features for head in heads.values())
+        return max(self.smallest, self.budget // width // 64 * 64)
 
     @staticmethod
     def _part(hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
@@ -91,27 +92,23 @@ SCORERS: Mapping[str, Callable[[int], Scorer]] = {
 }
 
 
-def head_output(head: nn.Module, hidden: Tensor) -> Tensor:
+def head_output(head: nn.Linear, hidden: Tensor) -> Tensor:
     """[n, V] or [n, 1] in at least float32, whatever the inputs.
 
     Rounding logits to bfloat16 costs AlignDistil 5-23 % of gradient accuracy, because alpha
     multiplies their difference; so inputs are widened before the product.
     """
-    weight, bias = head.weight, getattr(head, "bias", None)
+    weight, bias = head.weight, head.bias
     dtype = torch.promote_types(weight.dtype, torch.float32)
     with torch.autocast(hidden.device.type, enabled=False):
         wide = None if bias is None else bias.to(dtype)
         return functional.linear(hidden.to(dtype), weight.to(dtype), wide)
 
 
-def _rows_of(head: nn.Module) -> int:
-    return int(head.weight.shape[0])  # type: ignore[union-attr]
-
-
-def head_of(model: PreTrainedModel) -> nn.Module:
+def head_of(model: PreTrainedModel) -> nn.Linear:
     """The linear layer after the body: lm_head, or the scalar head of a sequence classifier."""
     score = getattr(model, "score", None)
-    return score if score is not None else model.get_output_embeddings()
+    return cast(nn.Linear, model.get_output_embeddings() if score is None else score)
 
 
 class ScoringModule(nn.Module):
@@ -122,6 +119,7 @@ class ScoringModule(nn.Module):
     ) -> None:
         super().__init__()
         self.models = nn.ModuleDict(models)
+        self.by_role = dict(models)
         self.trainable = trainable
         self.scorer = scorer
         for role, model in models.items():
@@ -145,13 +143,13 @@ class ScoringModule(nn.Module):
         roles = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
         at = mask.flatten().nonzero().squeeze(-1)  # [N]
         picked = {role: hidden[role].flatten(0, 1)[at] for role in roles}
-        heads = {role: head_of(self.models[role]) for role in roles}  # type: ignore[arg-type]
+        heads = {role: head_of(self.by_role[role]) for role in roles}
         rows = self.scorer(picked, heads, batch.labels.flatten()[at], signals)
         return {name: _scatter(x, at, mask) for name, x in rows.items()}
 
     def _hidden(self, role: str, batch: Batch) -> Tensor:
         """[B, S, H] after the final norm, before the head."""
-        body = self.models[role].base_model
+        body = self.by_role[role].base_model
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
             out = body(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False)
         hidden: Tensor = out.last_hidden_state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class Sums:
         return out
 
 
-def collect(algorithm: Algorithm, loss: Loss, sums: Sums) -> None:
+def collect(algorithm: Algorithm[Any], loss: Loss, sums: Sums) -> None:
     """Add a micro-batch's terms and metrics to the sums; undeclared metrics are errors."""
     for name, term in loss.named.items():
         sums.add(f"term/{name}", term.value, term.weights)
@@ -85,7 +86,7 @@ def collect(algorithm: Algorithm, loss: Loss, sums: Sums) -> None:
 
 
 def denominators(
-    algorithm: Algorithm, batch: Batch, given: Signals, state: State, ranks: Ranks
+    algorithm: Algorithm[Any], batch: Batch, given: Signals, state: State, ranks: Ranks
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Global sum of weights and the scale of each term, before any forward.
 
@@ -100,7 +101,7 @@ def denominators(
 
 
 def check_denominators(
-    algorithm: Algorithm, expected: Mapping[str, float], sums: Sums, ranks: Ranks
+    algorithm: Algorithm[Any], expected: Mapping[str, float], sums: Sums, ranks: Ranks
 ) -> None:
     """A weight that depends on a live signal would make the gradient depend on micro-batches."""
     for name, total in expected.items():
@@ -116,7 +117,7 @@ def check_denominators(
 class Stepper:
     """What stays the same from step to step."""
 
-    algorithm: Algorithm
+    algorithm: Algorithm[Any]
     module: nn.Module  # the wrapped ScoringModule
     optimizer: torch.optim.Optimizer
     optim: Optim
@@ -207,7 +208,7 @@ def evaluate_loss(
     stepper: Stepper, buffers: Sequence[tuple[Batch, Signals]], state: State
 ) -> dict[str, float]:
     """The loss and metrics of held-out buffers with the present weights."""
-    sums, scales = Sums(), {}  # type: ignore[var-annotated]
+    sums, scales = Sums(), {}
     for batch, given in buffers:
         for part, signals in stepper._micro(batch, given, torch.arange(batch.n_items)):
             live = stepper._forward(part, stepper.algorithm.signals())

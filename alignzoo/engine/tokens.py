@@ -1,21 +1,15 @@
-"""Samples to token ids: where the prompt ends, how a response ends, what is cut.
-
-Prompt and response are tokenised together and cut at the longest prefix that they share with the
-prompt alone, because ids(prompt) + ids(response) is not ids(prompt + response). Sampled responses
-keep their ids. Nothing here looks for a token to find the prompt: BOS, EOS and padding may be the
-same id.
-"""
+"""Samples to items of token ids: what is cut, what is left out, and a report of both."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from jinja2 import TemplateError
-
 from alignzoo.engine.data import convert
 from alignzoo.engine.rows import shared_length
+from alignzoo.engine.sequences import decoded, end_token, prompt_tokens, sequence
 from alignzoo.errors import DataError
 from alignzoo.types import (
     Batch,
@@ -23,10 +17,8 @@ from alignzoo.types import (
     Item,
     LabelledBatch,
     LabelledSample,
-    Message,
     PairBatch,
     PairSample,
-    PromptText,
     Response,
     Sample,
     TextBatch,
@@ -110,8 +102,7 @@ def encode_all(
 ) -> Encoded:
     """The items a kind of batch is made of; raises DataError when none is left.
 
-    An item of a LabelledBatch has a second row: its prompt with the response of the next item that
-    has another prompt (the first ones follow the last).
+    An item of a LabelledBatch has a second row: its prompt with a response to another prompt.
     """
     made = _converted(samples, kind, places)
     items: list[Item] = []
@@ -128,9 +119,7 @@ def encode_all(
         items.append(item)
         kept.append(sample)
     if not items:
-        raise DataError(
-            "no sample is left to train on" + "".join(f"\n{x}" for x in dropped[:SHOWN])
-        )
+        raise DataError("no sample is left" + "".join(f"\n{x}" for x in dropped[:SHOWN]))
     if issubclass(kind, LabelledBatch):
         items = _with_mismatched(items, kept, tokenizer, limits)
     return Encoded(tuple(items), tuple(kept), _report(items, kind, truncated, dropped))
@@ -145,63 +134,18 @@ def _converted(
             yield made, place
 
 
-# --- sequences -----------------------------------------------------------------------------
+# --- samples --------------------------------------------------------------------------------
 
 
 def prompt_ids(sample: Sample, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids to sample a response from: the prompt, with the opening of the answer's turn."""
-    return _prompt_ids(sample.prompt, tokenizer, "the sample")
-
-
-def _prompt_ids(prompt: PromptText, tokenizer: Tokenizer, place: str) -> tuple[int, ...]:
-    if not isinstance(prompt, str):
-        ids = _template(prompt, tokenizer, place, opening=True)
-    else:
-        ids = _text_ids(prompt, tokenizer)
-        eos = tokenizer.eos_token_id
-        if ids[-1:] == (eos,) and not prompt.endswith(str(tokenizer.eos_token)):
-            ids = ids[:-1]  # some tokenizers end every text; this one goes on
-    bos = tokenizer.bos_token_id
-    if bos is not None and ids[:2] == (bos, bos):
-        raise DataError(
-            f"{place}: the prompt begins with {tokenizer.bos_token} twice; the tokenizer adds it, "
-            f"so take it out of the {'prompt' if isinstance(prompt, str) else 'chat template'}"
-        )
-    if not ids:
-        raise DataError(f"{place}: the prompt has no tokens")
-    return ids
-
-
-def _text_ids(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-    return tuple(tokenizer(text, verbose=False)["input_ids"])
-
-
-def _template(
-    messages: Sequence[Message], tokenizer: Tokenizer, place: str, *, opening: bool
-) -> tuple[int, ...]:
-    """The ids of a chat; the template writes its own BOS, so none is added."""
-    if tokenizer.chat_template is None:
-        raise DataError(
-            f"{place}: the prompt is a list of messages, but the tokenizer has no chat template; "
-            "use plain-text prompts or a model with one"
-        )
-    try:
-        return tuple(
-            tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                add_generation_prompt=opening,
-                tokenize=True,
-                return_dict=False,
-            )
-        )
-    except (TemplateError, ValueError) as error:
-        raise DataError(f"{place}: the chat template refuses the messages: {error}") from error
+    return prompt_tokens(sample.prompt, tokenizer, "the sample")
 
 
 def _whole(sample: Sample, tokenizer: Tokenizer, place: str) -> _Whole:
     responses, values = _responses(sample)
-    start = _prompt_ids(sample.prompt, tokenizer, place)
-    rows = tuple(_sequence(sample.prompt, start, r, tokenizer, place) for r in responses)
+    start = prompt_tokens(sample.prompt, tokenizer, place)
+    rows = tuple(sequence(sample.prompt, start, r, tokenizer, place) for r in responses)
     return _Whole(rows or (Tokens(start, ()),), responses, values)
 
 
@@ -216,73 +160,6 @@ def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float
         case GroupSample():
             return sample.responses, {}
     return (), {}
-
-
-def _sequence(
-    prompt: PromptText, start: tuple[int, ...], response: Response, tokenizer: Tokenizer, place: str
-) -> Tokens:
-    """Prompt and response ids; `start` are the ids of the prompt alone."""
-    if response.ids is not None:
-        if not response.ids:
-            raise DataError(f"{place}: a response has no tokens")
-        return Tokens(start, response.ids)
-    if isinstance(prompt, str):
-        joint = _text_ids(prompt + response.text, tokenizer)
-    else:
-        joint = _chat_ids(prompt, start, response, tokenizer, place)
-    cut = shared_length(start, joint)
-    end = _end_token(tokenizer, place)
-    answer = _ended(joint[cut:], response, end, tokenizer, chat=not isinstance(prompt, str))
-    if not answer or (answer == (end,) and response.text.strip() not in ("", tokenizer.eos_token)):
-        raise DataError(
-            f"{place}: the answer gives no tokens; the tokenizer or its chat template leaves it out"
-        )
-    return Tokens(joint[:cut], answer)
-
-
-def _chat_ids(
-    prompt: Sequence[Message],
-    start: tuple[int, ...],
-    response: Response,
-    tokenizer: Tokenizer,
-    place: str,
-) -> tuple[int, ...]:
-    """The ids of a chat with its answer, which must leave the prompt's text as it was."""
-    answer = {"role": "assistant", "content": response.text}
-    joint = _template([*prompt, answer], tokenizer, place, opening=False)
-    if shared_length(start, joint) < len(start):
-        asked = tokenizer.decode(_template(prompt, tokenizer, place, opening=False)).rstrip()
-        if not tokenizer.decode(joint).startswith(asked):
-            raise DataError(
-                f"{place}: the chat template writes the prompt in another way once an answer "
-                "follows, so prompt and answer cannot be told apart; use another template"
-            )
-    return joint
-
-
-def _ended(
-    answer: tuple[int, ...], response: Response, end: int, tokenizer: Tokenizer, *, chat: bool
-) -> tuple[int, ...]:
-    """The answer with one end token last, or none if the response was cut.
-
-    White space after the end token goes; so does what a template writes after a chat's last turn.
-    """
-    bare = len(answer)
-    while bare and not tokenizer.decode([answer[bare - 1]]).strip():
-        bare -= 1
-    has_end = bare > 0 and answer[bare - 1] == end
-    if has_end or chat:
-        answer = answer[:bare]
-    if response.ended:
-        return answer if has_end else (*answer, end)
-    return answer[:-1] if has_end else answer
-
-
-def _end_token(tokenizer: Tokenizer, place: str) -> int:
-    end = tokenizer.eos_token_id
-    if not isinstance(end, int):
-        raise DataError(f"{place}: the tokenizer has no end-of-sequence token to end answers with")
-    return end
 
 
 # --- length --------------------------------------------------------------------------------
@@ -319,7 +196,7 @@ def _cut(row: Tokens, response: Response, tokenizer: Tokenizer, limits: Limits) 
         return row
     if response.ids is not None or not response.ended:
         return Tokens(row.prompt, row.response[:room])
-    end = _end_token(tokenizer, "a cut answer")
+    end = end_token(tokenizer, "a cut answer")
     return Tokens(row.prompt, (*row.response[: room - 1], end))
 
 
@@ -331,25 +208,29 @@ def _with_mismatched(
 ) -> list[Item]:
     """Add to each item its prompt with an answer to another prompt, cut to `max_length`."""
     paired = []
-    for i, j in enumerate(_next_different([sample.prompt for sample in samples])):
-        response, prompt = _responses(samples[j])[0][0], samples[i].prompt
-        start = _prompt_ids(prompt, tokenizer, "the sample")
-        row = _sequence(prompt, start, response, tokenizer, "the sample")
-        row = _cut(row, response, tokenizer, limits)
-        paired.append(Item((*items[i].rows, row), items[i].values))
+    for item, sample, j in zip(items, samples, _partners(samples), strict=True):
+        other = _responses(samples[j])[0][0]
+        start = prompt_tokens(sample.prompt, tokenizer, "the sample")
+        row = sequence(sample.prompt, start, other, tokenizer, "the sample")
+        paired.append(Item((*item.rows, _cut(row, other, tokenizer, limits)), item.values))
     return paired
 
 
-def _next_different(prompts: Sequence[PromptText]) -> list[int]:
-    """For each place in the cycle, the next one that holds another prompt."""
-    n = len(prompts)
-    if all(prompt == prompts[0] for prompt in prompts):
+def _partners(samples: Sequence[Sample]) -> list[int]:
+    """For each sample, the next one with another prompt in a cycle of fixed random order.
+
+    In the data's order the two answers of a former pair would both meet the next pair's first.
+    """
+    n = len(samples)
+    if all(sample.prompt == samples[0].prompt for sample in samples):
         raise DataError("labelled answers need at least two different prompts; all are the same")
-    following = [0] * (2 * n)
-    for i in range(2 * n - 2, -1, -1):
-        changes = prompts[i % n] != prompts[(i + 1) % n]
-        following[i] = (i + 1) % n if changes else following[i + 1]
-    return following[:n]
+    order = random.Random(n).sample(range(n), n)
+    partners = [0] * n
+    for i in range(2 * n - 2, -1, -1):  # twice round, so that the last ones see the first
+        here, after = order[i % n], order[(i + 1) % n]
+        differs = samples[here].prompt != samples[after].prompt
+        partners[here] = after if differs else partners[after]
+    return partners
 
 
 # --- the report ----------------------------------------------------------------------------
@@ -381,9 +262,9 @@ def _warnings(
 ) -> Iterable[str]:
     total = items + len(dropped)
     if dropped:
-        yield f"{len(dropped)} of {total} samples are too long and left out, first {dropped[0]}"
+        yield f"{len(dropped)} of {total} items are too long and left out, first {dropped[0]}"
     if truncated:
-        yield f"{truncated} of {total} samples are cut to the length limit"
+        yield f"{truncated} of {total} items are cut to the length limit"
     if "chosen" in lengths:
         longer, shorter = sorted(("chosen", "rejected"), key=lambda name: -lengths[name])
         ratio = lengths[longer] / lengths[shorter]
@@ -409,20 +290,15 @@ def decode_response(
     Special tokens are left out, and so is a last token that is one of `stop`.
     """
     body = response[:-1] if response and response[-1] in stop else response
-    before = _text(prompt, tokenizer)
-    whole = _text([*prompt, *body], tokenizer)
+    before = decoded(prompt, tokenizer, special=False)
+    whole = decoded([*prompt, *body], tokenizer, special=False)
     return whole[shared_length(before, whole) :]
-
-
-def _text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return str(text)
 
 
 def stop_ids(tokenizer: Tokenizer, stop: Sequence[str]) -> tuple[int, ...]:
     """The ids that end a response: the tokens of these names, by default end-of-sequence."""
     if not stop:
-        return (_end_token(tokenizer, "sampling.stop"),)
+        return (end_token(tokenizer, "sampling.stop"),)
     return tuple(dict.fromkeys(_stop_id(tokenizer, name) for name in stop))
 
 

@@ -54,7 +54,7 @@ class Validation:
 class Job:
     """A training stage with everything resolved."""
 
-    algorithm: Algorithm
+    algorithm: Algorithm[Any]
     load: Callable[[str], PreTrainedModel]  # role -> a fresh model
     digests: Mapping[str, str]  # role -> content hash of its checkpoint
     items: Sequence[Item]
@@ -101,7 +101,7 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     with _interrupts() as interrupted:
         loop = _Loop(job, module, _buffers(job, module, stored), stored, interrupted)
         loop.run()
-    return {role: module.models[role] for role in sorted(job.trainable)}  # type: ignore[misc]
+    return {role: module.by_role[role] for role in sorted(job.trainable)}
 
 
 def _module(job: Job) -> ScoringModule:
@@ -143,7 +143,7 @@ def _buffers(job: Job, module: ScoringModule, stored: Mapping[str, snapshots.Sto
     wanted = None if optim.steps is None else -(-optim.steps // updates)
     n, size = len(rollout.prompts), rollout.prompts_per_buffer
     batches = schedule(n, size, optim, wanted, job.seed)
-    policy: PreTrainedModel = module.models["policy"]  # type: ignore[assignment]
+    policy = module.by_role["policy"]
     session = rollout.engine.start(policy)
     return RolloutSource(
         rollout, batches, updates, policy, session, job.pad_id, job.seed, job.ranks
@@ -162,7 +162,7 @@ class _Loop:
         interrupted: threading.Event,
     ) -> None:
         self.job, self.module, self.source, self.interrupted = job, module, source, interrupted
-        self.trained = {role: module.models[role] for role in sorted(job.trainable)}
+        self.trained = {role: module.by_role[role] for role in sorted(job.trainable)}
         optimizer = build_optimizer(job.optim, self.trained)
         wrapped = job.ranks.wrap(module)
         self.stepper = Stepper(job.algorithm, wrapped, optimizer, job.optim, job.ranks)
@@ -289,8 +289,7 @@ class _Loop:
         folder = self.job.folder / "state" / "best"
         folder.mkdir(parents=True, exist_ok=True)
         for role, model in self.trained.items():
-            tensors = checkpoint.own_tensors(model)
-            checkpoint.save_file(tensors, folder / f"{role}.safetensors")
+            checkpoint.save_own_tensors(model, folder / f"{role}.safetensors")
 
     def _restore_best(self) -> None:
         """With validation, the stage's result is the best checkpoint, not the last."""

@@ -47,7 +47,7 @@ POSITIONS: Mapping[str, Callable[[Batch], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class AlignDistil(Algorithm):
+class AlignDistil(Algorithm[TextBatch]):
     """L = mean_b 1/n_b sum_t beta_t KL(pi(.|s_t) || softmax(z*_t)).
 
     z*_t = z_dpo + alpha_t (z_dpo - z_anchor), alpha_t = r TVD_t + epsilon, beta_t = beta0/alpha_t,
@@ -146,7 +146,7 @@ class AlignDistil(Algorithm):
         alpha = (self.r or 0.0) * distance + self.epsilon
         return alpha if self.alpha_max is None else alpha.clamp(max=self.alpha_max)
 
-    def loss(self, batch: Batch, signals: Signals, state: State) -> Loss:
+    def loss(self, batch: TextBatch, signals: Signals, state: State) -> Loss:
         """One value per sequence (or token, with reduction: token_mean)."""
         mask = POSITIONS[self.positions](batch)
         row = {name: signals[f"distil/{name}"] for name in ROWS}

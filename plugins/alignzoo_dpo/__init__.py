@@ -1,11 +1,13 @@
 """Direct preference optimisation and its family."""
 
+from typing import Any
+
 from alignzoo import Algorithm, hookimpl
 from alignzoo_dpo.algorithm import DPO
 from alignzoo_dpo.ipo import IPO
 
 
 @hookimpl
-def register_algorithms() -> list[type[Algorithm]]:
+def register_algorithms() -> list[type[Algorithm[Any]]]:
     """DPO, IPO."""
     return [DPO, IPO]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from alignzoo import Algorithm, Batch, Loss, Metric, Role, Signal, Signals, State, Term, option
+from alignzoo import Algorithm, Loss, Metric, PairBatch, Role, Signal, Signals, State, Term, option
 from alignzoo.ops import implicit_reward, log_prob, log_sigmoid, pair_metrics
 
 
 @dataclass(frozen=True)
-class DPO(Algorithm):
+class DPO(Algorithm[PairBatch]):
     """L = -(1 - e) log sigmoid(beta D) - e log sigmoid(-beta D), mean over pairs.
 
     D = [S_pi - S_ref](y_w) - [S_pi - S_ref](y_l), S the sum of log-probabilities of the response.
@@ -46,7 +46,7 @@ class DPO(Algorithm):
         e = self.label_smoothing
         return -(1 - e) * log_sigmoid(self.beta * delta) - e * log_sigmoid(-self.beta * delta)
 
-    def loss(self, batch: Batch, signals: Signals, state: State) -> Loss:
+    def loss(self, batch: PairBatch, signals: Signals, state: State) -> Loss:
         """One value per pair."""
         ratio = implicit_reward(1.0, signals["policy"], signals["reference"], batch.mask)  # [B]
         delta = ratio[batch.chosen] - ratio[batch.rejected]  # [I]

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from alignzoo import (
     Algorithm,
-    Batch,
     Loss,
     Mean,
     Metric,
@@ -36,7 +35,7 @@ from alignzoo.ops import (
 
 
 @dataclass(frozen=True)
-class PPO(Algorithm):
+class PPO(Algorithm[RolloutBatch]):
     """L = -min(rho A, clip(rho, 1-c, 1+c) A) + 1/2 max((V_clip - G)^2, (V - G)^2).
 
     rho = exp(log pi - log pi_old), r_t = -kl_coef kl_t (+ R on the last token), A from GAE and
@@ -54,7 +53,9 @@ class PPO(Algorithm):
     }
     metrics = {
         "kl_k1/token": Metric("log pi_old - log pi_ref of sampled tokens, mean", "nats"),
-        "clip_fraction": Metric("share of tokens whose ratio was clipped", low=0.0, high=0.3),
+        "clip_fraction": Metric(
+            "share of tokens without gradient: clipping binds", low=0.0, high=0.3
+        ),
         "values/mean": Metric("critic's value, mean over tokens"),
         "return": Metric("G, mean over tokens"),
         "reward/seq": Metric("reward of the response before clipping"),
@@ -93,7 +94,7 @@ class PPO(Algorithm):
             reward = reward.clamp(-self.reward_clip, self.reward_clip)
         return -self.kl_coef * kl * batch.mask + spread_on_last(reward, batch.mask)
 
-    def prepare(self, batch: Batch, signals: Signals, world: World) -> Signals:
+    def prepare(self, batch: RolloutBatch, signals: Signals, world: World) -> Signals:
         """Advantages and returns of the whole buffer."""
         rewards, values = self.token_rewards(batch, signals), signals["old_value"]
         advantage = generalised_advantage(rewards, values, batch.mask, self.gamma, self.lam)
@@ -102,7 +103,7 @@ class PPO(Algorithm):
             advantage = whiten(advantage, batch.mask, world)
         return {"advantage": advantage, "return": returns}
 
-    def loss(self, batch: Batch, signals: Signals, state: State) -> Loss:
+    def loss(self, batch: RolloutBatch, signals: Signals, state: State) -> Loss:
         """A policy term and a value term."""
         mask, reduce = batch.mask, REDUCTIONS[self.reduction]
         log_ratio = signals["policy"] - signals["old"]  # [B, S]
@@ -117,10 +118,11 @@ class PPO(Algorithm):
     def _metrics(self, batch: RolloutBatch, signals: Signals) -> dict[str, Mean]:
         mask = batch.mask
         ratio = (signals["policy"].detach() - signals["old"]).exp()
-        clipped = ((ratio - 1).abs() > self.clip).to(ratio)
+        advantage = signals["advantage"]
+        clipped = ratio.clamp(1 - self.clip, 1 + self.clip) * advantage < ratio * advantage
         return {
             "kl_k1/token": Mean(sequence_mean(signals["old"] - signals["reference"], mask)),
-            "clip_fraction": Mean(clipped, mask),
+            "clip_fraction": Mean(clipped.to(ratio), mask),
             "values/mean": Mean(signals["value"].detach(), mask),
             "return": Mean(signals["return"], mask),
             "reward/seq": Mean(batch.reward),

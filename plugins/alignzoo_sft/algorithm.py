@@ -6,7 +6,6 @@ from typing import Literal
 
 from alignzoo import (
     Algorithm,
-    Batch,
     Loss,
     Mean,
     Metric,
@@ -21,7 +20,7 @@ from alignzoo.ops import REDUCTIONS, log_prob
 
 
 @dataclass(frozen=True)
-class SFT(Algorithm):
+class SFT(Algorithm[TextBatch]):
     """L = -sum_t log pi(y_t | x, y_<t) / sum_t 1, over the response tokens of the batch.
 
     Source: maximum likelihood, as in arXiv:2203.02155 section 3.5. The prompt is never trained on.
@@ -40,7 +39,7 @@ class SFT(Algorithm):
         """Log-probability of each response token."""
         return {"policy": log_prob("policy")}
 
-    def loss(self, batch: Batch, signals: Signals, state: State) -> Loss:
+    def loss(self, batch: TextBatch, signals: Signals, state: State) -> Loss:
         """One value per token."""
         nll = -signals["policy"]  # [B, S]
         term = REDUCTIONS[self.reduction](nll, batch.mask)

@@ -1,0 +1,47 @@
+# Every target does all of its own set-up: a fresh clone needs `make demo` or `make test`, no more.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Written after the last successful installation; older than pyproject.toml means: install again.
+STAMP := $(VENV)/.installed
+
+# One thread: small models run several times slower when threads fight over few cores.
+QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+RECIPE := recipes/aligndistil_onpolicy.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+help:
+	@echo "make demo    align a small model from scratch on this machine and print the leaderboard"
+	@echo "make test    all tests"
+	@echo "make check   style, types and the fast tests"
+	@echo "make format  let ruff rewrite the files"
+	@echo "make setup   only the virtual environment in $(VENV)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml .ci/install
+	@sh .ci/install $(VENV)
+	@touch $@
+
+demo: setup
+	@$(QUIET) $(VENV)/bin/alignzoo run $(RECIPE)
+	@echo "The folder named above holds the models, the samples, scores.jsonl and leaderboard.md."
+
+test: setup
+	@$(QUIET) $(PY) -m pytest
+
+check: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	@$(QUIET) $(PY) -m pytest -m "not slow"
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

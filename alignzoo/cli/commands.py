@@ -1,0 +1,184 @@
+"""What can be typed: names, arguments and help. Bodies import, so that `--help` stays instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Rich help would triple the time that `--help` takes.
+PLAIN = {"rich_markup_mode": None, "no_args_is_help": True, "add_completion": False}
+
+app = typer.Typer(help="LLM alignment: methods as plug-ins on one engine.", **PLAIN)  # type: ignore[arg-type]
+new = typer.Typer(help="Begin a plug-in of your own.", **PLAIN)  # type: ignore[arg-type]
+app.add_typer(new, name="new")
+
+RecipeName = Annotated[str, typer.Argument(help="A YAML file, or the name of a bundled recipe.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value: stages.dpo.train.lr=1e-5."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModelName = Annotated[
+    str, typer.Argument(help="A run's folder, RUN/STAGE, a model's folder, or a hub name.")
+]
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run.  [default: runs/NAME-HASH]")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew: reuse nothing, delete this run's results.")
+    ] = False,
+) -> None:
+    """Train and evaluate what a recipe says; a repeated run goes on where the last one stopped."""
+    from alignzoo.cli.running import run_command
+
+    raise typer.Exit(run_command(recipe, overrides or [], output, fresh=fresh))
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a recipe and print its stages: what is cached, the models each holds, the steps."""
+    from alignzoo.cli.running import plan_command
+
+    plan_command(recipe, overrides or [], output, as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="algorithms, judges, benchmarks, engines, ... or recipes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what is installed."""
+    from alignzoo.cli.catalogue import list_command
+
+    list_command(kind, as_json=as_json)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Of anything that `list` prints.")]) -> None:
+    """Explain one thing: equation, options, roles, signals, metrics."""
+    from alignzoo.cli.describe import show_command
+
+    show_command(name)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, device, plug-ins, cache. Exit status 1 if broken."""
+    from alignzoo.cli.doctor import doctor_command
+
+    raise typer.Exit(doctor_command())
+
+
+@app.command("eval")
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(help="Runs (all trained stages), RUN/STAGE, folders, hub names.")
+    ],
+    benchmark: Annotated[str, typer.Option(help="A name from `alignzoo list benchmarks`.")],
+    baseline: Annotated[str | None, typer.Option(help="Model to compare the others with.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="with.size=100, sampling.top_p=0.9, ..."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed.  [default: the seed of the first model's run]")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+) -> None:
+    """Measure existing models with a benchmark and print the table."""
+    from alignzoo.cli.measuring import Measurement, eval_command
+
+    wanted = Measurement(models, benchmark, baseline, samples, options or [], seed)
+    raise typer.Exit(eval_command(wanted, output))
+
+
+@app.command()
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    as_json: Json = False,
+) -> None:
+    """Put the results of several runs into one table per comparable benchmark."""
+    from alignzoo.cli.running import leaderboard_command
+
+    leaderboard_command(runs, as_json=as_json)
+
+
+@app.command()
+def generate(
+    model: ModelName,
+    prompt: Annotated[str | None, typer.Argument(help="Without one: a conversation.")] = None,
+    *,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts: .jsonl, .parquet, or .txt, one a line.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="[default: 256, less where the context ends]")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="0 is off.")] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A token that ends an answer.  [default: the model's]")
+    ] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Continue the text; use no chat template.")
+    ] = False,
+) -> None:
+    """Answer a prompt or a file of prompts (printed as JSON lines), or hold a conversation."""
+    from alignzoo.cli.generating import Wish, generate_command
+
+    decoding = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop or []}
+    wish = Wish(model, decoding, max_new_tokens, samples, seed, plain)
+    generate_command(wish, prompt, prompts)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="RUN or RUN/STAGE.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write a trained model as a plain transformers folder with a model card."""
+    from alignzoo.cli.export import export_command
+
+    export_command(model, folder)
+
+
+@app.command("recipe-schema")
+def recipe_schema(
+    output: Annotated[Path | None, typer.Option(help="A file.  [default: print it]")] = None,
+) -> None:
+    """Print the JSON Schema of recipes, installed plug-ins included, for editors."""
+    from alignzoo.cli.catalogue import schema_command
+
+    schema_command(output)
+
+
+@new.command("algorithm")
+def new_algorithm(
+    name: Annotated[str, typer.Argument(help="What recipes will call it: lower_case.")],
+    output: Annotated[
+        Path | None, typer.Option(help="A new folder.  [default: alignzoo-NAME]")
+    ] = None,
+) -> None:
+    """Write a small package with a working method, its recipe, README and test."""
+    from alignzoo.cli.scaffold import new_algorithm_command
+
+    new_algorithm_command(name, output)

@@ -1,0 +1,185 @@
+"""What a person sees of a run: a live line per stage on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+
+from alignzoo.progress import Progress
+
+SECONDS_BETWEEN_LINES = 5.0
+SHOWN = ("loss", "reward", "kl")
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """Loss, reward and KL of a step, as far as the method reports them: "loss 0.512, ..."."""
+    picked = {word: _pick(word, metrics) for word in SHOWN}
+    return ", ".join(f"{name} {metrics[name]:.3g}" for name in picked.values() if name)
+
+
+def _pick(word: str, metrics: Mapping[str, float]) -> str | None:
+    """The metric called so, else one that has the word as a part: "rewards/margin", "kl/mean"."""
+    if word in metrics:
+        return word
+    parts = ((name, name.replace("/", " ").replace("_", " ").split()) for name in metrics)
+    return next((name for name, split in parts if {word, f"{word}s"} & set(split)), None)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: 8 s, 2 min 05 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return (
+        f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    )
+
+
+@dataclass
+class Pace:
+    """How fast a stage goes, from the first step seen to the last one."""
+
+    clock: Callable[[], float] = time.monotonic
+    began: float = 0.0
+    first: int = 0  # the step that the clock began at
+    last: int = 0
+
+    def start(self) -> None:
+        """A stage begins; its first step tells where it resumes."""
+        self.began, self.first, self.last = self.clock(), -1, -1
+
+    def at(self, step: int) -> None:
+        """Take note of a finished step."""
+        self.first = step - 1 if self.first < 0 else self.first
+        self.last = step
+
+    def left(self, total: int) -> float | None:
+        """Seconds to go; None when the total is unknown."""
+        done = self.last - self.first
+        if total <= 0 or done <= 0:
+            return None
+        return (self.clock() - self.began) / done * (total - self.last)
+
+
+def speed_text(timing: Mapping[str, float]) -> str:
+    """Tokens per second, if the stage counts tokens."""
+    speed = timing.get("tokens_per_second")
+    return f"{speed:,.0f} tokens/s" if speed else ""
+
+
+def describe(
+    pace: Pace, total: int, metrics: Mapping[str, float], timing: Mapping[str, float]
+) -> str:
+    """Figures, speed and time left of one step, as one line."""
+    left = pace.left(total)
+    time_left = f"{duration(left)} left" if left is not None else ""
+    return ", ".join(filter(None, (figures(metrics), speed_text(timing), time_left)))
+
+
+@dataclass
+class Lines:
+    """Progress as plain lines, every few seconds and at the end of a stage."""
+
+    write: Callable[[str], None]
+    pace: Pace = field(default_factory=Pace)
+    written: float = 0.0
+
+    def stage_started(self, name: str, index: int, total: int) -> None:
+        """One line."""
+        self.pace.start()
+        self.written = self.pace.began
+        self.write(f"[{index}/{total}] {name}")
+
+    def stage_reused(self, name: str, index: int, total: int) -> None:
+        """One line."""
+        self.write(f"[{index}/{total}] {name}: reused")
+
+    def step(
+        self,
+        stage: str,
+        step: int,
+        total: int,
+        metrics: Mapping[str, float],
+        timing: Mapping[str, float],
+    ) -> None:
+        """A line now and then."""
+        self.pace.at(step)
+        now = self.pace.clock()
+        if step != total and now - self.written < SECONDS_BETWEEN_LINES:
+            return
+        self.written = now
+        of = f"/{total}" if total else ""
+        line = f"{stage}: {step}{of}, {describe(self.pace, total, metrics, timing)}"
+        self.write(line.rstrip(", "))
+
+    def stage_finished(self, name: str) -> None:
+        """One line with the time taken."""
+        self.write(f"{name}: done in {duration(self.pace.clock() - self.pace.began)}")
+
+    def note(self, text: str) -> None:
+        """The sentence."""
+        self.write(text)
+
+
+@dataclass
+class Live:
+    """Progress as bars that a terminal redraws."""
+
+    bars: Bars
+    pace: Pace = field(default_factory=Pace)
+    tasks: dict[str, TaskID] = field(default_factory=dict)
+
+    def stage_started(self, name: str, index: int, total: int) -> None:
+        """A new bar."""
+        self.pace.start()
+        self.tasks[name] = self.bars.add_task(f"[{index}/{total}] {name}", total=None, text="")
+
+    def stage_reused(self, name: str, index: int, total: int) -> None:
+        """A bar that is full at once."""
+        self.bars.add_task(f"[{index}/{total}] {name}", total=1, completed=1, text="reused")
+
+    def step(
+        self,
+        stage: str,
+        step: int,
+        total: int,
+        metrics: Mapping[str, float],
+        timing: Mapping[str, float],
+    ) -> None:
+        """Move the bar."""
+        if stage in self.tasks:
+            self.pace.at(step)
+            text = describe(self.pace, total, metrics, timing)
+            self.bars.update(self.tasks[stage], completed=step, total=total or None, text=text)
+
+    def stage_finished(self, name: str) -> None:
+        """Fill the bar and leave its figures in place."""
+        task = next(t for t in self.bars.tasks if t.id == self.tasks[name])
+        full = task.total or 1
+        took = duration(self.pace.clock() - self.pace.began)
+        text = ", ".join(filter(None, (str(task.fields["text"]).rpartition(", ")[0], took)))
+        self.bars.update(task.id, total=full, completed=full, text=text)
+
+    def note(self, text: str) -> None:
+        """Above the bars."""
+        self.bars.console.print(text)
+
+
+def watch() -> tuple[Progress, AbstractContextManager[object]]:
+    """The progress that fits the output, and the context in which it may be used."""
+    if not sys.stdout.isatty():
+        return Lines(lambda text: print(text, flush=True)), nullcontext()
+    bars = Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+    )
+    return Live(bars), bars

@@ -1,0 +1,125 @@
+"""`alignzoo show`: everything about one thing, taken from its class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from alignzoo.algorithm import Algorithm, Metric, Role
+from alignzoo.cli.catalogue import RECIPE, built_in, entries
+from alignzoo.cli.find import bundled_recipes
+from alignzoo.cli.screen import print_table
+from alignzoo.errors import AlignzooError, UsageError, suggest
+from alignzoo.options import OptionDoc, option_table, type_name
+from alignzoo.plugins import KINDS, Registry, load_plugins
+from alignzoo.types import Signal
+
+
+def show_command(name: str) -> None:
+    """Print everything of that name, whatever its kind."""
+    registry = load_plugins()
+    recipe = bundled_recipes().get(name)
+    found = list(_classes(name, registry))
+    for kind, cls in found:
+        _print_class(kind, cls, registry)
+    if recipe:
+        print(f"{RECIPE} {name} ({recipe})\n\n{recipe.read_text(encoding='utf-8')}")
+    if not found and not recipe:
+        known = [entry.name for entry in entries(registry)]
+        broken = "".join(f"; {b.module} is broken, see `alignzoo doctor`" for b in registry.broken)
+        hint = suggest(name, known) or "; `alignzoo list` prints what there is"
+        raise UsageError(f"nothing is called '{name}'{hint}{broken}")
+
+
+def _classes(name: str, registry: Registry) -> Iterator[tuple[str, type]]:
+    core = built_in()
+    for kind in KINDS:
+        for known in (core.get(kind, {}), registry.kinds[kind]):
+            if name in known:
+                yield kind, known[name]
+
+
+def _print_class(kind: str, cls: type, registry: Registry) -> None:
+    owner = registry.owners.get(cls)
+    origin = f"{owner.distribution} {owner.version}" if owner else "the core"
+    print(f"{kind} {getattr(cls, 'name', cls.__name__)}, from {origin}\n")
+    print(inspect.cleandoc(cls.__doc__ or "") + "\n")
+    _print_options(_options(cls))
+    if issubclass(cls, Algorithm):
+        _print_algorithm(cls)
+
+
+def _options(cls: type) -> list[OptionDoc]:
+    if not issubclass(cls, BaseModel):
+        return option_table(cls)
+    return [
+        OptionDoc(
+            field.alias or name,
+            type_name(field.annotation),
+            None if field.is_required() else field.get_default(call_default_factory=True),
+            field.description or "",
+            field.is_required(),
+        )
+        for name, field in cls.model_fields.items()
+    ]
+
+
+def _print_options(options: Iterable[OptionDoc]) -> None:
+    rows = [(o.name, o.type, _default(o), o.doc) for o in options]
+    if rows:
+        print_table(("option", "type", "default", "meaning"), rows)
+    else:
+        print("no options\n")
+
+
+def _default(option: OptionDoc) -> str:
+    if option.required:
+        return "(required)"
+    if isinstance(option.default, BaseModel):
+        return "(its own defaults)"
+    return "null" if option.default is None else str(option.default)
+
+
+def _print_algorithm(cls: type[Algorithm[Any]]) -> None:
+    batch = inspect.cleandoc(cls.batch.__doc__ or "").partition("\n")[0]
+    print(f"eats {cls.batch.__name__}: {batch}\n")
+    roles = [(name, *_role(role), role.doc) for name, role in cls.roles.items()]
+    print_table(("role", "is", "head", "by default", "meaning"), roles)
+    signals = list(_signals(cls))
+    if signals:
+        print_table(("signal", "read from", "when"), signals)
+    metrics = [(name, *_metric(metric)) for name, metric in cls.metrics.items()]
+    if metrics:
+        print_table(("metric", "unit", "healthy", "meaning"), metrics)
+
+
+def _role(role: Role) -> tuple[str, str, str]:
+    start = f"the {role.like}'s start" if role.like else ""
+    return "trained" if role.trainable else "frozen", role.head, start
+
+
+def _metric(metric: Metric) -> tuple[str, str, str]:
+    low = "" if metric.low is None else f">= {metric.low:g}"
+    high = "" if metric.high is None else f"<= {metric.high:g}"
+    return metric.unit, " ".join(filter(None, (low, high))), metric.doc
+
+
+def _signals(cls: type[Algorithm[Any]]) -> Iterator[tuple[str, str, str]]:
+    """Signals with the default options; a method with required options has none to show."""
+    if any(option.required for option in option_table(cls)):
+        return
+    try:
+        method = cls()
+        live, kept = method.signals(), method.snapshots()
+    except AlignzooError:
+        return
+    yield from _signal_rows(live, "every micro-batch, with gradient")
+    yield from _signal_rows(kept, "once per batch or buffer, without gradient")
+
+
+def _signal_rows(signals: Mapping[str, Signal], when: str) -> Iterator[tuple[str, str, str]]:
+    for name, signal in signals.items():
+        yield name, ", ".join(signal.roles), when

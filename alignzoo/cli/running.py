@@ -1,0 +1,129 @@
+"""`alignzoo run`, `plan`, `eval` and `leaderboard`: from a command line to a run and its table."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from alignzoo import leaderboard
+from alignzoo.cli.find import find_recipe, is_run
+from alignzoo.cli.screen import print_json, print_table, width
+from alignzoo.errors import UsageError
+from alignzoo.leaderboard import Section, read_leaderboard, render_text
+from alignzoo.plan import plan_recipe
+from alignzoo.plugins import load_plugins
+from alignzoo.recipe import Recipe
+from alignzoo.recipe_file import load_recipe
+from alignzoo.run import RunResult, default_folder, is_main, run_recipe
+from alignzoo.store import read_json
+
+INTERRUPTED = 130
+
+
+def run_command(name: str, overrides: Sequence[str], output: Path | None, *, fresh: bool) -> int:
+    """Run a recipe and print its leaderboard; the exit status."""
+    path = find_recipe(name)
+    registry = load_plugins()
+    recipe = load_recipe(path, registry, overrides)
+    folder = output or default_folder(recipe)
+
+    def work() -> RunResult:
+        from alignzoo.cli.console import watch
+
+        progress, display = watch()
+        source = path.read_text(encoding="utf-8")
+        with display:
+            return run_recipe(recipe, source, registry, folder, progress)
+
+    if not fresh:
+        return report(work, folder)
+    with nothing_reused(folder):
+        return report(work, folder)
+
+
+def report(
+    work: Callable[[], RunResult], folder: Path, shown: Callable[[Section], Section] = lambda s: s
+) -> int:
+    """Do the work and print its tables, or say how to go on after Ctrl-C; the exit status."""
+    # Bars of the libraries would tear the live display apart.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        print(f"\n{resume_hint(folder)}", file=sys.stderr)
+        return INTERRUPTED
+    if is_main():
+        print("\n" + render_text([shown(section) for section in result.sections], width()))
+        print(f"results: {result.folder}")
+    return 0
+
+
+def resume_hint(folder: Path) -> str:
+    """How to go on, and where that will be."""
+    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    again = f"interrupted; `{shlex.join(['alignzoo', *words])}` again"
+    for stage in sorted((folder / "stages").glob("*-*")):
+        if read_json(stage / "stage.json").get("status") == "running":
+            saved = sorted((stage / "state").glob("step-*"))
+            step = int(saved[-1].name.removeprefix("step-")) if saved else 0
+            return f"{again} resumes in stage '{stage.name.partition('-')[2]}' at step {step}"
+    return f"{again} goes on from there"
+
+
+@contextmanager
+def nothing_reused(folder: Path) -> Iterator[None]:
+    """Delete a run's results, and keep it from finding those of other runs."""
+    if is_main() and is_run(folder):
+        for part in ("stages", "evaluations", "samples"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    usual = os.environ.get("ALIGNZOO_CACHE")
+    with tempfile.TemporaryDirectory(prefix="alignzoo-fresh-") as empty:
+        os.environ["ALIGNZOO_CACHE"] = empty
+        try:
+            yield
+        finally:
+            os.environ.pop("ALIGNZOO_CACHE")
+            if usual is not None:
+                os.environ["ALIGNZOO_CACHE"] = usual
+
+
+def plan_command(
+    name: str, overrides: Sequence[str], output: Path | None, *, as_json: bool
+) -> None:
+    """Print what a run of the recipe would do."""
+    registry = load_plugins()
+    recipe: Recipe = load_recipe(find_recipe(name), registry, overrides)
+    plan = plan_recipe(recipe, registry, output)
+    if as_json:
+        print_json(asdict(plan))
+        return
+    rows = [
+        (step.name, step.kind, step.what, step.status, step.steps, _bound(step.models))
+        for step in (*plan.stages, *plan.evaluations)
+    ]
+    print_table(("stage", "kind", "of", "status", "steps", "models"), rows)
+    print(f"folder: {plan.folder}")
+
+
+def _bound(models: Mapping[str, str]) -> str:
+    return ", ".join(f"{role} = {name}" for role, name in models.items())
+
+
+def leaderboard_command(runs: Sequence[Path], *, as_json: bool) -> None:
+    """Print the results of several runs."""
+    for folder in runs:
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder; name the folders of runs")
+    sections = read_leaderboard(runs)
+    if as_json:
+        print_json(leaderboard.as_json(sections))
+    else:
+        print(render_text(sections, width()), end="")

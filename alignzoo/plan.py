@@ -1,0 +1,147 @@
+"""What a run would do, without loading a model, reading a hub, or writing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignzoo.identity import evaluation_identity, stage_identity
+from alignzoo.inputs import INITIAL, evaluated_models, models_of, stages_read
+from alignzoo.plugins import Registry
+from alignzoo.recipe import (
+    EvaluateSpec,
+    GenerateSpec,
+    LabelSpec,
+    PluginStageSpec,
+    Recipe,
+    StageSpec,
+    TrainSpec,
+)
+from alignzoo.run import default_folder, evaluation_folder, model_folder, stage_folder
+from alignzoo.store import Identity, find, state_of
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage, or one model on one benchmark."""
+
+    name: str
+    kind: str  # "train", "generate", "label", "evaluate", or a plug-in's stage
+    what: str  # the algorithm, judge, benchmark or plug-in's stage
+    status: str  # "reused", "resumes", "to run", or "waits for <stage>"
+    models: Mapping[str, str]  # role -> where it comes from
+    steps: str  # optimiser steps, answers or prompts, as far as known without reading data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages and evaluations of a recipe in the order in which they would run."""
+
+    folder: Path
+    stages: tuple[Step, ...]
+    evaluations: tuple[Step, ...]
+
+
+def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) -> Plan:
+    """The plan of a recipe in a run folder (default: the one `run` would take).
+
+    Raises DataError when a data file is missing.
+    """
+    folder = default_folder(recipe) if folder is None else folder
+    finished: dict[str, Path] = {}
+    stages: list[Step] = []
+    for index, spec in enumerate(recipe.stages, 1):
+        own = stage_folder(folder, index, spec.name)
+        missing = [name for name in stages_read(spec, recipe) if name not in finished]
+        status = f"waits for {', '.join(missing)}"
+        if not missing:
+            identity = stage_identity(spec, recipe, registry, finished)
+            status = _status(own, identity, resumes=isinstance(spec, TrainSpec))
+            if found := find(own, identity):
+                finished[spec.name] = found
+        stages.append(_stage_step(spec, status, recipe, registry))
+    return Plan(folder, tuple(stages), tuple(_evaluations(recipe, registry, folder, finished)))
+
+
+def _status(folder: Path, identity: Identity, *, resumes: bool) -> str:
+    if find(folder, identity):
+        return "reused"
+    return "resumes" if resumes and state_of(folder, identity) == "running" else "to run"
+
+
+def _stage_step(spec: StageSpec, status: str, recipe: Recipe, registry: Registry) -> Step:
+    kind, what = _kind(spec)
+    return Step(spec.name, kind, what, status, _held(spec, recipe, registry), _steps(spec))
+
+
+def _kind(spec: StageSpec) -> tuple[str, str]:
+    match spec:
+        case TrainSpec():
+            return "train", spec.algorithm
+        case GenerateSpec():
+            return "generate", f"{spec.samples} per prompt"
+        case LabelSpec():
+            return "label", spec.judge
+        case PluginStageSpec():
+            return "stage", spec.stage
+    raise TypeError(f"no stage is known for {type(spec).__name__}")
+
+
+def _steps(spec: StageSpec) -> str:
+    if not isinstance(spec, TrainSpec):
+        return ""
+    return str(spec.train.steps) if spec.train.steps else "from data"
+
+
+def _held(spec: StageSpec, recipe: Recipe, registry: Registry) -> dict[str, str]:
+    """The models a stage holds: those the recipe binds, and those that start like another."""
+    named = {place.removeprefix("roles."): name for place, name in models_of(spec).items()}
+    if not isinstance(spec, TrainSpec):
+        return {role: _shown(name, recipe) for role, name in named.items()}
+    roles = registry.algorithms[spec.algorithm].roles
+    main = "policy" if "policy" in roles else next(r for r in roles if roles[r].trainable)
+    named[main] = named.pop("policy")
+    for role, declared in roles.items():
+        like = declared.like
+        if role not in named and like is not None:
+            named[role] = named.get(like) or named[main]
+    held = {role: _shown(name, recipe) for role, name in named.items()}
+    return {role: source for role, source in held.items() if role in roles or role == "reward"}
+
+
+def _shown(name: str, recipe: Recipe) -> str:
+    is_initial = name == INITIAL and all(stage.name != INITIAL for stage in recipe.stages)
+    return recipe.model if is_initial else name
+
+
+def _evaluations(
+    recipe: Recipe, registry: Registry, folder: Path, finished: Mapping[str, Path]
+) -> list[Step]:
+    return [
+        _evaluation_step(spec, number, model, recipe, registry, folder, finished)
+        for number, spec in enumerate(recipe.evaluate, 1)
+        for model in evaluated_models(spec, recipe)
+    ]
+
+
+def _evaluation_step(
+    spec: EvaluateSpec,
+    number: int,
+    model: str,
+    recipe: Recipe,
+    registry: Registry,
+    folder: Path,
+    finished: Mapping[str, Path],
+) -> Step:
+    read = {model, spec.baseline, *spec.kl_to}
+    missing = [s.name for s in recipe.stages if s.name in read and s.name not in finished]
+    status = f"waits for {', '.join(missing)}"
+    if not missing:
+        identity = evaluation_identity(spec, model, recipe, registry, finished)
+        own = evaluation_folder(folder, number, spec) / model_folder(model)
+        status = _status(own, identity, resumes=False)
+    models = {"model": _shown(model, recipe)}
+    models |= {f"kl({name})": _shown(name, recipe) for name in spec.kl_to}
+    name = f"{spec.benchmark}: {model}"
+    return Step(name, "evaluate", spec.benchmark, status, models, f"{spec.samples} per prompt")

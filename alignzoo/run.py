@@ -1,0 +1,353 @@
+"""A recipe's work, piece by piece, in one folder that can be stopped and started at any time.
+
+    runs/<name>-<hash>/
+      recipe.yaml   the recipe with every default and override; source.yaml: as it was written
+      run.json      versions, times, and how far every piece has come
+      stages/01-sft/            model/ or data.jsonl, metrics.jsonl, timing.jsonl, stage.json
+      evaluations/01-name/sft/  answers.jsonl, scores.json, stage.json
+      samples/01-name/sft.jsonl the answers of that model
+      scores.jsonl, leaderboard.md
+
+A piece is a stage, or one model on one benchmark. With several ranks, rank 0 decides and writes;
+the others take part in training only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import alignzoo
+from alignzoo.context import StageContext
+from alignzoo.errors import UsageError
+from alignzoo.identity import evaluation_identity, hub_commit, stage_identity
+from alignzoo.inputs import evaluated_models, model_ref, models_of
+from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
+from alignzoo.plugins import Registry
+from alignzoo.progress import Progress, Silent
+from alignzoo.recipe import EvaluateSpec, Recipe, TrainSpec
+from alignzoo.stages import run_stage
+from alignzoo.store import (
+    Identity,
+    adopt,
+    begin,
+    digest_of_value,
+    find,
+    finish,
+    locked,
+    publish,
+    read_json,
+    state_of,
+    write_json,
+    write_text,
+)
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where everything is, and the leaderboard's tables."""
+
+    folder: Path
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all pieces of a run share."""
+
+    recipe: Recipe
+    registry: Registry
+    folder: Path
+    progress: Progress
+    total: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One unit of work that is done, reused or resumed as a whole."""
+
+    name: str
+    index: int  # from 1
+    folder: Path
+    identity: Identity
+    work: Callable[[StageContext], None]
+    trains: bool = False  # runs on every rank, and resumes from its own checkpoints
+    labels: Mapping[str, Any] = field(default_factory=dict)  # names in its row of scores.jsonl
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """runs/<name>-<hash>: equal recipes share a folder, others never do."""
+    return Path("runs") / f"{recipe.name}-{digest_of_value(resolved(recipe))[:8]}"
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe with every default, as JSON-able values that load as the same recipe."""
+    return recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def run_recipe(
+    recipe: Recipe, source: str, registry: Registry, folder: Path, progress: Progress
+) -> RunResult:
+    """Bring every stage and evaluation of a recipe to its end and fold the scores.
+
+    `source` is the recipe's text as written. Raises what the pieces raise, after `run.json` says
+    how far the run came; the same call goes on from there.
+    """
+    total = len(recipe.stages) + sum(len(evaluated_models(e, recipe)) for e in recipe.evaluate)
+    run = Run(recipe, registry, folder, progress if is_main() else Silent(), total)
+    with _writing(run, source):
+        outputs: dict[str, Path] = {}
+        for piece in stage_pieces(run, outputs):
+            settle(piece, run, outputs)
+            outputs[piece.name] = piece.folder
+        rows = [_evaluated(piece, run, outputs) for piece in evaluation_pieces(run, outputs)]
+        sections = _leaderboard(run.folder, rows) if is_main() and rows else ()
+    return RunResult(folder, sections)
+
+
+def is_main() -> bool:
+    """Whether this process is rank 0, the one that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def stage_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
+    """The stages in order; each is made when the ones before it are in `outputs`."""
+    for index, spec in enumerate(run.recipe.stages, 1):
+        _fetch_revisions(models_of(spec).values(), run, outputs)
+        yield Piece(
+            name=spec.name,
+            index=index,
+            folder=stage_folder(run.folder, index, spec.name),
+            identity=stage_identity(spec, run.recipe, run.registry, outputs),
+            work=partial(run_stage, spec),
+            trains=isinstance(spec, TrainSpec),
+        )
+
+
+def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
+    """One model on one benchmark after the other, each block's baseline first."""
+    index = len(run.recipe.stages)
+    for number, spec in enumerate(run.recipe.evaluate, 1):
+        folder = evaluation_folder(run.folder, number, spec)
+        for model in evaluated_models(spec, run.recipe):
+            index += 1
+            _fetch_revisions([model, *spec.kl_to], run, outputs)
+            has_baseline = spec.baseline is not None and model != spec.baseline
+            baseline = folder / model_folder(str(spec.baseline)) if has_baseline else None
+            yield Piece(
+                name=f"{spec.benchmark}: {model}",
+                index=index,
+                folder=folder / model_folder(model),
+                identity=evaluation_identity(spec, model, run.recipe, run.registry, outputs),
+                work=partial(_run_evaluation, spec, model, baseline),
+                labels={
+                    "model": model,
+                    "baseline": spec.baseline,
+                    "is_baseline": model == spec.baseline,
+                },
+            )
+
+
+def stage_folder(run: Path, index: int, name: str) -> Path:
+    """stages/01-sft."""
+    return run / "stages" / f"{index:02d}-{name}"
+
+
+def evaluation_folder(run: Path, number: int, spec: EvaluateSpec) -> Path:
+    """evaluations/01-benchmark; it holds a folder per model."""
+    return run / "evaluations" / f"{number:02d}-{spec.benchmark}"
+
+
+def model_folder(model: str) -> str:
+    """A model's name as the name of a folder."""
+    return model.strip("./").replace("/", "--")
+
+
+def _run_evaluation(
+    spec: EvaluateSpec, model: str, baseline: Path | None, context: StageContext
+) -> None:
+    from alignzoo.stages.evaluate import run_evaluation
+
+    run_evaluation(spec, model, context, baseline)
+
+
+# --- one piece -------------------------------------------------------------------------------
+
+
+def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
+    """Reuse, resume or do a piece; afterwards its folder is finished on every rank."""
+    place = (piece.name, piece.index, run.total)
+    if agreed(is_main() and _reused(piece, run)):
+        run.progress.stage_reused(*place)
+        _journal(run.folder, piece.name, status="reused")
+        return
+    run.progress.stage_started(*place)
+    _journal(run.folder, piece.name, status="running")
+    start = time.monotonic()
+    if piece.trains or is_main():
+        piece.work(_context(piece, run, outputs))
+    agreed(True)
+    if is_main():
+        finish(piece.folder, piece.identity)
+    agreed(True)
+    seconds = round(time.monotonic() - start, 1)
+    _journal(run.folder, piece.name, status="done", seconds=seconds)
+    run.progress.stage_finished(piece.name)
+
+
+def agreed(mine: bool) -> bool:
+    """Rank 0's answer, on every rank; also the place where ranks wait for each other."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return mine
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    # Rank 0 may sample for hours while the others wait here.
+    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
+    return bool(broadcast_object_list([mine])[0])
+
+
+def _reused(piece: Piece, run: Run) -> bool:
+    """Whether the work is found finished; else the folder is made ready for it."""
+    state = state_of(piece.folder, piece.identity)
+    if state == "damaged":
+        run.progress.note(f"{piece.name}: its files changed since it was finished; done again")
+    found = find(piece.folder, piece.identity)
+    if found is None:
+        resumes = state == "running" and piece.trains
+        if resumes:
+            run.progress.note(f"{piece.name}: goes on from its last checkpoint")
+        begin(piece.folder, piece.identity, keep=resumes)
+        return False
+    if found != piece.folder:
+        adopt(found, piece.folder)
+        run.progress.note(f"{piece.name}: taken from {found}")
+    publish(piece.folder, piece.identity)
+    return True
+
+
+def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContext:
+    return StageContext(
+        recipe=run.recipe,
+        registry=run.registry,
+        run=run.folder,
+        folder=piece.folder,
+        name=piece.name,
+        index=piece.index,
+        total=run.total,
+        outputs=dict(outputs),
+        progress=run.progress,
+    )
+
+
+def _evaluated(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> dict[str, Any]:
+    """The piece's row of `scores.jsonl`."""
+    settle(piece, run, outputs)
+    if is_main():
+        samples = run.folder / "samples" / piece.folder.parent.name / f"{piece.folder.name}.jsonl"
+        write_text(samples, (piece.folder / "answers.jsonl").read_text(encoding="utf-8"))
+    row = read_json(piece.folder / "scores.json")["row"]
+    return {**piece.labels, **row, "identity": piece.identity.digest}
+
+
+def _leaderboard(folder: Path, rows: list[dict[str, Any]]) -> tuple[Section, ...]:
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(folder / "scores.jsonl", "".join(lines))
+    sections = tuple(read_leaderboard([folder]))
+    write_text(folder / "leaderboard.md", render_markdown(sections))
+    return sections
+
+
+def _fetch_revisions(names: Iterable[str], run: Run, outputs: Mapping[str, Path]) -> None:
+    """Learn the commits of hub models before they enter an identity."""
+    for name in names:
+        ref = model_ref(name, run.recipe, outputs)
+        if ref.name.count("/") != 1 or ref.path.exists() or hub_commit(ref):
+            continue
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            hf_hub_download(ref.name, "config.json", revision=ref.revision)
+        except (OSError, HfHubHTTPError, HFValidationError):
+            continue  # a plug-in may know the name; loading says what is wrong otherwise
+
+
+# --- the folder ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _writing(run: Run, source: str) -> Iterator[None]:
+    """Hold the folder, and leave a truthful `run.json` however the run ends."""
+    if not is_main():
+        yield
+        return
+    _refuse_foreign(run.folder)
+    with locked(run.folder):
+        _open_folder(run, source)
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            _end(run, "interrupted" if stopped else "failed", error)
+            raise
+        _end(run, "done", None)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Never write into a folder that something else made."""
+    known = any((folder / name).exists() for name in ("run.json", "lock"))
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not known)):
+        raise UsageError(f"{folder}: not empty and no run of a recipe; choose another --output")
+
+
+def _open_folder(run: Run, source: str) -> None:
+    write_text(run.folder / "source.yaml", source)
+    text = yaml.safe_dump(resolved(run.recipe), sort_keys=False, allow_unicode=True)
+    write_text(run.folder / "recipe.yaml", text)
+    write_json(
+        run.folder / "run.json",
+        {
+            "recipe": run.recipe.name,
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {
+                "alignzoo": alignzoo.__version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in LIBRARIES},
+            },
+            "plugins": [plugin.identity for plugin in run.registry.plugins],
+            "pieces": {},
+        },
+    )
+
+
+def _journal(folder: Path, piece: str, **entry: Any) -> None:
+    """Note in `run.json` how far a piece has come."""
+    if is_main():
+        record = read_json(folder / "run.json")
+        record["pieces"] = record.get("pieces", {}) | {piece: entry}
+        write_json(folder / "run.json", record)
+
+
+def _end(run: Run, status: str, error: BaseException | None) -> None:
+    record = read_json(run.folder / "run.json")
+    ended = datetime.now(UTC).isoformat(timespec="seconds")
+    said = {"error": f"{type(error).__name__}: {error}"} if status == "failed" else {}
+    write_json(run.folder / "run.json", record | {"status": status, "ended": ended} | said)
+    run.registry.hooks.on_run_end(run=run.folder, error=error)

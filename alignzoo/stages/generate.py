@@ -1,0 +1,35 @@
+"""Sample answers from a model and keep them, with ids, for later stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alignzoo.context import StageContext
+from alignzoo.evaluation import mean
+from alignzoo.recipe import GenerateSpec
+from alignzoo.stages.label import n_tokens, write_samples
+from alignzoo.stages.sampling import load_speaker, sample_answers
+from alignzoo.types import GroupSample, PromptSample, Response
+
+
+def run_generate(spec: GenerateSpec, context: StageContext) -> None:
+    """Answer the prompt of every sample `spec.samples` times; write groups to `data.jsonl`."""
+    prompts = [PromptSample(s.prompt, s.meta) for s in context.samples(spec.data)]
+    speaker = load_speaker(context.model(spec.policy), context)
+    answers = sample_answers(prompts, spec, speaker, context)
+    groups = [
+        GroupSample(prompt.prompt, responses, meta=prompt.meta)
+        for prompt, responses in zip(prompts, answers, strict=True)
+    ]
+    write_samples(groups, context)
+    context.summary(answer_figures(answers))
+
+
+def answer_figures(answers: Sequence[Sequence[Response]]) -> dict[str, float]:
+    """How many answers there are, how long, and the share cut at the length limit."""
+    every = [response for responses in answers for response in responses]
+    return {
+        "answers": len(every),
+        "length": mean([n_tokens(response) for response in every]),
+        "truncated": mean([not response.ended for response in every]),
+    }

@@ -1,0 +1,153 @@
+"""Pairs from sampled answers: a judge scores them, a rule chooses."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from alignzoo.context import StageContext
+from alignzoo.engine.rows import row_from_sample
+from alignzoo.errors import DataError, PluginError
+from alignzoo.evaluation import Answer, Judge, mean
+from alignzoo.options import build_options
+from alignzoo.recipe import LabelSpec
+from alignzoo.rollout import sample_key
+from alignzoo.store import write_text
+from alignzoo.types import GroupSample, PairSample, PromptSample, Response, Sample
+
+LONGEST_GAP = 0.1  # of mean lengths; beyond it a method can win by length alone
+
+Pick = tuple[int, int] | None  # (chosen, rejected), or None for a tie
+Chooser = Callable[[Sequence[Response], Sequence[float], random.Random], list[Pick]]
+
+
+def run_label(spec: LabelSpec, context: StageContext) -> None:
+    """Score every answer of every group and write the pairs to `data.jsonl`.
+
+    Raises DataError when the data has no groups or no pair comes out, PluginError when the judge
+    returns the wrong number of scores.
+    """
+    judge: Judge = build_options(context.registry.find("judge", spec.judge), spec.with_)
+    groups = [_group(sample) for sample in context.samples(spec.data)]
+    choose = CHOOSERS[spec.choose]
+    pairs: list[PairSample] = []
+    ties = 0
+    for index, (group, scores) in enumerate(zip(groups, score_groups(judge, groups), strict=True)):
+        noise = random.Random(sample_key(context.seed, "label", index))
+        picks = choose(group.responses, scores, noise)
+        ties += picks.count(None)
+        pairs += [_pair(group, scores, pick) for pick in picks if pick is not None]
+    if not pairs:
+        raise DataError(f"{spec.data.name}: {ties} ties and no pair; sample more answers a prompt")
+    write_samples(pairs, context)
+    _report(pairs, ties, context)
+
+
+def best_worst(
+    responses: Sequence[Response], scores: Sequence[float], noise: random.Random
+) -> list[Pick]:
+    """The best answer against the worst; equal scores are a tie."""
+    best = max(range(len(scores)), key=scores.__getitem__)
+    worst = min(range(len(scores)), key=scores.__getitem__)
+    return [None if scores[best] == scores[worst] else (best, worst)]
+
+
+def bradley_terry(
+    responses: Sequence[Response], scores: Sequence[float], noise: random.Random
+) -> list[Pick]:
+    """Neighbours a, b in random order; a is chosen with P = sigmoid(score_a - score_b).
+
+    Equal texts are a tie.
+    """
+    picks: list[Pick] = []
+    for left in range(len(responses) - 1):
+        a, b = noise.sample((left, left + 1), 2)
+        a_wins = noise.random() < sigmoid(scores[a] - scores[b])
+        same = responses[a].text == responses[b].text
+        picks.append(None if same else ((a, b) if a_wins else (b, a)))
+    return picks
+
+
+CHOOSERS: Mapping[str, Chooser] = {"best_worst": best_worst, "bradley_terry": bradley_terry}
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)), without overflow."""
+    return 0.5 * (1 + math.tanh(x / 2))
+
+
+def score_groups(judge: Judge, groups: Sequence[GroupSample]) -> list[list[float]]:
+    """The judge's value of every answer; all answers go to the judge in one call.
+
+    Raises PluginError when it does not return one finite score per answer.
+    """
+    answers = [
+        Answer(PromptSample(group.prompt, group.meta), response, n_tokens(response))
+        for group in groups
+        for response in group.responses
+    ]
+    values = [score.value for score in judge.score(answers)]
+    if len(values) != len(answers) or not all(map(math.isfinite, values)):
+        raise PluginError(
+            f"judge '{judge.name}' must return one finite score per answer; "
+            f"it returned {len(values)} for {len(answers)}, some perhaps not finite"
+        )
+    rest = iter(values)
+    return [[next(rest) for _ in group.responses] for group in groups]
+
+
+def n_tokens(response: Response) -> int:
+    """Tokens of an answer, the stop token not counted; words when it came without ids."""
+    if response.ids is None:
+        return len(response.text.split())
+    return len(response.ids) - response.ended
+
+
+def write_samples(samples: Sequence[Sample], context: StageContext) -> None:
+    """Write samples to the stage's `data.jsonl` at once."""
+    lines = (json.dumps(row_from_sample(s), ensure_ascii=False) + "\n" for s in samples)
+    write_text(context.folder / "data.jsonl", "".join(lines))
+
+
+def _group(sample: Sample) -> GroupSample:
+    if isinstance(sample, GroupSample) and len(sample.responses) > 1:
+        return sample
+    raise DataError(
+        "label needs several answers per prompt: take the data of a generate stage with "
+        "samples: 2 or more, or rows with a list of `responses`"
+    )
+
+
+def _pair(group: GroupSample, scores: Sequence[float], pick: tuple[int, int]) -> PairSample:
+    chosen, rejected = pick
+    judged = {"score_chosen": scores[chosen], "score_rejected": scores[rejected]}
+    return PairSample(
+        group.prompt,
+        group.responses[chosen],
+        group.responses[rejected],
+        {**group.meta, **judged},
+    )
+
+
+def _report(pairs: Sequence[PairSample], ties: int, context: StageContext) -> None:
+    chosen = mean([n_tokens(pair.chosen) for pair in pairs])
+    rejected = mean([n_tokens(pair.rejected) for pair in pairs])
+    context.summary(
+        {
+            "pairs": len(pairs),
+            "ties": ties,
+            "length_chosen": chosen,
+            "length_rejected": rejected,
+            "score_margin": mean(
+                [pair.meta["score_chosen"] - pair.meta["score_rejected"] for pair in pairs]
+            ),
+        }
+    )
+    if abs(chosen - rejected) > LONGEST_GAP * (chosen + rejected) / 2:
+        context.progress.note(
+            f"{context.name}: chosen answers have {chosen:.1f} tokens, rejected {rejected:.1f}: "
+            "a model can learn the length instead of the preference; "
+            "choose a judge that does not care about length"
+        )

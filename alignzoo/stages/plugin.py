@@ -1,0 +1,34 @@
+"""A stage that a plug-in provides: bind its inputs and let it run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+from alignzoo.context import StageContext
+from alignzoo.errors import PluginError
+from alignzoo.options import build_options
+from alignzoo.recipe import PluginStageSpec
+from alignzoo.stage import Stage, StageInputs
+
+
+def run_plugin(spec: PluginStageSpec, context: StageContext) -> None:
+    """Run the plug-in's stage in the stage's folder.
+
+    Raises PluginError when it leaves neither a model nor samples there.
+    """
+    stage: Stage = build_options(context.registry.find("stage", spec.stage), spec.with_)
+    steps = count(1)
+
+    def log(metrics: Mapping[str, float]) -> None:
+        context.log(metrics)
+        context.step(next(steps), 0, metrics)
+
+    models = {part: context.model(name) for part, name in spec.models.items()}
+    data = context.samples(spec.data) if spec.data else ()
+    stage.run(StageInputs(context.folder, models, data, context.seed, log))
+    if not any((context.folder / name).exists() for name in ("model", "data.jsonl")):
+        raise PluginError(
+            f"stage '{spec.stage}' left neither model/ nor data.jsonl in {context.folder}; "
+            "its plug-in must write one of them"
+        )

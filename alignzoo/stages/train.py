@@ -1,0 +1,227 @@
+"""Train the roles of an algorithm: names become models, samples become items, then the engine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.algorithm import Algorithm, Role
+from alignzoo.context import StageContext
+from alignzoo.engine.measure import sequence_values
+from alignzoo.engine.models import load_model, load_tokenizer, pad_id_of, save_model
+from alignzoo.engine.optim import Optim
+from alignzoo.engine.parallel import start_ranks
+from alignzoo.engine.sources import Reward, Rollout
+from alignzoo.engine.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
+from alignzoo.engine.train import Job, Validation, train
+from alignzoo.errors import DataError
+from alignzoo.evaluation import Answer
+from alignzoo.identity import model_digest
+from alignzoo.options import build_options
+from alignzoo.recipe import DataSpec, RewardSpec, RolloutSpec, TrainSpec
+from alignzoo.rollout import Completion
+from alignzoo.stages.sampling import resolve
+from alignzoo.store import cache_folder
+from alignzoo.types import Batch, Item, PromptSample, Response, RolloutBatch, Sample, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def run_train(spec: TrainSpec, context: StageContext) -> None:
+    """Train and leave the policy in `model/`, other trained roles in `model-<role>/`."""
+    algorithm = build_options(context.registry.find("algorithm", spec.algorithm), spec.with_)
+    bound = bind_roles(algorithm, spec)
+    refs = {role: context.model(name) for role, name in bound.items()}
+    hooks = context.registry.hooks
+    tokenizer = load_tokenizer(hooks, refs[main_role(algorithm)])
+    ranks = start_ranks(context.recipe.precision)
+    kinds = algorithm.roles
+
+    def load(role: str) -> PreTrainedModel:
+        dtype = None if kinds[role].trainable else context.dtype
+        return load_model(hooks, refs[role], kinds[role], *([dtype] if dtype else []))
+
+    job = Job(
+        algorithm=algorithm,
+        load=load,
+        digests=_digests(bound, context),
+        items=() if spec.rollout else _items(spec.data, algorithm.batch, tokenizer, context),
+        rollout=_rollout(spec, tokenizer, context) if spec.rollout else None,
+        validation=_validation(spec, algorithm, tokenizer, context),
+        optim=Optim(**spec.train.model_dump()),
+        pad_id=pad_id_of(tokenizer),
+        seed=context.seed,
+        folder=context.folder,
+        cache=cache_folder() / "snapshots",
+        ranks=ranks,
+        on_step=context.step,
+    )
+    trained = train(job)
+    if ranks.is_main:
+        for role, model in trained.items():
+            _save(model, tokenizer, context, role, main_role(algorithm))
+        shutil.rmtree(context.folder / "state", ignore_errors=True)
+    ranks.barrier()
+
+
+def main_role(algorithm: Algorithm[Any]) -> str:
+    """The trained role whose weights are the stage's model: the policy, or the only one."""
+    trainable = [name for name, role in algorithm.roles.items() if role.trainable]
+    return "policy" if "policy" in trainable else trainable[0]
+
+
+def bind_roles(algorithm: Algorithm[Any], spec: TrainSpec) -> dict[str, str | None]:
+    """Role -> name of its starting model; None is the recipe's model."""
+    bound: dict[str, str | None] = {main_role(algorithm): spec.policy, **spec.roles}
+    for name, role in algorithm.roles.items():
+        if name not in bound and role.like is not None:
+            bound[name] = bound[role.like]
+    return bound
+
+
+def _digests(bound: Mapping[str, str | None], context: StageContext) -> dict[str, str]:
+    return {
+        role: model_digest(name or "initial", context.recipe, context.registry, context.outputs)
+        for role, name in bound.items()
+    }
+
+
+def _save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    context: StageContext,
+    role: str,
+    main: str,
+) -> None:
+    folder = context.folder / ("model" if role == main else f"model-{role}")
+    save_model(model.to(context.dtype), tokenizer, folder)  # type: ignore[arg-type]
+
+
+def _items(
+    spec: DataSpec,
+    kind: type[Batch],
+    tokenizer: PreTrainedTokenizerBase,
+    context: StageContext,
+) -> Sequence[Item]:
+    return _encoded(spec, kind, tokenizer, context).items
+
+
+def _encoded(
+    spec: DataSpec,
+    kind: type[Batch],
+    tokenizer: PreTrainedTokenizerBase,
+    context: StageContext,
+) -> Encoded:
+    loaded = context.load(spec)
+    limits = Limits(spec.max_length, spec.max_prompt_length, spec.too_long)
+    encoded = encode_all(loaded.samples, kind, tokenizer, limits, loaded.places)
+    report = encoded.report
+    lengths = ", ".join(f"{name} {x:.1f}" for name, x in report.response_lengths.items())
+    context.progress.note(
+        f"{context.name}: {report.items} items of {spec.name}; mean tokens: "
+        f"prompt {report.prompt_length:.1f}, {lengths}"
+    )
+    if report.truncated or report.dropped:
+        where = "".join(f"\n  {place}" for place in report.dropped_at)
+        context.progress.note(
+            f"{context.name}: longer than max_length {spec.max_length}: {report.truncated} "
+            f"truncated, {report.dropped} dropped{where}"
+        )
+    for warning in report.warnings:
+        context.progress.note(f"{context.name}: {warning}")
+    return encoded
+
+
+def _validation(
+    spec: TrainSpec,
+    algorithm: Algorithm[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    context: StageContext,
+) -> Validation | None:
+    chosen = spec.validation
+    if chosen is None:
+        return None
+    if issubclass(algorithm.batch, RolloutBatch):
+        raise DataError(
+            f"{context.name}: '{spec.algorithm}' has no loss on held-out data, it learns from "
+            "samples alone; remove `validation:`"
+        )
+    items = _items(chosen.data, algorithm.batch, tokenizer, context)
+    return Validation(items, chosen.every, chosen.metric, {"lower": -1, "higher": 1}[chosen.better])
+
+
+# --- on-policy ----------------------------------------------------------------------------------
+
+
+def _rollout(spec: TrainSpec, tokenizer: PreTrainedTokenizerBase, context: StageContext) -> Rollout:
+    block = spec.rollout or RolloutSpec.model_validate({})
+    samples = context.samples(spec.data)
+    prompts = [prompt_ids(sample, tokenizer) for sample in samples]
+    limit = spec.data.max_prompt_length or spec.data.max_length
+    kept = [n for n, ids in enumerate(prompts) if len(ids) <= limit]
+    if len(kept) < len(prompts):
+        context.progress.note(
+            f"{context.name}: {len(prompts) - len(kept)} prompts longer than {limit} tokens dropped"
+        )
+    ids = [prompts[n] for n in kept]
+    sampling = resolve(block.sampling, tokenizer)
+    task = _Task([samples[n] for n in kept], ids, tokenizer, sampling.stop_ids)
+    return Rollout(
+        prompts=ids,
+        reward=_reward(block.reward, task, context) if block.reward else None,
+        engine=context.engine(block.engine, block.with_, block.batch_size),
+        sampling=sampling,
+        prompts_per_buffer=block.prompts,
+        samples_per_prompt=block.samples_per_prompt,
+        epochs=block.epochs,
+        max_gap=block.max_gap,
+    )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The prompts that are answered, as text and as ids."""
+
+    samples: Sequence[Sample]
+    prompts: Sequence[tuple[int, ...]]
+    tokenizer: PreTrainedTokenizerBase
+    stop: tuple[int, ...]
+
+    def answer(self, number: int, done: Completion) -> Answer:
+        """A completion as a judge sees it."""
+        sample = self.samples[number]
+        text = decode_response(self.prompts[number], done.ids, self.tokenizer, self.stop)
+        response = Response(text, done.ids, done.ended)
+        return Answer(
+            PromptSample(sample.prompt, sample.meta), response, len(done.ids) - done.ended
+        )
+
+
+def _reward(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+    """What a sampled response earns: a judge's score of its text, or a scalar head's output."""
+    return _from_judge(spec, task, context) if spec.judge else _from_model(spec, task, context)
+
+
+def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+    judge = build_options(context.registry.find("judge", str(spec.judge)), spec.with_)
+
+    def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
+        answers = [task.answer(n, c) for n, c in zip(numbers, done, strict=True)]
+        return [score.value for score in judge.score(answers)]
+
+    return reward
+
+
+def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+    ref = context.model(spec.model)
+    model = load_model(context.registry.hooks, ref, Role(head="scalar"), context.dtype)
+    pad_id = pad_id_of(task.tokenizer)
+
+    def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
+        rows = [Tokens(task.prompts[n], c.ids) for n, c in zip(numbers, done, strict=True)]
+        return sequence_values(model, rows, pad_id)
+
+    return reward

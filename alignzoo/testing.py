@@ -1,0 +1,230 @@
+"""For authors of algorithms: a tiny model, toy data, and a check that a method keeps its contract.
+
+from alignzoo.testing import check_algorithm
+def test_my_method_keeps_the_contract():
+    check_algorithm(MyMethod())
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
+)
+
+from alignzoo.algorithm import Algorithm
+from alignzoo.engine.batching import micro_batches
+from alignzoo.engine.optim import Optim
+from alignzoo.engine.parallel import Ranks, start_ranks
+from alignzoo.engine.scoring import Chunked, Scorer, ScoringModule, dense
+from alignzoo.engine.sources import Rollout
+from alignzoo.engine.step import denominators
+from alignzoo.engine.train import Job, train
+from alignzoo.errors import PluginError
+from alignzoo.rollout import Sampling
+from alignzoo.types import Batch, Item, LabelledBatch, RolloutBatch, Tokens
+
+VOCABULARY = 13
+CLASSES = {"lm": Qwen2ForCausalLM, "scalar": Qwen2ForSequenceClassification}
+
+
+def tiny_model(seed: int = 0, head: str = "lm", vocabulary: int = VOCABULARY) -> PreTrainedModel:
+    """A random two-layer Qwen2 of width 16 in float32; pad is id 0, end-of-sequence id 1."""
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        eos_token_id=1,
+        num_labels=1,
+    )
+    return CLASSES[head](config)
+
+
+def toy_items(kind: type[Batch], n: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[Item]:
+    """Items of random tokens with prompts of 1-4 and responses of 1-7 tokens, the last one EOS."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=generator))
+
+    def response() -> tuple[int, ...]:
+        return (*(draw(2, vocabulary) for _ in range(draw(0, 7))), 1)
+
+    def item(index: int) -> Item:
+        prompt = tuple(draw(2, vocabulary) for _ in range(draw(1, 5)))
+        rows = tuple(Tokens(prompt, response()) for _ in range(kind.rows_per_item))
+        return Item(rows, _values(kind, index, draw(0, 5) / 2 - 1))
+
+    return [item(index) for index in range(n)]
+
+
+def _values(kind: type[Batch], index: int, reward: float) -> dict[str, float]:
+    if issubclass(kind, LabelledBatch):
+        return {"desirable": float(index % 2)}
+    if issubclass(kind, RolloutBatch):
+        return {"reward": reward, "ended": 1.0, "group": float(index // 2)}
+    return {}
+
+
+def tiny_models(algorithm: Algorithm[Any]) -> dict[str, PreTrainedModel]:
+    """A different random model for every role."""
+    roles = enumerate(algorithm.roles.items())
+    return {name: tiny_model(seed, role.head) for seed, (name, role) in roles}
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Loss and parameter gradients of one pass."""
+
+    loss: float
+    by_role: Mapping[str, Sequence[Tensor | None]]
+
+    def distance(self, other: Gradients) -> float:
+        """Largest absolute difference of any gradient entry, and of the loss."""
+        pairs = [
+            (a, b)
+            for role in self.by_role
+            for a, b in zip(self.by_role[role], other.by_role[role], strict=True)
+            if a is not None and b is not None
+        ]
+        return max([abs(self.loss - other.loss), *((a - b).abs().max().item() for a, b in pairs)])
+
+
+def gradients(
+    algorithm: Algorithm[Any], batch: Batch, scorer: Scorer = dense, micro: int | None = None
+) -> Gradients:
+    """Gradients of one optimiser batch as the engine computes them, in float64."""
+    ranks = start_ranks("fp32")
+    models = {name: model.double() for name, model in tiny_models(algorithm).items()}
+    trainable = frozenset(name for name, role in algorithm.roles.items() if role.trainable)
+    module = ScoringModule(models, trainable, scorer)
+    with torch.no_grad():
+        given = module(batch, algorithm.snapshots())
+        given |= algorithm.prepare(batch, given, ranks)
+    state = algorithm.init_state()
+    totals, scales = denominators(algorithm, batch, given, state, ranks)
+    total = 0.0
+    for items in micro_batches(batch, torch.arange(batch.n_items), micro or batch.n_items):
+        part, known = batch.take(items), batch.take_signals(items, given)
+        loss = algorithm.loss(part, {**known, **module(part, algorithm.signals())}, state)
+        parts = [
+            (term.value * term.weights).sum() * scales[name] / totals[name]
+            for name, term in loss.named.items()
+        ]
+        value = torch.stack(parts).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        total += value.item()
+    by_role = {role: [p.grad for p in model.parameters()] for role, model in models.items()}
+    return Gradients(total, by_role)
+
+
+def check_algorithm(algorithm: Algorithm[Any], tolerance: float = 1e-9) -> None:
+    """Raise PluginError at the first promise of the contract that a method breaks.
+
+    Checked in float64 on a toy: gradients are finite and reach trainable roles only; chunked
+    scoring equals dense; micro-batches, padding and the order of items change nothing; the
+    docstring names a source; and a few steps of the real loop lower the loss (not on-policy).
+    """
+    items = toy_items(algorithm.batch, 8)
+    batch = algorithm.batch.collate(items, 0)
+    whole = gradients(algorithm, batch)
+    _check_reach(algorithm, whole)
+    variants: dict[str, Callable[[], Gradients]] = {
+        "chunked scoring": lambda: gradients(algorithm, batch, Chunked(1, smallest=5)),
+        "micro-batches of 3": lambda: gradients(algorithm, batch, micro=3),
+        "extra padding": lambda: gradients(algorithm, _wider(batch)),
+    }
+    for name, variant in variants.items():
+        distance = whole.distance(variant())
+        if distance > tolerance:
+            raise PluginError(f"{algorithm.name}: {name} changes loss or gradient by {distance:g}")
+    if not any(mark in (type(algorithm).__doc__ or "") for mark in ("arXiv", "http", "doi")):
+        raise PluginError(f"{algorithm.name}: the docstring names no source (arXiv, http or doi)")
+    if not issubclass(algorithm.batch, RolloutBatch):
+        _check_learning(algorithm, items)
+
+
+def _check_reach(algorithm: Algorithm[Any], found: Gradients) -> None:
+    for role, grads in found.by_role.items():
+        reached = [g for g in grads if g is not None]
+        if algorithm.roles[role].trainable != bool(reached):
+            state = "gets a gradient" if reached else "gets no gradient"
+            raise PluginError(f"{algorithm.name}: role '{role}' {state}")
+        if not all(torch.isfinite(g).all() for g in reached):
+            raise PluginError(f"{algorithm.name}: role '{role}' gets a gradient that is not finite")
+
+
+def _wider(batch: Batch) -> Batch:
+    """The same batch with three more columns of padding."""
+    pad = torch.nn.functional.pad
+    return replace(
+        batch,
+        ids=pad(batch.ids, (0, 3)),
+        attention=pad(batch.attention, (0, 3)),
+        response=pad(batch.response, (0, 3)),
+    )
+
+
+def _check_learning(algorithm: Algorithm[Any], items: Sequence[Item]) -> None:
+    losses = toy_run(algorithm, items, steps=20)
+    if not losses[-1] < losses[0]:
+        raise PluginError(
+            f"{algorithm.name}: 20 steps on a toy did not lower the loss "
+            f"({losses[0]:.4g} -> {losses[-1]:.4g})"
+        )
+
+
+def toy_run(
+    algorithm: Algorithm[Any],
+    items: Sequence[Item],
+    steps: int,
+    rollout: Rollout | None = None,
+    ranks: Ranks | None = None,
+) -> list[float]:
+    """Losses of a short run of the real training loop, on the same items in every step."""
+    models, losses = tiny_models(algorithm), []
+    optim = Optim(
+        steps=steps, batch_size=len(items), lr=1e-2, schedule="constant", warmup=0.0, shuffle=False
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            Job(
+                algorithm=algorithm,
+                load=lambda role: models[role],
+                digests={role: role for role in models},
+                items=items,
+                rollout=rollout,
+                validation=None,
+                optim=optim,
+                pad_id=0,
+                seed=0,
+                folder=Path(folder),
+                cache=Path(folder),
+                ranks=ranks or start_ranks("fp32"),
+                on_step=lambda step, total, metrics, timing: losses.append(metrics["loss"]),
+            )
+        )
+    return losses
+
+
+def toy_sampling(max_new_tokens: int = 8) -> Sampling:
+    """Sampling that ends at the tiny model's end-of-sequence token."""
+    return Sampling(max_new_tokens=max_new_tokens, stop_ids=(1,))

@@ -1,0 +1,55 @@
+"""A closed world of 80 facts with an exact oracle: data, judges, a benchmark and a base model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alignzoo import hookimpl
+from alignzoo_facts.benchmark import Facts
+from alignzoo_facts.data import HeldOutPrompts, TrainingPrompts, Written
+from alignzoo_facts.oracle import Annotator, Oracle
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from alignzoo import Benchmark, Dataset, Judge, ModelRef, Role
+
+MODEL = "facts"
+
+
+@hookimpl
+def register_datasets() -> list[type[Dataset]]:
+    """Writers' answers, training questions, held-out questions."""
+    return [Written, TrainingPrompts, HeldOutPrompts]
+
+
+@hookimpl
+def register_judges() -> list[type[Judge]]:
+    """The true reward, and a rater with a length bias."""
+    return [Oracle, Annotator]
+
+
+@hookimpl
+def register_benchmarks() -> list[type[Benchmark]]:
+    """True reward and win rate on held-out questions."""
+    return [Facts]
+
+
+@hookimpl
+def load_model(ref: ModelRef, role: Role) -> PreTrainedModel | None:
+    """The untrained base model, when the name is "facts"."""
+    if ref.name != MODEL:
+        return None
+    from alignzoo_facts.model import build_model
+
+    return build_model(ref, role)
+
+
+@hookimpl
+def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of the base model, when the name is "facts"."""
+    if ref.name != MODEL:
+        return None
+    from alignzoo_facts.model import build_tokenizer
+
+    return build_tokenizer()
