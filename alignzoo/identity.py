@@ -121,7 +121,10 @@ def _common(spec: Spec, recipe: Recipe) -> dict[str, Any]:
 
 @functools.cache
 def _core_digest() -> str:
-    return source_digest(Path(alignzoo.__file__))
+    """What can change a result: everything but the command line and the tables."""
+    return source_digest(
+        Path(alignzoo.__file__), without=("cli", "leaderboard", "plan", "progress")
+    )
 
 
 def _plugins(spec: Spec, registry: Registry) -> list[str]:

@@ -157,7 +157,7 @@ def generalised_advantage(
     advantage = torch.zeros_like(delta)
     running = torch.zeros_like(delta[:, 0])
     for t in range(delta.shape[1] - 1, -1, -1):
-        running = delta[:, t] + gamma * lam * running * mask[:, t]
+        running = delta[:, t] + gamma * lam * running
         advantage[:, t] = running
     return advantage * mask
 

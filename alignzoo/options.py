@@ -6,7 +6,6 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -22,7 +21,7 @@ _FIELD = "option_"  # a prefix: pydantic refuses names such as "copy" or "_x"
 
 @dataclass(frozen=True)
 class OptionDoc:
-    """One option for a reader: `type` holds its range too, e.g. "float > 0"."""
+    """One option for a reader: `type` holds its range too, e.g. "float, > 0"."""
 
     name: str
     type: str
@@ -68,7 +67,7 @@ def option_table(cls: type[Any]) -> list[OptionDoc]:
     return [
         OptionDoc(
             f.name,
-            " ".join([type_name(hints[f.name]), *_ranges(f)]),
+            ", ".join([type_name(hints[f.name]), *_ranges(f)]),
             None if _required(f) else _default(f),
             f.metadata.get("doc", ""),
             _required(f),
@@ -131,7 +130,6 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
         raise PluginError(f"options of '{_name(cls)}': cannot read the types: {error}") from error
 
 
-@lru_cache(maxsize=256)
 def _model(cls: type[Any]) -> type[BaseModel]:
     hints = _hints(cls)
     fields: dict[str, Any] = {

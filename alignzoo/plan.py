@@ -19,7 +19,7 @@ from alignzoo.recipe import (
     TrainSpec,
 )
 from alignzoo.run import default_folder, evaluation_folder, model_folder, stage_folder
-from alignzoo.store import Identity, find, state_of
+from alignzoo.store import Identity, find, resumable
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) 
         status = f"waits for {', '.join(missing)}"
         if not missing:
             identity = stage_identity(spec, recipe, registry, finished)
-            status = _status(own, identity, resumes=isinstance(spec, TrainSpec))
+            status = _status(own, identity)
             if found := find(own, identity):
                 finished[spec.name] = found
         stages.append(_stage_step(spec, status, recipe, registry))
     return Plan(folder, tuple(stages), tuple(_evaluations(recipe, registry, folder, finished)))
 
 
-def _status(folder: Path, identity: Identity, *, resumes: bool) -> str:
+def _status(folder: Path, identity: Identity) -> str:
     if find(folder, identity):
         return "reused"
-    return "resumes" if resumes and state_of(folder, identity) == "running" else "to run"
+    return "resumes" if resumable(folder, identity) else "to run"
 
 
 def _stage_step(spec: StageSpec, status: str, recipe: Recipe, registry: Registry) -> Step:
@@ -140,7 +140,7 @@ def _evaluation_step(
     if not missing:
         identity = evaluation_identity(spec, model, recipe, registry, finished)
         own = evaluation_folder(folder, number, spec) / model_folder(model)
-        status = _status(own, identity, resumes=False)
+        status = _status(own, identity)
     models = {"model": _shown(model, recipe)}
     models |= {f"kl({name})": _shown(name, recipe) for name in spec.kl_to}
     name = f"{spec.benchmark}: {model}"

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -220,11 +220,16 @@ def _digest(module: ModuleType) -> str:
     return source_digest(Path(module.__file__))
 
 
-def source_digest(file: Path) -> str:
-    """Hash of a module's file, or of all Python files of the package it is the root of."""
-    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+def source_digest(file: Path, without: Sequence[str] = ()) -> str:
+    """Hash of a module's file, or of all files of the package it is the root of.
+
+    Tests, READMEs and the top-level modules named in `without` do not count.
+    """
+    files = sorted(file.parent.rglob("*")) if file.name == "__init__.py" else [file]
     digest = hashlib.blake2b(digest_size=8)
-    for path in files:
-        if not path.name.startswith("test_"):
-            digest.update(path.name.encode() + path.read_bytes())
+    for path in (p for p in files if p.is_file()):
+        name = path.relative_to(file.parent)
+        ignored = path.name.startswith("test_") or path.suffix in (".md", ".pyc")
+        if not ignored and name.parts[0].removesuffix(".py") not in without:
+            digest.update(name.as_posix().encode() + path.read_bytes())
     return digest.hexdigest()

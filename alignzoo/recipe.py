@@ -287,6 +287,9 @@ class Recipe(Spec):
     description: str = ""
     model: str = Field(description="the initial model: a folder, a hub name, or a plug-in's name")
     seed: int = Field(0, ge=0, lt=2**32)
+    threads: int | None = Field(
+        None, gt=0, description="CPU threads; tiny models are fastest with one"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     stages: tuple[_TaggedStage, ...] = Field(
         description="each may use the results of earlier ones by name"

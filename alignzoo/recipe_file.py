@@ -8,7 +8,7 @@ from pathlib import Path as File
 from typing import Any, TypeVar, get_args
 
 from alignzoo.algorithm import Algorithm
-from alignzoo.faults import Block, Fault, Path, validate
+from alignzoo.faults import Block, BlockAt, Fault, Path, validate
 from alignzoo.options import build_options, options_schema
 from alignzoo.plugins import Registry
 from alignzoo.recipe import (
@@ -36,7 +36,7 @@ def load_recipe(path: File, registry: Registry, overrides: Sequence[str] = ()) -
     error = source.error(recipe_faults(source.data, registry))
     if error.problems:
         raise error
-    recipe, faults = validate(Recipe, source.data, _block(Recipe))
+    recipe, faults = validate(Recipe, source.data, block_of(Recipe))
     if recipe is None:
         raise source.error(faults)
     return recipe
@@ -63,7 +63,7 @@ def recipe_faults(data: dict[str, Any], registry: Registry) -> Iterator[Fault]:
         **data,
         **{key: [] for key in ("stages", "evaluate") if isinstance(data.get(key), list)},
     }
-    yield from validate(Recipe, rest, _block(Recipe))[1]
+    yield from validate(Recipe, rest, block_of(Recipe))[1]
     if data.get("stages") == [] and not evaluate:
         yield Fault(("stages",), "there is nothing to do: no stages, no evaluate")
     drafts = []
@@ -100,12 +100,12 @@ def _draft(index: int, raw: Any) -> tuple[Draft, tuple[Fault, ...]]:
 
 def _read(model: type[S], raw: Any) -> tuple[S | None, tuple[Fault, ...]]:
     """The block without its faulty values (None: it does not stand without), and the faults."""
-    spec, faults = validate(model, raw, _block(model))
+    spec, faults = validate(model, raw, block_of(model))
     if faults and isinstance(raw, dict):
         sound = copy.deepcopy(raw)
         for fault in faults:
             _drop(sound, fault.path)
-        spec, _ = validate(model, sound, _block(model))
+        spec, _ = validate(model, sound, block_of(model))
     return spec, faults
 
 
@@ -127,8 +127,8 @@ def _drop(block: Any, path: Path) -> None:
 # --- the keys of a block ---------------------------------------------------------------------
 
 
-def _block(model: type[Spec]) -> Any:
-    """From the path of a block inside a model to the keys it may hold."""
+def block_of(model: type[Spec]) -> BlockAt:
+    """What `validate` needs: from the path of a block inside a model to the keys it may hold."""
 
     def at(path: Path) -> Block:
         inner, owner = model, _OWNERS.get(model, model.__name__)

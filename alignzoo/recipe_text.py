@@ -6,7 +6,7 @@ The scalars are those of YAML 1.2: 1e-6 is a number, yes is text, a date is text
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Any, TypeAlias
@@ -107,7 +107,7 @@ def _parse(text: str, origin: str, *, override: bool = False) -> Source:
         raise RecipeError([Problem(place, f"not YAML: {_cause(error)}")]) from error
     except yaml.reader.ReaderError as error:
         place = origin if override else f"{origin}:{_position(text[: error.position])}"
-        what = f"character {error.character!r} is not allowed in YAML"
+        what = f"character {error.character:#04x} is not allowed in YAML"
         raise RecipeError([Problem(place, what)]) from error
     except RecursionError as error:
         raise RecipeError([Problem(origin, "is nested too deeply")]) from error
@@ -141,7 +141,7 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(TAG + _tag, re.compile(f"^(?:{_pattern})$"), _first)
 
-_SCALARS = {
+_SCALARS: dict[str, Callable[[str], Any]] = {
     "null": lambda text: None,
     "bool": lambda text: text.lower() == "true",
     "int": int,
@@ -248,7 +248,8 @@ def _apply(source: Source, override: str) -> None:
 
 def _put(source: Source, words: list[str], value: Any, place: Place) -> Path:
     """Store a value under a path in words; returns the path in keys and indices."""
-    inside, path = source.data, ()
+    inside: Any = source.data
+    path: Path = ()
     while True:
         step, words = _step(inside, words, path, place)
         path = (*path, step)

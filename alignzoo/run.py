@@ -49,6 +49,7 @@ from alignzoo.store import (
     locked,
     publish,
     read_json,
+    resumable,
     state_of,
     write_json,
     write_text,
@@ -199,6 +200,7 @@ def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
     _journal(run.folder, piece.name, status="running")
     start = time.monotonic()
     if piece.trains or is_main():
+        _quiet_libraries(run.recipe.threads)
         piece.work(_context(piece, run, outputs))
     agreed(True)
     if is_main():
@@ -207,6 +209,16 @@ def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
     seconds = round(time.monotonic() - start, 1)
     _journal(run.folder, piece.name, status="done", seconds=seconds)
     run.progress.stage_finished(piece.name)
+
+
+def _quiet_libraries(threads: int | None) -> None:
+    """The recipe's threads, and no progress bars of others between our lines."""
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def agreed(mine: bool) -> bool:
@@ -224,12 +236,11 @@ def agreed(mine: bool) -> bool:
 
 def _reused(piece: Piece, run: Run) -> bool:
     """Whether the work is found finished; else the folder is made ready for it."""
-    state = state_of(piece.folder, piece.identity)
-    if state == "damaged":
+    if state_of(piece.folder, piece.identity) == "damaged":
         run.progress.note(f"{piece.name}: its files changed since it was finished; done again")
     found = find(piece.folder, piece.identity)
     if found is None:
-        resumes = state == "running" and piece.trains
+        resumes = piece.trains and resumable(piece.folder, piece.identity)
         if resumes:
             run.progress.note(f"{piece.name}: goes on from its last checkpoint")
         begin(piece.folder, piece.identity, keep=resumes)

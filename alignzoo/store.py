@@ -115,6 +115,11 @@ def state_of(folder: Path, identity: Identity) -> State:
     return "done" if record.get("outputs") == outputs_of(folder) else "damaged"
 
 
+def resumable(folder: Path, identity: Identity) -> bool:
+    """Whether this very work was stopped here after it had kept a checkpoint."""
+    return state_of(folder, identity) == "running" and (folder / "state").exists()
+
+
 def begin(folder: Path, identity: Identity, *, keep: bool) -> None:
     """Take a folder for a piece of work; what lies in it is cleared unless `keep`."""
     if not keep:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import tempfile
 
 # Before torch and the hub client are imported: both read these once.
@@ -49,3 +50,22 @@ def pytest_terminal_summary(terminalreporter, config):
     if lost:
         terminalreporter.section("skipped for want of shared data that is there", red=True)
         terminalreporter.write_line("\n".join(lost))
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run the command line in this process: (exit status, what it printed, what it complained)."""
+
+    from alignzoo.cli import main
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["alignzoo", *map(str, words)])
+        capsys.readouterr()
+        try:
+            status = main()
+        except SystemExit as ended:
+            status = ended.code
+        printed = capsys.readouterr()
+        return status or 0, printed.out, printed.err
+
+    return call

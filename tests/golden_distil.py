@@ -198,6 +198,6 @@ def distil_official(case, scorer, batch):
             "seq_tea_kl": logged["kl_full/teacher_seq"],
             "token_tea_kl": logged["kl_full/teacher_token"],
             "seq_init_kl": logged["kl_full/anchor_seq"],
-            "token_init_kl": sequence_mean(row["kl_anchor"], batch.response).mean(),
+            "token_init_kl": logged["kl_full/anchor_token"],
         },
     }

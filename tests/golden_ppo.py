@@ -33,7 +33,7 @@ def rollouts(case):
 
 
 def of_log_probs(x):
-    """[B, S, 2] logits that give token 0 the negative log-probability x [B, T], and a last column."""
+    """[B, S, 2] logits that give token 0 the negative log-probability x [B, T]."""
     return fit(torch.stack([x, torch.log(-torch.expm1(x))], dim=-1), x.shape[1] + 1)
 
 

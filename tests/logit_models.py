@@ -39,15 +39,8 @@ class Table(nn.Module):
         return self.head
 
 
-@dataclass(frozen=True)
-class Slices(Chunked):
-    """The chunked scorer with slices of three positions, whatever the vocabulary."""
-
-    def chunk(self, heads):
-        return 3
-
-
-SCORERS: Mapping[str, Scorer] = {"dense": dense, "chunked": Slices()}
+SLICES = Chunked(budget=1, smallest=3)  # three positions at a time, recomputed in the backward pass
+SCORERS: Mapping[str, Scorer] = {"dense": dense, "chunked": SLICES}
 
 
 class Alone:

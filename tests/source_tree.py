@@ -102,7 +102,7 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
     """String literals with lines; docstrings left out."""
     tree = parse(path)
     quiet = docstring_lines(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if node.lineno not in quiet:
-                yield node.lineno, node.value
+    literals = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    for node in literals:
+        if isinstance(node.value, str) and node.lineno not in quiet:
+            yield node.lineno, node.value

@@ -3,6 +3,7 @@
 from textwrap import dedent
 
 import pytest
+from broken_recipes import EVALUATIONS, HEAD, SFT, STAGES
 from recipe_plugins import registry
 
 from alignzoo.errors import RecipeError
@@ -10,9 +11,6 @@ from alignzoo.plugins import BrokenPlugin
 from alignzoo.recipe_file import load_recipe
 
 BROKEN = BrokenPlugin("their_plugin", "theirs", "ImportError: no module named x", "")
-TRAIN = (
-    "seed, epochs, steps, batch_size, micro_batch_size, lr, lr_by_role, betas, eps, weight_decay"
-)
 
 
 def problems(tmp_path, text, overrides=(), plugins=None, name="recipe.yaml"):
@@ -25,280 +23,10 @@ def problems(tmp_path, text, overrides=(), plugins=None, name="recipe.yaml"):
     return [str(problem).replace(f"{tmp_path}/", "") for problem in error.value.problems]
 
 
-# The first line of a stage is line 3, its second key is on line 4, and so on.
-HEAD = "name: bad\nmodel: toy-model\nstages:\n"
-SFT = "  - {name: sft, algorithm: copy, with: {weight: 1}, roles: {teacher: initial}, data: toys}\n"
-
-STAGES = {
-    "a misspelt option": (
-        "  - {name: a, algorithm: margin, data: toys, with: {betta: 1}}",
-        "4:53: stages.0.with.betta: unknown option; did you mean 'beta'? "
-        "(margin takes: beta, smoothing)",
-    ),
-    "text for a number": (
-        "  - {name: a, algorithm: margin, data: toys, with: {beta: '1'}}",
-        "4:59: stages.0.with.beta: must be a number, not '1'",
-    ),
-    "a value out of range": (
-        "  - {name: a, algorithm: margin, data: toys, with: {smoothing: 0.6}}",
-        "4:64: stages.0.with.smoothing: must be less than or equal to 0.5, not 0.6",
-    ),
-    "a missing option": (
-        "  - {name: a, algorithm: copy, data: toys, roles: {teacher: initial}}",
-        "4:5: stages.0.with.weight: is missing: weight of the teacher",
-    ),
-    "options that contradict each other": (
-        "  - {name: a, algorithm: copy, data: toys, roles: {teacher: initial},\n"
-        "     with: {weight: 2, cap: 1}}",
-        "5:12: stages.0.with: cap must be at least weight",
-    ),
-    "a misspelt key of a block": (
-        "  - {name: a, algorithm: margin, data: toys, rollaut: {}}",
-        "4:46: stages.0.rollaut: unknown key; did you mean 'rollout'? (a train stage takes: "
-        "name, algorithm, with, policy, roles, data, validation, train, rollout)",
-    ),
-    "the python name of a key": (
-        "  - {name: a, algorithm: margin, data: toys, with_: {}}",
-        "4:46: stages.0.with_: unknown key; did you mean 'with'? (a train stage takes: "
-        "name, algorithm, with, policy, roles, data, validation, train, rollout)",
-    ),
-    "a misspelt key two blocks down": (
-        "  - {name: a, stage: generate, data: toys, sampling: {temprature: 1}}",
-        "4:55: stages.0.sampling.temprature: unknown key; did you mean 'temperature'? (sampling "
-        "takes: max_new_tokens, min_new_tokens, temperature, top_p, top_k, stop)",
-    ),
-    "a value of the wrong type": (
-        "  - {name: a, algorithm: margin, data: toys, train: {lr: fast}}",
-        "4:58: stages.0.train.lr: must be a number, not 'fast'",
-    ),
-    "a rate that is not a number": (
-        "  - {name: a, algorithm: margin, data: toys, train: {lr: .nan}}",
-        "4:58: stages.0.train.lr: must be a finite number, not NaN",
-    ),
-    "true for a count": (
-        "  - {name: a, algorithm: margin, data: toys, train: {steps: true}}",
-        "4:61: stages.0.train.steps: must be a whole number, not true",
-    ),
-    "a word that is no choice": (
-        "  - {name: a, algorithm: margin, data: {name: toys, too_long: dorp}}",
-        "4:63: stages.0.data.too_long: must be 'truncate', 'drop' or 'error', not 'dorp'; "
-        "did you mean 'drop'?",
-    ),
-    "a list that is too short": (
-        "  - {name: a, algorithm: margin, data: toys, train: {betas: [0.9]}}",
-        "4:61: stages.0.train.betas.1: is missing",
-    ),
-    "a block that is a list": (
-        "  - {name: a, algorithm: margin, data: toys, with: [1]}",
-        "4:52: stages.0.with: must be a block of keys, not [1]",
-    ),
-    "no data": (
-        "  - {name: a, algorithm: margin}",
-        "4:5: stages.0.data: is missing",
-    ),
-    "a name with a slash": (
-        "  - {name: a/b, algorithm: margin, data: toys}",
-        "4:12: stages.0.name: may hold only letters, digits, '.', '_' and '-', not 'a/b'",
-    ),
-    "neither algorithm nor stage": (
-        "  - {name: a, data: toys}",
-        "4:5: stages.0: a stage has either 'algorithm: NAME' (it trains) or 'stage: NAME' "
-        "(generate, label, or a plug-in's stage)",
-    ),
-    "both algorithm and stage": (
-        "  - {name: a, algorithm: margin, stage: generate, data: toys}",
-        "4:5: stages.0: a stage has either 'algorithm: NAME' (it trains) or 'stage: NAME' "
-        "(generate, label, or a plug-in's stage)",
-    ),
-    "a stage that is a word": (
-        "  - sft",
-        "4:5: stages.0: a stage has either 'algorithm: NAME' (it trains) or 'stage: NAME' "
-        "(generate, label, or a plug-in's stage)",
-    ),
-    "two stages of one name": (
-        f"{SFT}  - {{name: sft, algorithm: margin, data: toys}}",
-        "5:12: stages.1.name: stage 0 is called 'sft' too",
-    ),
-    "a stage called initial": (
-        "  - {name: initial, algorithm: margin, data: toys}",
-        "4:12: stages.0.name: 'initial' is the recipe's own model; call the stage something else",
-    ),
-    "a stage that comes later": (
-        f"  - {{name: a, algorithm: margin, policy: sft, data: toys}}\n{SFT}",
-        "4:42: stages.0.policy: stage 'sft' comes later; a stage can use only earlier ones",
-    ),
-    "a stage that uses itself": (
-        "  - {name: a, stage: generate, data: a}",
-        "4:38: stages.0.data.name: stage 'a' cannot use itself; name an earlier stage",
-    ),
-    "a role played by a later stage": (
-        "  - {name: a, algorithm: margin, data: toys, roles: {reference: b}}\n"
-        "  - {name: b, algorithm: margin, data: toys}",
-        "4:64: stages.0.roles.reference: stage 'b' comes later; a stage can use only earlier ones",
-    ),
-    "a misspelt stage": (
-        f"{SFT.replace('sft', 'imitate')}  - {{name: b, algorithm: margin, policy: immitate,"
-        " data: toys}",
-        "5:42: stages.1.policy: no stage 'immitate'; did you mean 'imitate'?",
-    ),
-    "a misspelt dataset": (
-        "  - {name: a, algorithm: margin, data: toyz}",
-        "",
-    ),
-    "a model where data is expected": (
-        f"{SFT}  - {{name: b, algorithm: margin, data: sft}}",
-        "5:41: stages.1.data.name: 'sft' is a train stage: it makes a model, not data",
-    ),
-    "data where a model is expected": (
-        "  - {name: s, stage: generate, data: toys}\n"
-        "  - {name: b, algorithm: margin, policy: s, data: toys}",
-        "5:42: stages.1.policy: 's' is a generate stage: it makes samples, not a model",
-    ),
-    "pairs that nobody chose": (
-        "  - {name: s, stage: generate, data: toys}\n"
-        "  - {name: b, algorithm: margin, data: s}",
-        "5:40: stages.1.data.name: margin needs preferences; put a label stage between it and 's'",
-    ),
-    "labels of labels": (
-        "  - {name: s, stage: generate, data: toys}\n"
-        "  - {name: p, stage: label, data: s, judge: length}\n"
-        "  - {name: q, stage: label, data: p, judge: length}",
-        "6:35: stages.2.data.name: 'p' is a label stage; a judge needs the responses of a "
-        "generate stage",
-    ),
-    "an unknown algorithm": (
-        "  - {name: a, algorithm: marjin, data: toys}",
-        "4:26: stages.0.algorithm: unknown algorithm 'marjin'; did you mean 'margin'?",
-    ),
-    "an unknown judge": (
-        "  - {name: a, stage: label, data: toys, judge: lenght}",
-        "4:48: stages.0.judge: unknown judge 'lenght'; did you mean 'length'?",
-    ),
-    "an unknown stage": (
-        "  - {name: a, stage: mixx}",
-        "4:22: stages.0.stage: unknown stage 'mixx'; did you mean 'mix'?",
-    ),
-    "an unknown engine": (
-        "  - {name: a, stage: generate, data: toys, engine: fats}",
-        "4:52: stages.0.engine: unknown engine 'fats'; did you mean 'fast'?",
-    ),
-    "a misspelt option of a judge": (
-        "  - {name: a, stage: label, data: toys, judge: length, with: {taget: 1}}",
-        "4:63: stages.0.with.taget: unknown option; did you mean 'target'? (length takes: target)",
-    ),
-    "a misspelt option of a dataset": (
-        "  - {name: a, algorithm: margin, data: {name: toys, with: {sise: 1}}}",
-        "4:60: stages.0.data.with.sise: unknown option; did you mean 'size'? (toys takes: size)",
-    ),
-    "options for data that takes none": (
-        "  - {name: a, algorithm: margin, data: {name: org/set, with: {size: 1}}}",
-        "4:56: stages.0.data.with: 'org/set' is not a dataset of a plug-in, so it takes no options",
-    ),
-    "an unbound role": (
-        "  - {name: a, algorithm: copy, with: {weight: 1}, data: toys}",
-        "4:5: stages.0.roles: role 'teacher' is not bound; add roles: {teacher: <stage>}",
-    ),
-    "a misspelt role": (
-        "  - {name: a, algorithm: margin, data: toys, roles: {refrence: initial}}",
-        "4:54: stages.0.roles.refrence: unknown role; did you mean 'reference'? "
-        "(margin has: reference)",
-    ),
-    "the policy among the roles": (
-        "  - {name: a, algorithm: margin, data: toys, roles: {policy: initial}}",
-        "4:54: stages.0.roles.policy: this role has a key of its own beside `roles`: "
-        "`policy: NAME`",
-    ),
-    "a rate for a role that does not learn": (
-        "  - {name: a, algorithm: margin, data: toys, train: {lr_by_role: {reference: 0.1}}}",
-        "4:67: stages.0.train.lr_by_role.reference: not a role that margin trains "
-        "(margin trains: policy)",
-    ),
-    "no rollout where samples are needed": (
-        "  - {name: a, algorithm: online, data: toys}",
-        "4:26: stages.0.algorithm: online trains on its own samples; add `rollout:`",
-    ),
-    "a rollout where pairs are given": (
-        "  - {name: a, algorithm: margin, data: toys, rollout: {prompts: 64}}",
-        "4:46: stages.0.rollout: margin learns from given preferences; remove `rollout`",
-    ),
-    "a buffer that cannot be cut into batches": (
-        "  - {name: a, algorithm: online, data: toys, rollout: {prompts: 65}}",
-        "4:55: stages.0.rollout: a buffer of prompts x samples_per_prompt = 65 sequences cannot "
-        "be cut into batches of train.batch_size = 64; make it a multiple",
-    ),
-    "a reward from nowhere": (
-        "  - {name: a, algorithm: online, data: toys, rollout: {reward: {}}}",
-        "4:64: stages.0.rollout.reward: a reward needs exactly one of 'judge' and 'model'",
-    ),
-    "a reward from two sources": (
-        "  - {name: a, algorithm: online, data: toys, rollout: {reward: {judge: length, model: m}}}",
-        "4:64: stages.0.rollout.reward: a reward needs exactly one of 'judge' and 'model'",
-    ),
-    "a micro-batch larger than the batch": (
-        "  - {name: a, algorithm: margin, data: toys,\n"
-        "     train: {batch_size: 8, micro_batch_size: 16}}",
-        "5:48: stages.0.train.micro_batch_size: 16 is more than batch_size, which is 8",
-    ),
-    "a prompt longer than everything": (
-        "  - {name: a, algorithm: margin, data: {name: toys, max_prompt_length: 2000}}",
-        "4:72: stages.0.data.max_prompt_length: 2000 is more than max_length, which is 1024",
-    ),
-    "a misspelt metric": (
-        "  - {name: a, algorithm: margin, data: toys,\n"
-        "     validation: {data: toys, metric: acuracy}}",
-        "5:39: stages.0.validation.metric: unknown metric; did you mean 'accuracy'? "
-        "(margin has: loss, accuracy)",
-    ),
-    "a duplicate key": (
-        "  - {name: a, algorithm: margin, data: toys, name: b}",
-        "4:46: stages.0.name: duplicate key; it is already on line 4",
-    ),
-    "a python object": (
-        "  - {name: a, algorithm: margin, data: !!python/object:os.system toys}",
-        "4:40: stages.0.data: the tag tag:yaml.org,2002:python/object:os.system is not allowed "
-        "in a recipe",
-    ),
-}
-del STAGES["a misspelt dataset"]  # three of four letters: it may be the name of a hub dataset
-
-
 @pytest.mark.parametrize("what", STAGES)
 def test_a_broken_stage_gives_one_line_with_place_and_cause(tmp_path, what):
     stage, line = STAGES[what]
     assert problems(tmp_path, HEAD + stage) == [f"recipe.yaml:{line}"]
-
-
-EVALUATIONS = {
-    "an unknown benchmark": (
-        "{benchmark: quizz}",
-        "6:15: evaluate.0.benchmark: unknown benchmark 'quizz'; did you mean 'quiz'?",
-    ),
-    "a misspelt option": (
-        "{benchmark: quiz, with: {seize: 3}}",
-        "6:28: evaluate.0.with.seize: unknown option; did you mean 'size'? (quiz takes: size)",
-    ),
-    "a model that is no stage": (
-        "{benchmark: quiz, models: [sft, sfd]}",
-        "6:35: evaluate.0.models.1: no stage 'sfd'; models are train stages or 'initial'; "
-        "did you mean 'sft'?",
-    ),
-    "a model that is data": (
-        "{benchmark: quiz, models: [s]}",
-        "6:30: evaluate.0.models.0: 's' is a generate stage; models are train stages or 'initial'",
-    ),
-    "a baseline that is data": (
-        "{benchmark: quiz, baseline: s}",
-        "6:31: evaluate.0.baseline: 's' is a generate stage: it makes samples, not a model",
-    ),
-    "a KL to data": (
-        "{benchmark: quiz, kl_to: [s]}",
-        "6:29: evaluate.0.kl_to.0: 's' is a generate stage: it makes samples, not a model",
-    ),
-    "more tokens at least than at most": (
-        "{benchmark: quiz, sampling: {min_new_tokens: 65}}",
-        "6:48: evaluate.0.sampling.min_new_tokens: 65 is more than max_new_tokens, which is 64",
-    ),
-}
 
 
 @pytest.mark.parametrize("what", EVALUATIONS)
@@ -307,13 +35,7 @@ def test_a_broken_evaluation_gives_one_line_with_place_and_cause(tmp_path, what)
     stages = f"{SFT}  - {{name: s, stage: generate, data: toys}}\n"
     head = HEAD.replace("stages:\n", "stages:\n" + stages)
     text = f"{head}evaluate: [{block}]\n"
-    expected = line.replace("6:", "6:", 1)
-    shifted = [_shift(p) for p in problems(tmp_path, text)]
-    assert shifted == [f"recipe.yaml:{expected}"]
-
-
-def _shift(problem):
-    return problem
+    assert problems(tmp_path, text) == [f"recipe.yaml:{line}"]
 
 
 def test_an_evaluation_without_models_needs_a_train_stage(tmp_path):
@@ -359,7 +81,10 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text(tmp_path):
 
 
 def test_a_stage_with_faults_still_counts_as_a_stage(tmp_path):
-    text = HEAD + "  - {name: a, algorithm: 3}\n  - {name: b, algorithm: margin, policy: a, data: toys}"
+    text = (
+        HEAD
+        + "  - {name: a, algorithm: 3}\n  - {name: b, algorithm: margin, policy: a, data: toys}"
+    )
     assert problems(tmp_path, text) == [
         "recipe.yaml:4:5: stages.0.data: is missing",
         "recipe.yaml:4:26: stages.0.algorithm: must be text, not 3",
@@ -389,16 +114,16 @@ def test_a_broken_plugin_is_named_where_a_recipe_may_need_it(tmp_path):
         ("- a\n", "recipe.yaml:1:1: a recipe is a block of keys"),
         ("just words\n", "recipe.yaml:1:1: a recipe is a block of keys"),
         (b"name: a\nmodel: \xff\n", "recipe.yaml:2:8: byte 0xff is not UTF-8"),
-        ("name: a\nmodel: b\x07\n", "recipe.yaml:2:9: character '\\x07' is not allowed"),
+        ("name: a\nmodel: b\x07\n", "recipe.yaml:2:9: character 0x07 is not allowed"),
         ("name: a\nx: *nowhere\n", "recipe.yaml:2:4: not YAML: "),
         ("name: &a [*a]\n", "recipe.yaml:1:7: name.0: an alias refers to a block that holds it"),
         ("x: " + "[" * 5000, "recipe.yaml: is nested too deeply"),
-        ("? [a, b]\n: c\n", "recipe.yaml:1:3: a key must be text"),
+        ("? [a, b]\n: c\nname: d\n", "recipe.yaml:1:3: a key must be text"),
         ("#" * 2_000_000, "recipe.yaml: is larger than"),
     ],
 )
 def test_text_that_is_no_recipe_is_one_sentence_with_a_place(tmp_path, text, line):
-    assert problems(tmp_path, text)[0].startswith(line)
+    assert any(problem.startswith(line) for problem in problems(tmp_path, text))
 
 
 def test_a_bomb_of_aliases_is_refused_quickly(tmp_path):

@@ -21,11 +21,18 @@ from alignzoo_sft import SFT
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignzoo import Algorithm, Loss, Max, Mean, PairBatch, RolloutBatch, Term, TextBatch
-from alignzoo.engine.batching import micro_batches, optimiser_batches, padding_share
+from alignzoo.engine.batching import micro_batches, optimiser_batches
 from alignzoo.engine.generate import TransformersEngine
 from alignzoo.engine.optim import Optim, rate
 from alignzoo.engine.parallel import start_ranks
-from alignzoo.engine.scoring import Chunked, ScoringModule, dense, head_output
+from alignzoo.engine.scoring import (
+    Chunked,
+    ScoringModule,
+    dense,
+    head_output,
+    padding_share,
+    row_groups,
+)
 from alignzoo.engine.snapshots import cache_name
 from alignzoo.engine.sources import Rollout
 from alignzoo.engine.train import Job, Validation, train
@@ -304,15 +311,24 @@ def test_validation_keeps_the_best_checkpoint_and_not_the_last(tmp_path):
     assert again and rows[0] == pytest.approx(max(seen), abs=1e-6)
 
 
-def test_micro_batches_sorted_by_length_waste_less_than_a_fifth():
+def test_padding_stays_under_a_fifth_whatever_the_lengths():
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.empty(128).log_normal_(5.0, 0.8, generator=generator).clamp(8, 1024).long()
-    attention = torch.arange(int(lengths.max())) < lengths[:, None]
-    batch = TextBatch(attention.long(), attention, attention)
-    micro = micro_batches(batch, torch.arange(128), 8)
-    assert sorted(torch.cat(micro).tolist()) == list(range(128))
-    assert padding_share([batch.take(items) for items in micro]) < 0.2
-    assert padding_share([batch.take(x) for x in torch.arange(128).split(8)]) > 0.4
+    for spread in (0.01, 0.3, 0.8, 2.0):
+        lengths = torch.empty(64).log_normal_(4.0, spread, generator=generator)
+        lengths = lengths.clamp(1, 1024).long()
+        groups = row_groups(lengths)
+        assert sorted(torch.cat(groups).tolist()) == list(range(64))
+        assert padding_share(lengths) < 0.2
+        assert len(groups) < 20
+
+
+def test_micro_batches_hold_every_item_once_longest_first():
+    batch = TextBatch.collate(toy_items(TextBatch, 10), 0)
+    items = torch.tensor([7, 2, 9, 4, 0])
+    micro = micro_batches(batch, items, 2)
+    assert sorted(torch.cat(micro).tolist()) == sorted(items.tolist())
+    lengths = batch.attention.sum(-1)[torch.cat(micro)].tolist()
+    assert lengths == sorted(lengths, reverse=True)
 
 
 def test_an_epoch_shows_every_item_once_and_epochs_differ_in_order():

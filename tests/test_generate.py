@@ -130,6 +130,24 @@ def test_first_tokens_follow_the_tempered_softmax(model):
     assert chi_square(counts, exact) < 67  # 28 degrees of freedom, p = 5e-5
 
 
+def test_pairs_of_tokens_follow_the_product_of_their_conditionals(model):
+    prompt, n = [5, 1, 9, 2], 20_000
+    found = sample(model, [prompt] * n, Sampling(2, temperature=3.0, top_k=3), batch_size=5_000)
+    first, odds = top3(model, prompt)
+    cells = {}
+    for a, p in zip(first, odds, strict=True):
+        cells |= {(a, b): p * q for b, q in zip(*top3(model, [*prompt, a]), strict=True)}
+    pairs = [done.ids for done in found]
+    counts = torch.tensor([pairs.count(cell) for cell in cells])
+    assert counts.sum() == n
+    assert chi_square(counts, torch.tensor(list(cells.values()))) < 34  # 8 degrees, p = 4e-5
+
+
+def top3(model: PreTrainedModel, prompt: Sequence[int]) -> tuple[list[int], list[float]]:
+    values, tokens = next_logits(model, prompt, [0])[0].topk(3)
+    return tokens.tolist(), (values / 3.0).softmax(-1).tolist()
+
+
 def test_successive_tokens_of_one_sample_are_drawn_independently():
     noise = drawing.uniform([sample_key(7, i) for i in range(20_000)], 4, torch.device("cpu"))
     cells = (noise * 5).long()
@@ -223,7 +241,7 @@ def test_global_random_state_is_neither_read_nor_changed(model):
 
 
 def test_a_response_ends_with_the_first_stop_token_or_is_cut(model):
-    stops = {0, 3, 7}  # 0 is also what finished rows are padded with
+    stops = {0, 3, 7}  # 0 is also what short prompts are padded with
     for done in sample(model, some_prompts(200), Sampling(20, stop_ids=(0, 3, 7))):
         assert not stops & set(done.ids[:-1])
         assert done.ended == (done.ids[-1] in stops)

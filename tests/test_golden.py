@@ -5,6 +5,7 @@ here. A file of a delivered method that holds something unknown fails; so does a
 """
 
 import dataclasses
+import os
 
 import pytest
 from golden_cases import DTYPES, cases_of, compare, golden_folder, golden_names
@@ -49,7 +50,8 @@ def test_every_golden_file_is_checked_or_known_to_be_of_a_later_method(name):
     assert name in CHECKS or name in NOT_DELIVERED_YET
 
 
-def test_golden_files_of_delivered_methods_are_there():
+@pytest.mark.skipif("ALIGNZOO_GOLDEN" in os.environ, reason="a folder of one's own may hold less")
+def test_every_delivered_method_has_its_golden_file():
     assert set(FILES) == set(CHECKS)
 
 
@@ -57,9 +59,14 @@ def test_a_file_of_a_delivered_method_is_not_called_undelivered():
     assert not NOT_DELIVERED_YET & set(CHECKS)
 
 
+def a_case_of(file):
+    case = next((case for case in CASES if case.file == file), None)
+    return case or pytest.skip(f"no case of {file} in this folder")
+
+
 @pytest.mark.parametrize("path", [("new_number",), ("metrics", "new_number")])
 def test_an_expected_value_nobody_checks_is_a_failure(path):
-    case = next(case for case in CASES if case.file == "aligndistil_paper")
+    case = a_case_of("aligndistil_paper")
     expected = dict(case.expected)
     expected["metrics"] = dict(expected["metrics"])
     (expected["metrics"] if len(path) == 2 else expected)[path[-1]] = 0.0
@@ -70,7 +77,7 @@ def test_an_expected_value_nobody_checks_is_a_failure(path):
 
 @pytest.mark.parametrize("where", ["inputs", "hparams"])
 def test_an_input_nobody_reads_is_a_failure(where):
-    case = next(case for case in CASES if case.file == "dpo")
+    case = a_case_of("dpo")
     inputs = dict(case.inputs)
     inputs["hparams"] = dict(inputs["hparams"])
     (inputs if where == "inputs" else inputs["hparams"])["new_option"] = 1.0
@@ -79,7 +86,7 @@ def test_an_input_nobody_reads_is_a_failure(where):
 
 
 def test_a_wrong_value_is_a_failure():
-    case = next(case for case in CASES if case.file == "dpo")
+    case = a_case_of("dpo")
     wrong = dataclasses.replace(
         case, expected=case.expected | {"loss": case.expected["loss"] + 1e-6}
     )

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from test_run import Heard, recipe, registry
 
 from alignzoo.errors import DataError
@@ -72,13 +73,14 @@ def test_a_plan_says_when_training_would_resume(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     what, reg = trained(), load_plugins()
     identity = stage_identity(what.stages[0], what, reg, {})
-    begin(stage_folder(tmp_path / "r", 1, "sft"), identity, keep=True)
+    folder = stage_folder(tmp_path / "r", 1, "sft")
+    begin(folder, identity, keep=True)
+    assert statuses(what, tmp_path / "r", reg)[0] == "to run"  # stopped before a checkpoint
+    (folder / "state").mkdir()
     assert statuses(what, tmp_path / "r", reg) == ["resumes", "waits for sft"]
 
 
 def test_a_missing_data_file_is_a_sentence(tmp_path):
-    import pytest
-
     stage = {"name": "one", "stage": "write", "data": {"name": str(tmp_path / "gone.jsonl")}}
     what = Recipe.model_validate({"name": "r", "model": "m", "stages": [stage]})
     with pytest.raises(DataError, match="no such file"):

@@ -61,7 +61,7 @@ def test_a_recipe_becomes_typed_stages(tmp_path):
 
 
 def test_evaluate_may_be_missing(tmp_path):
-    assert load(tmp_path, GOOD.split("evaluate:")[0]).evaluate == ()
+    assert load(tmp_path, GOOD.split("evaluate:", maxsplit=1)[0]).evaluate == ()
 
 
 def test_data_may_be_a_bare_name(tmp_path):
@@ -184,10 +184,10 @@ def test_the_table_of_options_says_type_range_default_and_meaning():
     assert list(rows) == ["weight", "kind", "cap", "betas", "steps", "names", "copy"]
     assert rows["weight"].required
     assert (rows["kind"].type, rows["kind"].default) == ("half | full", "half")
-    assert (rows["cap"].type, rows["cap"].doc) == ("float | null > 0", "largest value")
+    assert (rows["cap"].type, rows["cap"].doc) == ("float | null, > 0", "largest value")
     assert rows["betas"].type == "list of float"
     assert rows["steps"].type == "int"
-    assert option_table(Margin)[1].type == "float >= 0 <= 0.5"
+    assert option_table(Margin)[1].type == "float, >= 0, <= 0.5"
 
 
 def test_the_schema_of_options_carries_bounds_and_meaning():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from alignzoo.cli.commands import app
@@ -10,6 +11,9 @@ from alignzoo.errors import AlignzooError, RecipeError
 
 def main() -> int:
     """Run the command line: 0 done, 1 failed, 2 bad recipe or usage, 130 interrupted."""
+    # Bars of the libraries would tear ours apart, and mix with answers.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         app(prog_name="alignzoo")
     except AlignzooError as error:

@@ -17,7 +17,7 @@ app.add_typer(new, name="new")
 RecipeName = Annotated[str, typer.Argument(help="A YAML file, or the name of a bundled recipe.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value: stages.dpo.train.lr=1e-5."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value: stages.NAME.train.lr=1e-5."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelName = Annotated[

@@ -14,21 +14,24 @@ from rich.progress import Progress as Bars
 from alignzoo.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
-SHOWN = ("loss", "reward", "kl")
+SHOWN = {  # what a person looks for: the names it may have, best first
+    "loss": ("loss",),
+    "reward": ("reward", "rollout/reward", "rewards/margin"),
+    "kl": ("kl",),
+}
 
 
 def figures(metrics: Mapping[str, float]) -> str:
     """Loss, reward and KL of a step, as far as the method reports them: "loss 0.512, ..."."""
-    picked = {word: _pick(word, metrics) for word in SHOWN}
-    return ", ".join(f"{name} {metrics[name]:.3g}" for name in picked.values() if name)
+    picked = (_pick(word, metrics) for word in SHOWN)
+    return ", ".join(f"{name} {metrics[name]:.3g}" for name in picked if name)
 
 
 def _pick(word: str, metrics: Mapping[str, float]) -> str | None:
-    """The metric called so, else one that has the word as a part: "rewards/margin", "kl/mean"."""
-    if word in metrics:
-        return word
-    parts = ((name, name.replace("/", " ").replace("_", " ").split()) for name in metrics)
-    return next((name for name, split in parts if {word, f"{word}s"} & set(split)), None)
+    """The metric with the best name, else one that has the word as a part: "kl_full/teacher"."""
+    known = (name for name in SHOWN[word] if name in metrics)
+    parts = (name for name in metrics if word in name.replace("/", "_").split("_"))
+    return next(known, next(parts, None))
 
 
 def duration(seconds: float) -> str:
@@ -44,28 +47,32 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Pace:
-    """How fast a stage goes, from the first step seen to the last one."""
+    """How fast a stage goes. The clock starts at its first step: loading tells nothing."""
 
     clock: Callable[[], float] = time.monotonic
-    began: float = 0.0
-    first: int = 0  # the step that the clock began at
+    began: float = 0.0  # of the stage
+    first: tuple[int, float] | None = None  # first step seen, and when
     last: int = 0
 
     def start(self) -> None:
-        """A stage begins; its first step tells where it resumes."""
-        self.began, self.first, self.last = self.clock(), -1, -1
+        """A stage begins."""
+        self.began, self.first, self.last = self.clock(), None, 0
 
     def at(self, step: int) -> None:
         """Take note of a finished step."""
-        self.first = step - 1 if self.first < 0 else self.first
+        self.first = self.first or (step, self.clock())
         self.last = step
 
+    def taken(self) -> float:
+        """Seconds since the stage began."""
+        return self.clock() - self.began
+
     def left(self, total: int) -> float | None:
-        """Seconds to go; None when the total is unknown."""
-        done = self.last - self.first
-        if total <= 0 or done <= 0:
+        """Seconds to go; None while that cannot be known."""
+        if total <= self.last or self.first is None or self.last == self.first[0]:
             return None
-        return (self.clock() - self.began) / done * (total - self.last)
+        step, when = self.first
+        return (self.clock() - when) / (self.last - step) * (total - self.last)
 
 
 def speed_text(timing: Mapping[str, float]) -> str:
@@ -121,7 +128,7 @@ class Lines:
 
     def stage_finished(self, name: str) -> None:
         """One line with the time taken."""
-        self.write(f"{name}: done in {duration(self.pace.clock() - self.pace.began)}")
+        self.write(f"{name}: done in {duration(self.pace.taken())}")
 
     def note(self, text: str) -> None:
         """The sentence."""
@@ -135,10 +142,12 @@ class Live:
     bars: Bars
     pace: Pace = field(default_factory=Pace)
     tasks: dict[str, TaskID] = field(default_factory=dict)
+    figures: str = ""  # of the last step
 
     def stage_started(self, name: str, index: int, total: int) -> None:
         """A new bar."""
         self.pace.start()
+        self.figures = ""
         self.tasks[name] = self.bars.add_task(f"[{index}/{total}] {name}", total=None, text="")
 
     def stage_reused(self, name: str, index: int, total: int) -> None:
@@ -156,6 +165,7 @@ class Live:
         """Move the bar."""
         if stage in self.tasks:
             self.pace.at(step)
+            self.figures = figures(metrics)
             text = describe(self.pace, total, metrics, timing)
             self.bars.update(self.tasks[stage], completed=step, total=total or None, text=text)
 
@@ -163,13 +173,12 @@ class Live:
         """Fill the bar and leave its figures in place."""
         task = next(t for t in self.bars.tasks if t.id == self.tasks[name])
         full = task.total or 1
-        took = duration(self.pace.clock() - self.pace.began)
-        text = ", ".join(filter(None, (str(task.fields["text"]).rpartition(", ")[0], took)))
+        text = ", ".join(filter(None, (self.figures, duration(self.pace.taken()))))
         self.bars.update(task.id, total=full, completed=full, text=text)
 
     def note(self, text: str) -> None:
         """Above the bars."""
-        self.bars.console.print(text)
+        self.bars.console.print(text, markup=False, highlight=False)
 
 
 def watch() -> tuple[Progress, AbstractContextManager[object]]:

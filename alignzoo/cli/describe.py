@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from alignzoo.algorithm import Algorithm, Metric, Role
+from alignzoo.cli import screen
 from alignzoo.cli.catalogue import RECIPE, built_in, entries
 from alignzoo.cli.find import bundled_recipes
-from alignzoo.cli.screen import print_table
 from alignzoo.errors import AlignzooError, UsageError, suggest
 from alignzoo.options import OptionDoc, option_table, type_name
 from alignzoo.plugins import KINDS, Registry, load_plugins
@@ -19,19 +19,24 @@ from alignzoo.types import Signal
 
 
 def show_command(name: str) -> None:
-    """Print everything of that name, whatever its kind."""
+    """Print everything of that name, whatever its kind; a recipe's text if nothing else has it."""
     registry = load_plugins()
     recipe = bundled_recipes().get(name)
     found = list(_classes(name, registry))
     for kind, cls in found:
-        _print_class(kind, cls, registry)
-    if recipe:
+        _print_class(kind, name, cls, registry)
+    if recipe and not found:
         print(f"{RECIPE} {name} ({recipe})\n\n{recipe.read_text(encoding='utf-8')}")
-    if not found and not recipe:
+    elif not found:
         known = [entry.name for entry in entries(registry)]
         broken = "".join(f"; {b.module} is broken, see `alignzoo doctor`" for b in registry.broken)
         hint = suggest(name, known) or "; `alignzoo list` prints what there is"
         raise UsageError(f"nothing is called '{name}'{hint}{broken}")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    screen.print_table(head, rows)
+    print()
 
 
 def _classes(name: str, registry: Registry) -> Iterator[tuple[str, type]]:
@@ -42,10 +47,10 @@ def _classes(name: str, registry: Registry) -> Iterator[tuple[str, type]]:
                 yield kind, known[name]
 
 
-def _print_class(kind: str, cls: type, registry: Registry) -> None:
+def _print_class(kind: str, name: str, cls: type, registry: Registry) -> None:
     owner = registry.owners.get(cls)
     origin = f"{owner.distribution} {owner.version}" if owner else "the core"
-    print(f"{kind} {getattr(cls, 'name', cls.__name__)}, from {origin}\n")
+    print(f"{kind} {name}, from {origin}\n")
     print(inspect.cleandoc(cls.__doc__ or "") + "\n")
     _print_options(_options(cls))
     if issubclass(cls, Algorithm):
@@ -70,7 +75,7 @@ def _options(cls: type) -> list[OptionDoc]:
 def _print_options(options: Iterable[OptionDoc]) -> None:
     rows = [(o.name, o.type, _default(o), o.doc) for o in options]
     if rows:
-        print_table(("option", "type", "default", "meaning"), rows)
+        _table(("option", "type", "default", "meaning"), rows)
     else:
         print("no options\n")
 
@@ -87,13 +92,13 @@ def _print_algorithm(cls: type[Algorithm[Any]]) -> None:
     batch = inspect.cleandoc(cls.batch.__doc__ or "").partition("\n")[0]
     print(f"eats {cls.batch.__name__}: {batch}\n")
     roles = [(name, *_role(role), role.doc) for name, role in cls.roles.items()]
-    print_table(("role", "is", "head", "by default", "meaning"), roles)
+    _table(("role", "is", "head", "by default", "meaning"), roles)
     signals = list(_signals(cls))
     if signals:
-        print_table(("signal", "read from", "when"), signals)
+        _table(("signal", "read from", "when"), signals)
     metrics = [(name, *_metric(metric)) for name, metric in cls.metrics.items()]
     if metrics:
-        print_table(("metric", "unit", "healthy", "meaning"), metrics)
+        _table(("metric", "unit", "healthy", "meaning"), metrics)
 
 
 def _role(role: Role) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def data_lines(recipe: dict[str, Any], run: Path) -> Iterator[str]:
         data = spec.get("data")
         if data:
             settings = {k: v for k, v in data.items() if k != "name" and v not in ({}, False, 0)}
-            listed = ", ".join(f"{key}: {value}" for key, value in settings.items())
+            listed = ", ".join(f"{key}: {json.dumps(value)}" for key, value in settings.items())
             record = read_json(run / "stages" / f"{index:02d}-{spec['name']}" / "stage.json")
             digest = record.get("manifest", {}).get("data", {}).get("data", "")
             yield f"* {spec['name']}: `{data['name']}` ({listed}) {digest}".rstrip()
@@ -68,6 +69,5 @@ def scores(stage: TrainedStage) -> str:
     """The run's leaderboard, or a sentence that there is none."""
     if not (stage.run / "scores.jsonl").is_file():
         return "This run evaluated nothing.\n"
-    return f"The model of this folder is `{stage.name}`.\n\n" + render_markdown(
-        read_leaderboard([stage.run])
-    ).replace("\n## ", "\n### ").removeprefix("## ")
+    tables = "\n" + render_markdown(read_leaderboard([stage.run]))
+    return f"This model is `{stage.name}`.\n" + tables.replace("\n## ", "\n### ")

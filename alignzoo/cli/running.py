@@ -52,9 +52,6 @@ def report(
     work: Callable[[], RunResult], folder: Path, shown: Callable[[Section], Section] = lambda s: s
 ) -> int:
     """Do the work and print its tables, or say how to go on after Ctrl-C; the exit status."""
-    # Bars of the libraries would tear the live display apart.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         result = work()
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     for number, title in enumerate(head):
         table.add_column(title, no_wrap=number == 0, overflow="fold")
     for row in rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -41,9 +41,3 @@ def micro_batches(batch: Batch, items: Tensor, size: int) -> list[Tensor]:
 def share_of_rank(items: Tensor, rank: int, size: int) -> Tensor:
     """The items of one rank: every size-th, so that ranks differ by one item at most."""
     return items[rank::size]
-
-
-def padding_share(batches: Sequence[Batch]) -> float:
-    """Share of columns that hold padding."""
-    real = sum(int(batch.attention.sum()) for batch in batches)
-    return 1 - real / sum(batch.attention.numel() for batch in batches)

@@ -125,7 +125,8 @@ def _sampling_mode(model: PreTrainedModel) -> Iterator[None]:
 def _config(**options: Any) -> GenerationConfig:
     from transformers import GenerationConfig
 
-    return GenerationConfig(**options)  # type: ignore[no-untyped-call]
+    config: GenerationConfig = cast(Any, GenerationConfig)(**options)
+    return config
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,7 @@ def _segment(
     start = live.ids.shape[1]
     config = _config(
         do_sample=False,  # the picker has sampled already
-        max_new_tokens=limit,
-        eos_token_id=list(sampling.stop_ids) or None,
-        pad_token_id=0,  # what finished rows are filled with; never looked at
+        max_new_tokens=limit,  # no end token: EnoughFinished knows them all, and ends the segment
         return_dict_in_generate=True,
         use_cache=True,
     )

@@ -34,7 +34,7 @@ def load_model(
     AlignzooError when the name leads nowhere, PluginError when the model's logits are not
     head(body(x)): then chunked scoring would train another model than the one that generates.
     """
-    torch.manual_seed(sample_key(ref.seed, "model", ref.name) % 2**63)
+    torch.manual_seed(sample_key(ref.seed, "head", role.head) % 2**63)
     model: PreTrainedModel | None = hooks.load_model(ref=ref, role=role)
     if model is None:
         model = _from_pretrained(CLASSES[role.head], ref, role, dtype)
@@ -60,9 +60,20 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A plain transformers folder."""
-    model.save_pretrained(folder, safe_serialization=True)
+    """A plain transformers folder; PluginError if it would come back with another tokenizer.
+
+    Some model types force their own tokenizer class on whatever the folder holds.
+    """
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    probe = tokenizer.decode(list(range(min(len(tokenizer), 200))))
+    again = AutoTokenizer.from_pretrained(folder)
+    if again(probe).input_ids != tokenizer(probe).input_ids:
+        raise PluginError(
+            f"{folder}: a {type(tokenizer).__name__} beside a {model.config.model_type} model comes "
+            f"back as a {type(again).__name__} with other ids; use a model type that leaves the "
+            "tokenizer alone (llama does)"
+        )
 
 
 def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:

@@ -6,7 +6,7 @@ that Accelerate wraps and wrappers gather weights only inside `forward`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -130,34 +130,87 @@ class ScoringModule(nn.Module):
         """{row name: [B, S]}, zero outside each signal's positions."""
         masks = {name: signal.mask(batch) for name, signal in signals.items()}
         needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
-        hidden = {role: self._hidden(role, batch) for role in needed}
+        groups = row_groups(batch.attention.sum(-1))
+        slots = _slots(batch, groups)
+        hidden = {role: self._hidden(role, batch, groups) for role in needed}
         rows: Named = {}
         for group in _same_positions(masks):
             some = {name: signals[name] for name in group}
-            rows |= self._score(hidden, batch, masks[group[0]], some)
+            rows |= self._score(hidden, batch, masks[group[0]], slots, some)
         return rows
 
     def _score(
-        self, hidden: Hidden, batch: Batch, mask: Tensor, signals: Mapping[str, Signal]
+        self,
+        hidden: Hidden,
+        batch: Batch,
+        mask: Tensor,
+        slots: Tensor,
+        signals: Mapping[str, Signal],
     ) -> Named:
         roles = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
-        at = mask.flatten().nonzero().squeeze(-1)  # [N]
-        picked = {role: hidden[role].flatten(0, 1)[at] for role in roles}
+        at = slots[mask]  # [N]
+        picked = {role: hidden[role][at] for role in roles}
         heads = {role: head_of(self.by_role[role]) for role in roles}
-        rows = self.scorer(picked, heads, batch.labels.flatten()[at], signals)
-        return {name: _scatter(x, at, mask) for name, x in rows.items()}
+        rows = self.scorer(picked, heads, batch.labels[mask], signals)
+        return {name: _scatter(x, mask) for name, x in rows.items()}
 
-    def _hidden(self, role: str, batch: Batch) -> Tensor:
-        """[B, S, H] after the final norm, before the head."""
+    def _hidden(self, role: str, batch: Batch, groups: Sequence[Tensor]) -> Tensor:
+        """[n, H] after the final norm, before the head, group by group.
+
+        No attention mask: padding is on the right, and a causal model never looks there.
+        """
         body = self.by_role[role].base_model
+        parts = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
-            out = body(input_ids=batch.ids, attention_mask=batch.attention.long(), use_cache=False)
-        hidden: Tensor = out.last_hidden_state
-        return hidden
+            for rows in groups:
+                width = int(batch.attention[rows[0]].sum())
+                out = body(input_ids=batch.ids[rows, :width], use_cache=False)
+                parts.append(out.last_hidden_state.flatten(0, 1))
+        return torch.cat(parts)
 
 
-def _scatter(x: Tensor, at: Tensor, mask: Tensor) -> Tensor:
+def row_groups(lengths: Tensor, limit: float = 0.2) -> list[Tensor]:
+    """Row numbers cut into groups of similar length, longest first.
+
+    A group takes the next shorter row as long as padding stays under `limit` of its columns, so
+    the share of padding is bounded whatever the data.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True).tolist()
+    sizes = lengths.tolist()
+    groups: list[list[int]] = []
+    total = 0
+    for row in order:
+        total += sizes[row]
+        width = sizes[groups[-1][0]] if groups else 0
+        if groups and total >= (1 - limit) * width * (len(groups[-1]) + 1):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+            total = sizes[row]
+    return [torch.tensor(group, device=lengths.device) for group in groups]
+
+
+def padding_share(lengths: Tensor) -> float:
+    """Share of columns that are padding when these rows are scored."""
+    columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths))
+    return 1 - int(lengths.sum()) / columns
+
+
+def _slots(batch: Batch, groups: Sequence[Tensor]) -> Tensor:
+    """[B, S] int64: where position (b, p) stands in the groups' flattened hidden states."""
+    slots = torch.zeros_like(batch.ids)
+    start = 0
+    for rows in groups:
+        width = int(batch.attention[rows[0]].sum())
+        n = len(rows) * width
+        slots[rows, :width] = torch.arange(start, start + n, device=slots.device).view(-1, width)
+        start += n
+    return slots
+
+
+def _scatter(x: Tensor, mask: Tensor) -> Tensor:
     """[N] values back onto the [B, S] grid."""
+    at = mask.flatten().nonzero().squeeze(-1)
     return x.new_zeros(mask.numel()).index_put((at,), x).view(mask.shape)
 
 

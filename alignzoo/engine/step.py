@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.algorithm import Algorithm
-from alignzoo.engine.batching import micro_batches, padding_share
+from alignzoo.engine.batching import micro_batches
 from alignzoo.engine.optim import Optim, clip_by_role
 from alignzoo.engine.parallel import Ranks
+from alignzoo.engine.scoring import padding_share
 from alignzoo.errors import PluginError, TrainingError
 from alignzoo.types import Batch, Loss, Max, Mean, Signal, Signals, State
 
@@ -130,7 +131,7 @@ class Stepper:
 
         Returns global metrics and, for the `extra` signals, values [n] at their positions.
         """
-        sums, extras, parts = Sums(), {name: [] for name in extra}, []  # type: ignore[var-annotated]
+        sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = batch.take(items), batch.take_signals(items, given)
         totals, scales = denominators(self.algorithm, share, known, state, self.ranks)
         micro = list(self._micro(batch, given, items))
@@ -142,14 +143,14 @@ class Stepper:
                 self._backward(loss, totals, scales)
             collect(self.algorithm, loss, sums)
             sums.add("response_length", part.response.sum(-1), None)
-            parts.append(part)
+            lengths = part.attention.sum(-1)
+            sums.add("padding", padding_share(lengths.cpu()) * torch.ones(1), None)
             for name, signal in extra.items():
                 mask = signal.mask(part)
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
         check_denominators(self.algorithm, totals, sums, self.ranks)
         norms = clip_by_role(self.optimizer, self.optim.max_grad_norm)
         metrics = self._finish(sums, scales, norms)
-        metrics["padding"] = padding_share(parts)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}

@@ -7,12 +7,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen2ForSequenceClassification,
 )
 
 from alignzoo import ModelRef, Role
@@ -54,17 +54,17 @@ def build_model(ref: ModelRef, role: Role) -> PreTrainedModel:
     """The seeded base model; a scalar head sits on the same body as the language model's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ref.seed)
-        language_model = Qwen2ForCausalLM(_config())
+        language_model = LlamaForCausalLM(_config())
         if role.head == "lm":
             return language_model
-        scored = Qwen2ForSequenceClassification(_config())  # type: ignore[no-untyped-call]
+        scored = LlamaForSequenceClassification(_config())  # type: ignore[no-untyped-call]
     scored.model.load_state_dict(language_model.model.state_dict())
     return scored
 
 
-def _config() -> Qwen2Config:
+def _config() -> LlamaConfig:
     ids = token_ids()
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(ids),
         hidden_size=128,
         num_hidden_layers=2,

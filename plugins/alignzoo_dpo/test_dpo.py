@@ -1,0 +1,57 @@
+"""DPO and IPO on numbers that a pocket calculator can follow."""
+
+import math
+
+import pytest
+import torch
+
+from alignzoo import PairBatch
+from alignzoo.testing import check_algorithm
+from alignzoo_dpo import DPO, IPO
+
+# One pair; columns: prompt, two answer tokens. Position p holds the log-prob of token p + 1.
+ROWS = torch.tensor([[True, True, True], [True, True, False]])  # chosen, rejected
+BATCH = PairBatch(torch.ones(2, 3, dtype=torch.int64), ROWS, ROWS & (torch.arange(3) > 0))
+SIGNALS = {
+    "policy": torch.tensor([[-1.0, -2.0, 0.0], [-4.0, 0.0, 0.0]]),
+    "reference": torch.tensor([[-2.0, -2.5, 0.0], [-3.5, 0.0, 0.0]]),
+}
+D = (-3.0 + 4.5) - (-4.0 + 3.5)  # 2: the chosen gained 1.5 nats, the rejected lost .5
+
+
+def value(method):
+    return method.loss(BATCH, SIGNALS, {}).terms.value.item()
+
+
+def test_dpo_of_a_pair_by_hand():
+    assert D == 2.0
+    assert value(DPO(beta=0.5)) == pytest.approx(math.log(1 + math.exp(-1.0)))  # .313262
+
+
+def test_label_smoothing_mixes_in_the_opposite_label():
+    right, wrong = math.log(1 + math.exp(-1.0)), math.log(1 + math.exp(1.0))
+    smoothed = DPO(beta=0.5, label_smoothing=0.1)
+    assert value(smoothed) == pytest.approx(0.9 * right + 0.1 * wrong)
+
+
+def test_ipo_of_a_pair_by_hand():
+    assert value(IPO(beta=0.5)) == pytest.approx((2.0 - 1.0) ** 2)
+    assert value(IPO(beta=0.1)) == pytest.approx((2.0 - 5.0) ** 2)
+
+
+def test_logged_rewards_are_beta_times_the_log_ratios():
+    logged = DPO(beta=0.1).loss(BATCH, SIGNALS, {}).metrics
+    got = {name: metric.value.item() for name, metric in logged.items()}
+    assert got == pytest.approx(
+        {
+            "rewards/chosen": 0.15,
+            "rewards/rejected": -0.05,
+            "rewards/margin": 0.2,
+            "rewards/accuracy": 1.0,
+        }
+    )
+
+
+@pytest.mark.parametrize("method", [DPO(), DPO(label_smoothing=0.2), IPO(beta=1.0)], ids=repr)
+def test_the_contract_is_kept(method):
+    check_algorithm(method)

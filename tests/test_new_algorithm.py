@@ -1,0 +1,54 @@
+"""`alignzoo new algorithm` writes a package that installs, runs and passes its tests as it is."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from alignzoo.plugins import load_plugins
+from alignzoo.recipe_file import load_recipe
+
+
+@pytest.fixture
+def package(cli, tmp_path):
+    folder = tmp_path / "package"
+    status, out, _ = cli("new", "algorithm", "my_margin", "--output", folder)
+    assert status == 0
+    assert f"pip install -e {folder}" in out
+    return folder
+
+
+def test_a_new_algorithm_is_a_package_whose_recipe_is_valid(package, monkeypatch):
+    monkeypatch.syspath_prepend(package)
+    registry = load_plugins([importlib.import_module("alignzoo_my_margin")])
+    recipe = load_recipe(package / "recipe.yaml", registry)
+    assert recipe.stages[-1].algorithm == "my_margin"
+    assert 'alignzoo_my_margin = "alignzoo_my_margin"' in (package / "pyproject.toml").read_text()
+    assert not [path for path in package.rglob("*.*") if "$" in path.name + path.read_text()]
+
+
+@pytest.mark.slow
+def test_a_new_algorithm_passes_its_own_tests(package):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    env = os.environ | {"PYTHONPATH": str(package)}
+    done = subprocess.run(
+        command, check=False, cwd=package, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["MyMargin", "2fast", "a-b", "class", ""])
+def test_a_name_that_python_cannot_import_is_refused(cli, tmp_path, name):
+    status, _, err = cli("new", "algorithm", name, "--output", tmp_path / "x")
+    assert status == 2
+    assert "cannot name a method" in err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_new_algorithm_never_overwrites(cli, package):
+    status, _, err = cli("new", "algorithm", "other", "--output", package)
+    assert status == 2
+    assert "not empty" in err
