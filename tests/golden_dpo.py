@@ -3,7 +3,7 @@
 import torch
 from alignzoo_dpo import DPO, IPO
 from golden_cases import check_aligned, fit, known_keys, pair_batch
-from logit_models import Table, evaluate, metrics, read
+from logit_models import evaluate, metrics, read
 
 from alignzoo.ops import implicit_reward, log_prob, pair_metrics, sequence_mean, sequence_sum
 
@@ -86,8 +86,7 @@ def check_reward_metrics(case, scorer):
     check_aligned(case, batch, batch.rejected, "rejected")
     keys = {"dpo": "dpo_logits", "vanilla": "ref_logits", "contrastive": "reverse_logits"}
     tables = pair_tables(case, batch, SIDES, **keys)
-    models = {role: Table(x, "lm") for role, x in tables.items()}
-    log_probs = read({role: log_prob(role) for role in keys}, batch, models, scorer=scorer)
+    log_probs = read({role: log_prob(role) for role in keys}, batch, tables, scorer)
     got = {}
     for kind in ("vanilla", "contrastive"):
         reward = implicit_reward(beta0, log_probs["dpo"], log_probs[kind], batch.mask)

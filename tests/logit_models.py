@@ -1,43 +1,22 @@
 """Models that answer with given numbers, so that a method can be checked without a network.
 
 `evaluate` asks a method what the engine asks it, in the engine's order: snapshots, `prepare`,
-signals, `loss`, reduction, gradient.
+signals, `loss`, reduction, gradient. A role's hidden states are its logits (or values) and its
+head is the identity, so that the engine's scorers see exactly the given numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
 from alignzoo import Algorithm, Batch, Loss, Max, Mean, Signal, Signals
-from alignzoo.engine.scoring import Chunked, Scorer, ScoringModule, dense
+from alignzoo.engine.scoring import Chunked, Scorer, dense
 
-
-class Table(nn.Module):
-    """A model whose hidden states [B, S, H] are a table and whose head is the identity."""
-
-    def __init__(self, table: Tensor, head: str) -> None:
-        super().__init__()
-        width = table.shape[-1]
-        linear = nn.Linear(width, width, bias=False, dtype=table.dtype)
-        nn.init.eye_(linear.weight)
-        self.table = nn.Parameter(table.clone())
-        self.head, self.score = (None, linear) if head == "scalar" else (linear, None)
-
-    @property
-    def base_model(self):
-        return self
-
-    def forward(self, **_):
-        return SimpleNamespace(last_hidden_state=self.table)
-
-    def get_output_embeddings(self):
-        return self.head
-
+Tables = Mapping[str, Tensor]  # role -> [B, S, V] logits, or [B, S, 1] values of a scalar head
 
 SLICES = Chunked(budget=1, smallest=3)  # three positions at a time, recomputed in the backward pass
 SCORERS: Mapping[str, Scorer] = {"dense": dense, "chunked": SLICES}
@@ -62,41 +41,51 @@ class Evaluation:
     prepared: Signals
     loss: Loss
     total: Tensor  # []
-    models: Mapping[str, Table]
+    tables: Tables
 
     def gradient(self, role: str = "policy") -> Tensor:
         """[B, S, V] of the total by the role's table; zero where nothing reached it."""
-        table = self.models[role].table
+        table = self.tables[role]
         return torch.zeros_like(table) if table.grad is None else table.grad
 
 
+def identity_head(table: Tensor) -> nn.Linear:
+    """A head that gives back its input."""
+    width = table.shape[-1]
+    linear = nn.Linear(width, width, bias=False, dtype=table.dtype)
+    nn.init.eye_(linear.weight)
+    return linear.requires_grad_(False)
+
+
 def read(
-    signals: Mapping[str, Signal],
-    batch: Batch,
-    models: Mapping[str, Table],
-    trainable: frozenset[str] = frozenset(),
-    scorer: Scorer = dense,
+    signals: Mapping[str, Signal], batch: Batch, tables: Tables, scorer: Scorer = dense
 ) -> Signals:
-    """{row name: [B, S]} of signals under models."""
-    return ScoringModule(models, trainable, scorer)(batch, signals)
+    """{row name: [B, S]} of signals, zero outside their positions."""
+    heads = {role: identity_head(table) for role, table in tables.items()}
+    out = {}
+    for name, signal in signals.items():
+        mask = signal.mask(batch)
+        hidden = {role: tables[role][mask] for role in signal.roles}
+        used = {role: heads[role] for role in signal.roles}
+        for row, x in scorer(hidden, used, batch.labels[mask], {name: signal}).items():
+            out[row] = x.new_zeros(mask.shape).masked_scatter(mask, x)
+    return out
 
 
 def evaluate(
     algorithm: Algorithm,
     batch: Batch,
-    tables: Mapping[str, Tensor],
+    tables: Tables,
     scorer: Scorer = dense,
-    start: Mapping[str, Tensor] | None = None,
+    start: Tables | None = None,
 ) -> Evaluation:
     """Loss and gradient of a batch; `start` holds what snapshots see when it is not the same."""
-    roles = algorithm.roles
-    trainable = frozenset(role for role in tables if roles[role].trainable)
-    before = {r: Table(x, roles[r].head) for r, x in (start or tables).items()}
     with torch.no_grad():
-        snapshots = dict(read(algorithm.snapshots(), batch, before, scorer=scorer))
+        snapshots = read(algorithm.snapshots(), batch, start or tables, scorer)
         prepared = algorithm.prepare(batch, snapshots, Alone())
-    models = {r: Table(x, roles[r].head) for r, x in tables.items()}
-    live = dict(read(algorithm.signals(), batch, models, trainable, scorer))
+    trained = {role for role, part in algorithm.roles.items() if part.trainable}
+    leaves = {r: x.clone().requires_grad_(r in trained) for r, x in tables.items()}
+    live = read(algorithm.signals(), batch, leaves, scorer)
     for row in live.values():
         if row.requires_grad:
             row.retain_grad()
@@ -104,7 +93,7 @@ def evaluate(
     loss = algorithm.loss(batch, signals, algorithm.init_state())
     total = sum(reduced([loss]).values())
     total.backward()
-    return Evaluation(batch, signals, prepared, loss, total.detach(), models)
+    return Evaluation(batch, signals, prepared, loss, total.detach(), leaves)
 
 
 def reduced(parts: Sequence[Loss]) -> dict[str, Tensor]:
