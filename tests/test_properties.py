@@ -80,8 +80,8 @@ def draw(method: Algorithm, lengths, seed, scale=1.0) -> Example:
     batch = method.batch.collate(items, pad_id=0)
 
     def table(role, near=None):
-        width = 1 if method.roles[role].head == "scalar" else V
-        noise = torch.randn(*batch.ids.shape, width, generator=chance, dtype=torch.float64)
+        shape = (*batch.ids.shape, 1 if method.roles[role].head == "scalar" else V)
+        noise = torch.randn(shape, generator=chance, dtype=torch.float64)
         return scale * noise if near is None else near + 0.1 * noise
 
     start = {role: table(role) for role in method.roles}
@@ -304,8 +304,8 @@ def test_a_policy_that_equals_the_extrapolated_teacher_has_nothing_to_learn(
 @holds_for(variants, lengths, seeds, scales)
 def test_equal_teacher_and_anchor_make_the_teacher_the_target(method, lengths, seed, scale):
     example = draw(method, lengths, seed, scale)
-    run = distil_roles(example, anchor=example.now["teacher"], policy=example.now["teacher"])
-    run = run.run(method)
+    teacher = example.now["teacher"]
+    run = distil_roles(example, anchor=teacher, policy=teacher).run(method)
     assert metrics(method, run.loss)["tvd/mean"] == 0
     same(run.total, torch.zeros_like(run.total))
     same(run.gradient(), torch.zeros_like(run.gradient()))
@@ -326,10 +326,9 @@ def test_theorem_one_holds_at_every_position(seed, beta0, beta, scale):
 
 @holds_for(lengths, seeds, st.floats(0.5, 3.0))
 def test_contrastive_weight_w_is_vanilla_weight_one_plus_w(lengths, seed, weight):
-    contrastive = AlignDistil(extrapolation="constant", beta=0.1 / weight, beta_weighting="none")
-    vanilla = AlignDistil(
-        extrapolation="constant", beta=0.1 / (1 + weight), beta_weighting="none", reward="vanilla"
-    )
+    plain = AlignDistil(extrapolation="constant", beta=0.1, beta_weighting="none")
+    contrastive = dataclasses.replace(plain, beta=0.1 / weight)
+    vanilla = dataclasses.replace(plain, beta=0.1 / (1 + weight), reward="vanilla")
     example = draw(contrastive, lengths, seed)
     one, other = example.run(contrastive), example.run(vanilla)
     same(one.total, other.total)

@@ -20,15 +20,8 @@ from alignzoo import (
     Signals,
     State,
     TextBatch,
+    ops,
     option,
-)
-from alignzoo.ops import (
-    REDUCTIONS,
-    kl_divergence,
-    log_softmax,
-    sequence_mean,
-    sequence_sum,
-    total_variation,
 )
 
 # Teacher logits from the DPO model, the anchor and the weight alpha (Eq. 15/17 and Eq. 11).
@@ -37,12 +30,37 @@ TEACHERS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "vanilla": lambda dpo, anchor, alpha: anchor + alpha * (dpo - anchor),
 }
 DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "half": total_variation,
-    "l1": lambda p, q: 2 * total_variation(p, q),
+    "half": ops.total_variation,
+    "l1": lambda p, q: 2 * ops.total_variation(p, q),
 }
 POSITIONS: Mapping[str, Callable[[Batch], Tensor]] = {
     "aligned": lambda batch: batch.mask,
     "official": lambda batch: batch.response,
+}
+
+
+def _seq(row: Tensor, mask: Tensor) -> Mean:
+    return Mean(ops.sequence_sum(row, mask))
+
+
+def _token(row: Tensor, mask: Tensor) -> Mean:
+    return Mean(ops.sequence_mean(row, mask))
+
+
+# Metric -> what it is, the row of the signal it is read from, and how.
+LOGGED: Mapping[str, tuple[Metric, str, Callable[[Tensor, Tensor], Mean | Max]]] = {
+    "tvd/mean": (Metric("mean TVD (1/2 L1) of teacher and anchor", "", 0.0, 1.0), "tvd", Mean),
+    "alpha/mean": (Metric("mean alpha_t; tune r until it is about .3", "", 0.0), "alpha", Mean),
+    "alpha/max": (Metric("largest alpha_t"), "alpha", Max),
+    "beta_t/mean": (Metric("mean weight of a token's KL"), "beta_t", Mean),
+    "beta_t/max": (Metric("largest weight of a token's KL"), "beta_t", Max),
+    "kl_full/teacher_seq": (Metric("KL(policy || dpo) of a response", "nats", 0.0), "kl_dpo", _seq),
+    "kl_full/teacher_token": (Metric("the same per token", "nats", 0.0), "kl_dpo", _token),
+    "kl_full/anchor_seq": (Metric("KL(policy || anchor) of a response", "nats"), "kl_anchor", _seq),
+    "kl_full/anchor_token": (Metric("the same per token", "nats", 0.0), "kl_anchor", _token),
+    "reward/token_avg": (Metric("beta0 log(dpo/anchor)(y_t) per token", "nats"), "reward", _token),
+    "reward/seq": (Metric("the same, sum over a response", "nats"), "reward", _seq),
+    "reward/expected": (Metric("its mean under the policy, summed", "nats"), "expected", _seq),
 }
 
 
@@ -67,22 +85,7 @@ class AlignDistil(Algorithm[TextBatch]):
         "teacher": Role(doc="the DPO model pi_dpo"),
         "anchor": Role(doc="contrastive: the reverse DPO model; vanilla: the initial model"),
     }
-    metrics = {
-        "tvd/mean": Metric("mean TVD (1/2 L1) of teacher and anchor per token", low=0.0, high=1.0),
-        "alpha/mean": Metric("mean extrapolation weight; tune r so that it is about .3", low=0.0),
-        "alpha/max": Metric("largest extrapolation weight"),
-        "beta_t/mean": Metric("mean weight of a token's KL"),
-        "beta_t/max": Metric("largest weight of a token's KL"),
-        "kl_full/teacher_seq": Metric(
-            "full KL(policy || pi_dpo), sum over a response", "nats", 0.0
-        ),
-        "kl_full/teacher_token": Metric("the same, mean over a response's tokens", "nats", 0.0),
-        "kl_full/anchor_seq": Metric("KL(policy || anchor), sum over a response", "nats", 0.0),
-        "kl_full/anchor_token": Metric("the same, mean over a response's tokens", "nats", 0.0),
-        "reward/token_avg": Metric("beta0 log(pi_dpo/pi_anchor)(y_t), mean over tokens", "nats"),
-        "reward/seq": Metric("the same, sum over a response", "nats"),
-        "reward/expected": Metric("its expectation under the policy, sum over a response", "nats"),
-    }
+    metrics = {name: metric for name, (metric, _, _) in LOGGED.items()}
 
     reward: Literal["contrastive", "vanilla"] = option(
         "contrastive", "teacher of Eq. 15/17, or interpolation with the initial model, Eq. 11"
@@ -120,24 +123,24 @@ class AlignDistil(Algorithm[TextBatch]):
 
     def rows(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """[n] rows: the KL with gradient, and what the metrics need without."""
-        dpo, anchor = log_softmax(outputs["teacher"]), log_softmax(outputs["anchor"])
-        tvd = total_variation(dpo, anchor)
+        dpo, anchor = ops.log_softmax(outputs["teacher"]), ops.log_softmax(outputs["anchor"])
+        tvd = ops.total_variation(dpo, anchor)
         alpha = self.alpha(dpo, anchor)
-        target = log_softmax(TEACHERS[self.reward](dpo, anchor, alpha[:, None]) / self.temperature)
-        policy = log_softmax(outputs["policy"] / self.temperature)
+        target = TEACHERS[self.reward](dpo, anchor, alpha[:, None])
+        policy = ops.log_softmax(outputs["policy"] / self.temperature)
         with torch.no_grad():
-            student = log_softmax(outputs["policy"])
+            student = ops.log_softmax(outputs["policy"])
             ratio = self.beta0 * (dpo - anchor)
             rows = {
                 "tvd": tvd,
                 "alpha": alpha,
                 "beta_t": self.beta0 / alpha,
-                "kl_teacher": kl_divergence(student, dpo),
-                "kl_anchor": kl_divergence(student, anchor),
+                "kl_dpo": ops.kl_divergence(student, dpo),
+                "kl_anchor": ops.kl_divergence(student, anchor),
                 "reward": ratio.gather(-1, labels[:, None]).squeeze(-1),
                 "expected": (student.exp() * ratio).sum(-1),
             }
-        return {"kl": kl_divergence(policy, target), **rows}
+        return {"kl": ops.kl_divergence(policy, ops.log_softmax(target / self.temperature)), **rows}
 
     def alpha(self, dpo: Tensor, anchor: Tensor) -> Tensor:
         """[n] extrapolation weight from log-probabilities [n, V]."""
@@ -149,27 +152,7 @@ class AlignDistil(Algorithm[TextBatch]):
 
     def loss(self, batch: TextBatch, signals: Signals, state: State) -> Loss:
         """One value per sequence (or token, with reduction: token_mean)."""
-        mask = POSITIONS[self.positions](batch)
-        row = {name: signals[f"distil/{name}"] for name in ROWS}
-        weight = row["beta_t"] if self.beta_weighting == "per_token" else 1.0
-        return Loss(REDUCTIONS[self.reduction](weight * row["kl"], mask), _metrics(row, mask))
-
-
-ROWS = ("kl", "tvd", "alpha", "beta_t", "kl_teacher", "kl_anchor", "reward", "expected")
-
-
-def _metrics(row: Mapping[str, Tensor], mask: Tensor) -> dict[str, Mean | Max]:
-    return {
-        "tvd/mean": Mean(row["tvd"], mask),
-        "alpha/mean": Mean(row["alpha"], mask),
-        "alpha/max": Max(row["alpha"], mask),
-        "beta_t/mean": Mean(row["beta_t"], mask),
-        "beta_t/max": Max(row["beta_t"], mask),
-        "kl_full/teacher_seq": Mean(sequence_sum(row["kl_teacher"], mask)),
-        "kl_full/teacher_token": Mean(sequence_mean(row["kl_teacher"], mask)),
-        "kl_full/anchor_seq": Mean(sequence_sum(row["kl_anchor"], mask)),
-        "kl_full/anchor_token": Mean(sequence_mean(row["kl_anchor"], mask)),
-        "reward/token_avg": Mean(sequence_mean(row["reward"], mask)),
-        "reward/seq": Mean(sequence_sum(row["reward"], mask)),
-        "reward/expected": Mean(sequence_sum(row["expected"], mask)),
-    }
+        mask, kl = POSITIONS[self.positions](batch), signals["distil/kl"]
+        weight = signals["distil/beta_t"] if self.beta_weighting == "per_token" else 1.0
+        logged = {n: read(signals[f"distil/{row}"], mask) for n, (_, row, read) in LOGGED.items()}
+        return Loss(ops.REDUCTIONS[self.reduction](weight * kl, mask), logged)

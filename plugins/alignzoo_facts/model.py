@@ -38,7 +38,7 @@ def build_tokenizer() -> PreTrainedTokenizerBase:
     """One token per word; "<|im_end|>" ends an answer; ChatML."""
     backend = Tokenizer(WordLevel(token_ids(), unk_token=UNK))
     backend.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,
         unk_token=UNK,
@@ -57,7 +57,7 @@ def build_model(ref: ModelRef, role: Role) -> PreTrainedModel:
         language_model = LlamaForCausalLM(_config())
         if role.head == "lm":
             return language_model
-        scored = LlamaForSequenceClassification(_config())  # type: ignore[no-untyped-call]
+        scored = LlamaForSequenceClassification(_config())
     scored.model.load_state_dict(language_model.model.state_dict())
     return scored
 
