@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alignzoo.types import (
         Batch,
         GroupSample,
+        Item,
         LabelledBatch,
         LabelledSample,
         Loss,
@@ -56,7 +57,7 @@ _HOMES = {
     "rollout": ("Completion", "RolloutEngine", "RolloutSession", "Sampling"),
     "stage": ("ModelRef", "Stage", "StageInputs"),
     "types": (
-        "Batch", "GroupSample", "LabelledBatch", "LabelledSample", "Loss", "Max", "Mean",
+        "Batch", "GroupSample", "Item", "LabelledBatch", "LabelledSample", "Loss", "Max", "Mean",
         "Outputs", "PairBatch", "PairSample", "PromptSample", "Response", "RolloutBatch", "Rows",
         "Sample", "Signal", "Signals", "State", "Term", "TextBatch", "TextSample", "World",
     ),
@@ -73,6 +74,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "GroupSample",
+    "Item",
     "Judge",
     "LabelledBatch",
     "LabelledSample",

@@ -84,6 +84,7 @@ class Algorithm(Generic[B]):
     batch: ClassVar[type[Batch]] = PairBatch
     roles: ClassVar[Mapping[str, Role]] = {"policy": Role(trainable=True)}
     metrics: ClassVar[Mapping[str, Metric]] = {}
+    least_samples: ClassVar[int] = 1  # per prompt; 2 or more: answers to a prompt are compared
 
     def signals(self) -> Mapping[str, Signal]:
         """What to read from the models with gradient, in every micro-batch."""

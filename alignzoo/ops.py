@@ -6,13 +6,15 @@ to [B]. Log-probabilities are natural logs over the full vocabulary, in at least
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alignzoo.types import Mean, Outputs, PairBatch, Signal, Term, World
+from alignzoo.types import Mean, Outputs, PairBatch, Signal, Signals, Term, World
 
 # --- per token ----------------------------------------------------------------------------------
 
@@ -32,6 +34,15 @@ def label_log_prob(logits: Tensor, labels: Tensor) -> Tensor:
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """[n] KL(p || q) = sum_v p(v) (log p(v) - log q(v)) from log-probabilities [n, V]."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
+    """[n] beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, 0 < beta < 1.
+
+    Generalised Jensen-Shannon divergence (arXiv:2306.13649 Eq. 1); at 1/2 symmetric, <= log 2.
+    """
+    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    return beta * kl_divergence(log_p, log_m) + (1 - beta) * kl_divergence(log_q, log_m)
 
 
 def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -162,6 +173,11 @@ def generalised_advantage(
     return advantage * mask
 
 
+def reward_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """[B, S] G_t = sum_{i >= t} gamma^(i - t) r_i over the counted positions of a row."""
+    return generalised_advantage(rewards, torch.zeros_like(rewards), mask, gamma, lam=1.0)
+
+
 def whiten(x: Tensor, mask: Tensor, world: World) -> Tensor:
     """[B, S] (x - mean) / std over every counted position of the buffer and all ranks.
 
@@ -178,6 +194,12 @@ def clipped_policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> Te
     return -torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
+def clip_binds(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """1 where `clipped_policy_loss` has no gradient because clipping binds, else 0."""
+    ratio = log_ratio.exp()
+    return (ratio.clamp(1 - clip, 1 + clip) * advantage < ratio * advantage).to(ratio)
+
+
 def clipped_value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Tensor:
     """1/2 max((V_clip - G)^2, (V - G)^2) per token, V_clip = V_old + clip(V - V_old)."""
     plain = (new - returns) ** 2
@@ -185,6 +207,52 @@ def clipped_value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float | 
         return 0.5 * plain
     near = old + (new - old).clamp(-clip, clip)
     return 0.5 * torch.max((near - returns) ** 2, plain)
+
+
+def clipped_policy_term(signals: Signals, mask: Tensor, clip: float, reduction: str) -> Term:
+    """`clipped_policy_loss` of the signals policy, old and advantage."""
+    log_ratio = signals["policy"] - signals["old"]
+    return REDUCTIONS[reduction](clipped_policy_loss(log_ratio, signals["advantage"], clip), mask)
+
+
+def clipped_value_term(
+    signals: Signals, mask: Tensor, clip: float | None, scale: float, reduction: str
+) -> Term:
+    """`scale` times `clipped_value_loss` of the signals value, old_value and return."""
+    loss = clipped_value_loss(signals["value"], signals["old_value"], signals["return"], clip)
+    return dataclasses.replace(REDUCTIONS[reduction](loss, mask), scale=scale)
+
+
+def actor_critic_metrics(signals: Signals, mask: Tensor, clip: float) -> dict[str, Mean]:
+    """Share of clipped tokens, mean value and mean return, over tokens."""
+    log_ratio = signals["policy"].detach() - signals["old"]
+    return {
+        "clip_fraction": Mean(clip_binds(log_ratio, signals["advantage"], clip), mask),
+        "values/mean": Mean(signals["value"].detach(), mask),
+        "return": Mean(signals["return"], mask),
+    }
+
+
+def group_sum(x: Tensor, group: Tensor) -> Tensor:
+    """[B] sum of x [B] over all rows with the same number in group [B]."""
+    number = group.unique(return_inverse=True)[1]
+    return torch.zeros_like(x).index_add(0, number, x)[number]
+
+
+def leave_one_out(x: Tensor, group: Tensor) -> Tensor:
+    """[B] x minus the mean of x over the other rows of its group, of which there is at least one.
+
+    A row alone in its group has nothing to be compared with and gets 0.
+    """
+    count = group_sum(torch.ones_like(x), group)
+    return (x - group_sum(x, group) / count) * count / (count - 1).clamp(min=1)
+
+
+def group_deviation(x: Tensor, group: Tensor) -> Tensor:
+    """[B] standard deviation (n - 1) of x over the row's group; 0 for a row alone."""
+    count = group_sum(torch.ones_like(x), group)
+    centred = x - group_sum(x, group) / count
+    return (group_sum(centred**2, group) / (count - 1).clamp(min=1)).sqrt()
 
 
 def kl_k1(log_ratio: Tensor) -> Tensor:

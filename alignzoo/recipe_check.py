@@ -326,6 +326,9 @@ def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> I
     if on_pairs and spec.rollout is not None:
         what = f"{cls.name} learns from given preferences; remove `rollout`"
         yield Fault(("rollout",), what, at_key=True)
+    if spec.rollout is not None and spec.rollout.samples_per_prompt < cls.least_samples:
+        what = f"{cls.name} compares the answers to one prompt; make it {cls.least_samples} or more"
+        yield Fault(("rollout", "samples_per_prompt"), what)
     stage = scope.stage(spec.data.name)
     if on_pairs and stage is not None and stage.kind == "generate":
         what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"

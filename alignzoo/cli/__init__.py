@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 from alignzoo.cli.commands import app
 from alignzoo.errors import AlignzooError, RecipeError
@@ -23,4 +24,19 @@ def main() -> int:
     except OSError as error:  # a full disk, a folder without permission
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Exception as error:  # a plug-in may raise anything, and so may our own mistakes
+        print(unexpected(error), file=sys.stderr)
+        return 1
     return 0
+
+
+def unexpected(error: Exception) -> str:
+    """One sentence about an error that nobody foresaw, or its traceback if that is wanted."""
+    if os.environ.get("ALIGNZOO_TRACE"):
+        return "".join(traceback.format_exception(error)).rstrip()
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(str(error).split())
+    return (
+        f"error: unexpected {type(error).__name__}{': ' if what else ''}{what} "
+        f"(in {at.name}, {at.filename}:{at.lineno}); ALIGNZOO_TRACE=1 prints the traceback"
+    )

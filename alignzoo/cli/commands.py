@@ -8,9 +8,14 @@ from typing import Annotated
 import typer
 
 # Rich help would triple the time that `--help` takes.
-PLAIN = {"rich_markup_mode": None, "no_args_is_help": True, "add_completion": False}
+PLAIN = {
+    "rich_markup_mode": None,
+    "no_args_is_help": True,
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+}
 
-app = typer.Typer(help="LLM alignment: methods as plug-ins on one engine.", **PLAIN)  # type: ignore[arg-type]
+app = typer.Typer(**PLAIN)  # type: ignore[arg-type]
 new = typer.Typer(help="Begin a plug-in of your own.", **PLAIN)  # type: ignore[arg-type]
 app.add_typer(new, name="new")
 
@@ -25,7 +30,24 @@ ModelName = Annotated[
 ]
 
 
-@app.command()
+def _version(wanted: bool) -> None:
+    if wanted:
+        from alignzoo import __version__
+
+        print(f"alignzoo {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """LLM alignment: methods as plug-ins on one engine."""
+
+
+@app.command(short_help="Train and evaluate what a recipe says.")
 def run(
     recipe: RecipeName,
     overrides: Overrides = None,
@@ -42,7 +64,7 @@ def run(
     raise typer.Exit(run_command(recipe, overrides or [], output, fresh=fresh))
 
 
-@app.command()
+@app.command(short_help="Check a recipe and print its stages.")
 def plan(
     recipe: RecipeName,
     overrides: Overrides = None,
@@ -68,7 +90,7 @@ def list_(
     list_command(kind, as_json=as_json)
 
 
-@app.command()
+@app.command(short_help="Explain one thing: equation, options, metrics.")
 def show(name: Annotated[str, typer.Argument(help="Of anything that `list` prints.")]) -> None:
     """Explain one thing: equation, options, roles, signals, metrics."""
     from alignzoo.cli.describe import show_command
@@ -76,7 +98,7 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `list` print
     show_command(name)
 
 
-@app.command()
+@app.command(short_help="Check this installation.")
 def doctor() -> None:
     """Check this installation: versions, device, plug-ins, cache. Exit status 1 if broken."""
     from alignzoo.cli.doctor import doctor_command
@@ -84,7 +106,7 @@ def doctor() -> None:
     raise typer.Exit(doctor_command())
 
 
-@app.command("eval")
+@app.command("eval", short_help="Measure existing models with a benchmark.")
 def evaluate(
     models: Annotated[
         list[str], typer.Argument(help="Runs (all trained stages), RUN/STAGE, folders, hub names.")
@@ -108,7 +130,7 @@ def evaluate(
     raise typer.Exit(eval_command(wanted, output))
 
 
-@app.command()
+@app.command(short_help="Put the results of several runs into one table.")
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     as_json: Json = False,
@@ -119,7 +141,7 @@ def leaderboard(
     leaderboard_command(runs, as_json=as_json)
 
 
-@app.command()
+@app.command(short_help="Answer prompts, or hold a conversation.")
 def generate(
     model: ModelName,
     prompt: Annotated[str | None, typer.Argument(help="Without one: a conversation.")] = None,
@@ -150,7 +172,7 @@ def generate(
     generate_command(wish, prompt, prompts)
 
 
-@app.command()
+@app.command(short_help="Write a trained model as a plain folder.")
 def export(
     model: Annotated[str, typer.Argument(help="RUN or RUN/STAGE.")],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
@@ -161,7 +183,7 @@ def export(
     export_command(model, folder)
 
 
-@app.command("recipe-schema")
+@app.command("recipe-schema", short_help="Print the JSON Schema of recipes.")
 def recipe_schema(
     output: Annotated[Path | None, typer.Option(help="A file.  [default: print it]")] = None,
 ) -> None:
@@ -171,7 +193,7 @@ def recipe_schema(
     schema_command(output)
 
 
-@new.command("algorithm")
+@new.command("algorithm", short_help="Write a package with a working method.")
 def new_algorithm(
     name: Annotated[str, typer.Argument(help="What recipes will call it: lower_case.")],
     output: Annotated[

@@ -12,8 +12,8 @@ from alignzoo.algorithm import Algorithm, Metric, Role
 from alignzoo.cli import screen
 from alignzoo.cli.catalogue import RECIPE, built_in, entries
 from alignzoo.cli.find import bundled_recipes
-from alignzoo.errors import AlignzooError, UsageError, suggest
-from alignzoo.options import OptionDoc, option_table, type_name
+from alignzoo.errors import UsageError, suggest
+from alignzoo.options import OptionDoc, option_table, try_options, type_name
 from alignzoo.plugins import KINDS, Registry, load_plugins
 from alignzoo.types import Signal
 
@@ -93,8 +93,10 @@ def _print_algorithm(cls: type[Algorithm[Any]]) -> None:
     print(f"eats {cls.batch.__name__}: {batch}\n")
     roles = [(name, *_role(role), role.doc) for name, role in cls.roles.items()]
     _table(("role", "is", "head", "by default", "meaning"), roles)
-    signals = list(_signals(cls))
-    if signals:
+    signals = _signals(cls)
+    if signals is None:
+        print("its signals depend on options that have no default\n")
+    elif signals:
         _table(("signal", "read from", "when"), signals)
     metrics = [(name, *_metric(metric)) for name, metric in cls.metrics.items()]
     if metrics:
@@ -112,17 +114,15 @@ def _metric(metric: Metric) -> tuple[str, str, str]:
     return metric.unit, " ".join(filter(None, (low, high))), metric.doc
 
 
-def _signals(cls: type[Algorithm[Any]]) -> Iterator[tuple[str, str, str]]:
-    """Signals with the default options; a method with required options has none to show."""
-    if any(option.required for option in option_table(cls)):
-        return
-    try:
-        method = cls()
-        live, kept = method.signals(), method.snapshots()
-    except AlignzooError:
-        return
-    yield from _signal_rows(live, "every micro-batch, with gradient")
-    yield from _signal_rows(kept, "once per batch or buffer, without gradient")
+def _signals(cls: type[Algorithm[Any]]) -> list[tuple[str, str, str]] | None:
+    """Signals with the default options; None where the defaults alone make no method."""
+    method, _ = try_options(cls, {})
+    if method is None:
+        return None
+    return [
+        *_signal_rows(method.signals(), "every micro-batch, with gradient"),
+        *_signal_rows(method.snapshots(), "once per batch or buffer, without gradient"),
+    ]
 
 
 def _signal_rows(signals: Mapping[str, Signal], when: str) -> Iterator[tuple[str, str, str]]:

@@ -78,9 +78,12 @@ def trained_stages(run: Path) -> list[TrainedStage]:
 def find_stages(name: str) -> list[TrainedStage]:
     """The trained stages that RUN (all of them) or RUN/STAGE names; none for another name.
 
-    Raises UsageError for a run without that stage or without any model.
+    A stage may also be named by its folder in the run, RUN/stages/01-STAGE. Raises UsageError for
+    a run without that stage or without any model.
     """
     path = Path(name)
+    if path.parent.name == "stages" and is_run(path.parent.parent):
+        path = path.parent.parent / path.name.partition("-")[2]
     if is_run(path):
         stages = trained_stages(path)
         if not stages:
@@ -90,10 +93,9 @@ def find_stages(name: str) -> list[TrainedStage]:
         return []
     known = {stage.name: stage for stage in trained_stages(path.parent)}
     if path.name not in known:
-        names = f"it has: {', '.join(known)}" if known else "it has none yet"
-        raise UsageError(
-            f"{path.parent}: no trained stage '{path.name}'{suggest(path.name, known)}; {names}"
-        )
+        hint = suggest(path.name, known)
+        names = f"it has {', '.join(known)}" if known else "it has none yet"
+        raise UsageError(f"{path.parent}: no trained stage '{path.name}' ({names}){hint}")
     return [known[path.name]]
 
 

@@ -13,7 +13,7 @@ import yaml
 from alignzoo.cli.console import watch
 from alignzoo.cli.find import TrainedStage, find_stages
 from alignzoo.cli.running import report
-from alignzoo.errors import Problem, RecipeError, UsageError
+from alignzoo.errors import PluginError, Problem, RecipeError, UsageError
 from alignzoo.faults import Block, Fault, validate
 from alignzoo.leaderboard import Section
 from alignzoo.options import option_faults
@@ -80,7 +80,7 @@ def measuring_recipe(
 ) -> Recipe:
     """A recipe without stages that evaluates the models, in the world they come from.
 
-    Raises RecipeError with every wrong option, PluginError for an unknown benchmark.
+    Raises RecipeError with every wrong option, UsageError for an unknown benchmark.
     """
     spec = evaluation(wanted, registry).model_copy(
         update={
@@ -108,7 +108,10 @@ def origin_of(stage: TrainedStage) -> dict[str, Any]:
 
 def evaluation(wanted: Measurement, registry: Registry) -> EvaluateSpec:
     """The `evaluate` block that the options describe."""
-    benchmark = registry.find("benchmark", wanted.benchmark)
+    try:
+        benchmark = registry.find("benchmark", wanted.benchmark)
+    except PluginError as error:
+        raise UsageError(f"--benchmark {wanted.benchmark}: {error}") from error
     data: dict[str, Any] = {"benchmark": wanted.benchmark, "samples": wanted.samples}
     for option in wanted.options:
         place(data, option)

@@ -152,7 +152,7 @@ def _whole(sample: Sample, tokenizer: Tokenizer, place: str) -> _Whole:
 def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float]]:
     match sample:
         case PairSample():
-            return (sample.chosen, sample.rejected), {}
+            return (sample.chosen, sample.rejected), _numbers(sample.meta)
         case TextSample():
             return (sample.response,), {}
         case LabelledSample():
@@ -160,6 +160,11 @@ def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float
         case GroupSample():
             return sample.responses, {}
     return (), {}
+
+
+def _numbers(meta: Mapping[str, object]) -> dict[str, float]:
+    """What a kind of batch may ask for by name: the margin of a pair, say."""
+    return {name: float(x) for name, x in meta.items() if isinstance(x, int | float)}
 
 
 # --- length --------------------------------------------------------------------------------

@@ -16,15 +16,14 @@ from alignzoo import (
     Signal,
     Signals,
     State,
-    Term,
     World,
     option,
 )
 from alignzoo.ops import (
     KL_ESTIMATORS,
-    REDUCTIONS,
-    clipped_policy_loss,
-    clipped_value_loss,
+    actor_critic_metrics,
+    clipped_policy_term,
+    clipped_value_term,
     generalised_advantage,
     log_prob,
     sequence_mean,
@@ -105,25 +104,13 @@ class PPO(Algorithm[RolloutBatch]):
 
     def loss(self, batch: RolloutBatch, signals: Signals, state: State) -> Loss:
         """A policy term and a value term."""
-        mask, reduce = batch.mask, REDUCTIONS[self.reduction]
-        log_ratio = signals["policy"] - signals["old"]  # [B, S]
-        policy = reduce(clipped_policy_loss(log_ratio, signals["advantage"], self.clip), mask)
-        value_loss = clipped_value_loss(
-            signals["value"], signals["old_value"], signals["return"], self.value_clip
-        )
-        critic = reduce(value_loss, mask)
-        critic = Term(critic.value, critic.weight, self.value_coef)
-        return Loss({"policy": policy, "value": critic}, self._metrics(batch, signals))
-
-    def _metrics(self, batch: RolloutBatch, signals: Signals) -> dict[str, Mean]:
         mask = batch.mask
-        ratio = (signals["policy"].detach() - signals["old"]).exp()
-        advantage = signals["advantage"]
-        clipped = ratio.clamp(1 - self.clip, 1 + self.clip) * advantage < ratio * advantage
-        return {
-            "kl_k1/token": Mean(sequence_mean(signals["old"] - signals["reference"], mask)),
-            "clip_fraction": Mean(clipped.to(ratio), mask),
-            "values/mean": Mean(signals["value"].detach(), mask),
-            "return": Mean(signals["return"], mask),
-            "reward/seq": Mean(batch.reward),
+        kl = sequence_mean(signals["old"] - signals["reference"], mask)
+        terms = {
+            "policy": clipped_policy_term(signals, mask, self.clip, self.reduction),
+            "value": clipped_value_term(
+                signals, mask, self.value_clip, self.value_coef, self.reduction
+            ),
         }
+        shared = actor_critic_metrics(signals, mask, self.clip)
+        return Loss(terms, {**shared, "kl_k1/token": Mean(kl), "reward/seq": Mean(batch.reward)})
