@@ -102,6 +102,10 @@ class Algorithm(Generic[B]):
         """Per-item values of the loss and metrics for some items of the buffer."""
         raise TypeError(f"{type(self).__name__} defines no loss")
 
+    def at_start(self) -> Mapping[str, float]:
+        """Metrics that are known at the first step if every role starts where its `like` does."""
+        return {}
+
     def init_state(self) -> State:
         """Running quantities beside the weights (adaptive coefficients, moving averages)."""
         return {}

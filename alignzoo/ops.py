@@ -39,7 +39,7 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     """[n] beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, 0 < beta < 1.
 
-    Generalised Jensen-Shannon divergence (arXiv:2306.13649 Eq. 1); at 1/2 symmetric, <= log 2.
+    Generalised Jensen-Shannon divergence (arXiv:2306.13649); at 1/2 symmetric, at most log 2.
     """
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
     return beta * kl_divergence(log_p, log_m) + (1 - beta) * kl_divergence(log_q, log_m)
@@ -233,26 +233,27 @@ def actor_critic_metrics(signals: Signals, mask: Tensor, clip: float) -> dict[st
     }
 
 
-def group_sum(x: Tensor, group: Tensor) -> Tensor:
-    """[B] sum of x [B] over all rows with the same number in group [B]."""
+def _group_sum(x: Tensor, group: Tensor) -> Tensor:
     number = group.unique(return_inverse=True)[1]
     return torch.zeros_like(x).index_add(0, number, x)[number]
 
 
-def leave_one_out(x: Tensor, group: Tensor) -> Tensor:
-    """[B] x minus the mean of x over the other rows of its group, of which there is at least one.
-
-    A row alone in its group has nothing to be compared with and gets 0.
-    """
-    count = group_sum(torch.ones_like(x), group)
-    return (x - group_sum(x, group) / count) * count / (count - 1).clamp(min=1)
+def group_mean(x: Tensor, group: Tensor) -> Tensor:
+    """[B] mean of x [B] over all rows with the same number in group [B]."""
+    return _group_sum(x, group) / _group_sum(torch.ones_like(x), group)
 
 
 def group_deviation(x: Tensor, group: Tensor) -> Tensor:
     """[B] standard deviation (n - 1) of x over the row's group; 0 for a row alone."""
-    count = group_sum(torch.ones_like(x), group)
-    centred = x - group_sum(x, group) / count
-    return (group_sum(centred**2, group) / (count - 1).clamp(min=1)).sqrt()
+    rest = _group_sum(torch.ones_like(x), group) - 1
+    centred = x - group_mean(x, group)
+    return (_group_sum(centred**2, group) / rest.clamp(min=1)).sqrt()
+
+
+def leave_one_out(x: Tensor, group: Tensor) -> Tensor:
+    """[B] x minus the mean of x over the other rows of its group; 0 for a row alone."""
+    count = _group_sum(torch.ones_like(x), group)
+    return (x - group_mean(x, group)) * count / (count - 1).clamp(min=1)
 
 
 def kl_k1(log_ratio: Tensor) -> Tensor:

@@ -165,6 +165,20 @@ class ValidationSpec(Spec):
     better: Literal["lower", "higher"] = "lower"
 
 
+class RailsSpec(Spec):
+    """What the training loop watches for every method."""
+
+    on_breach: Literal["warn", "stop"] = Field(
+        "warn", description="what a broken promise or an unhealthy metric does"
+    )
+    max_kl: float | None = Field(
+        None, gt=0, description="largest full-vocabulary KL to the frozen start, nats per response"
+    )
+    max_truncated: float | None = Field(
+        None, ge=0, le=1, description="largest share of rollouts cut at max_new_tokens"
+    )
+
+
 class StageSpec(Spec):
     """What every stage has."""
 
@@ -186,6 +200,7 @@ class TrainSpec(StageSpec):
     validation: ValidationSpec | None = None
     train: OptimSpec = OptimSpec()
     rollout: RolloutSpec | None = None
+    rails: RailsSpec = RailsSpec()
 
 
 class GenerateSpec(StageSpec):

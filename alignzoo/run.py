@@ -43,6 +43,7 @@ from alignzoo.store import (
     Identity,
     adopt,
     begin,
+    changed_inputs,
     digest_of_value,
     find,
     finish,
@@ -239,6 +240,9 @@ def _reused(piece: Piece, run: Run) -> bool:
     if state_of(piece.folder, piece.identity) == "damaged":
         run.progress.note(f"{piece.name}: its files changed since it was finished; done again")
     found = find(piece.folder, piece.identity)
+    changed = changed_inputs(piece.folder, piece.identity)
+    if found is None and changed:
+        run.progress.note(f"{piece.name}: done again, other {', '.join(changed)} than last time")
     if found is None:
         resumes = piece.trains and resumable(piece.folder, piece.identity)
         if resumes:

@@ -115,6 +115,12 @@ def state_of(folder: Path, identity: Identity) -> State:
     return "done" if record.get("outputs") == outputs_of(folder) else "damaged"
 
 
+def changed_inputs(folder: Path, identity: Identity) -> list[str]:
+    """The parts of the manifest in which the work found in a folder was another one."""
+    before = read_json(folder / RECORD).get("manifest", {})
+    return [key for key, x in identity.manifest.items() if before and before.get(key) != x]
+
+
 def resumable(folder: Path, identity: Identity) -> bool:
     """Whether this very work was stopped here after it had kept a checkpoint."""
     return state_of(folder, identity) == "running" and (folder / "state").exists()

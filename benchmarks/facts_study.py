@@ -1,34 +1,43 @@
 """What AlignDistil gains on the embedded world, over seeds, against DPO tuned and DPO given more.
 
-    python benchmarks/facts_study.py --seeds 0 1 2 --grid        # choose learning rates
+    python benchmarks/facts_study.py --seeds 0 1 2 --grid        # the grid, to choose rates
     python benchmarks/facts_study.py --seeds 3 4 5 6 7 8 9 10    # the study
 
-Each seed is one `alignzoo run`: a world, a tokenizer, an SFT model and preferences of its own.
-Finished stages are reused, so an interrupted study goes on. The figures land beside this file.
+Each seed is one `alignzoo run`: facts, SFT model and preferences of its own. Finished stages are
+reused, so an interrupted study goes on. The grid prints its table; TUNING below holds what it
+printed. The study writes results/facts_study.{json,md,png} beside this file.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
+from facts_study_report import draw, markdown, summary
+
+RESULTS = Path(__file__).parent / "results" / "facts_study"
 GENTLE, EPOCHS = 1.2e-4, 2  # of the DPO that is AlignDistil's teacher
-MATCHED_EPOCHS = 5  # DPO with at least the forward and backward tokens of the whole pipeline
+MATCHED_EPOCHS = 5  # DPO with no less forward and backward work than the whole pipeline
 GRID = {EPOCHS: (1.2e-4, 2e-4, 3e-4, 5e-4), MATCHED_EPOCHS: (1.2e-4, 2e-4, 3e-4)}
+TUNING: Mapping[int, Mapping[float, tuple[float, ...]]] = {}  # epochs -> lr -> reward per seed
+
+
+def best_rate(epochs: int) -> float:
+    """The learning rate with the highest true reward, mean over the tuning seeds."""
+    return max(TUNING[epochs], key=lambda lr: sum(TUNING[epochs][lr]))
 
 
 # --- the recipe ------------------------------------------------------------------------------
 
-
-def dpo(name: str, lr: float, epochs: int, *, swap: bool = False) -> dict[str, Any]:
-    """A DPO stage on the pairs; everything but the rate and the epochs is common to all."""
-    return {
-        "name": name,
-        "algorithm": "dpo",
-        "policy": "sft",
-        "with": {"beta": 0.1},
-        "data": {"name": "pairs", "swap": swap},
-        "train": train(lr, micro_batch_size=32, epochs=epochs),
-    }
+PROMPTS = {"name": "facts.prompts", "with": {"size": 4000}}
+SAMPLING = {"max_new_tokens": 64}
 
 
 def train(lr: float, **more: Any) -> dict[str, Any]:
@@ -63,6 +72,18 @@ def preferences() -> list[dict[str, Any]]:
     ]
 
 
+def dpo(name: str, lr: float, epochs: int, *, swap: bool = False) -> dict[str, Any]:
+    """A DPO stage on the pairs; everything but the rate and the epochs is common to all."""
+    return {
+        "name": name,
+        "algorithm": "dpo",
+        "policy": "sft",
+        "with": {"beta": 0.1},
+        "data": {"name": "pairs", "swap": swap},
+        "train": train(lr, micro_batch_size=32, epochs=epochs),
+    }
+
+
 def distil(name: str, **source: Any) -> dict[str, Any]:
     """A student of the gentle pair, initialised from SFT."""
     return {
@@ -76,12 +97,20 @@ def distil(name: str, **source: Any) -> dict[str, Any]:
     }
 
 
-PROMPTS = {"name": "facts.prompts", "with": {"size": 4000}}
-SAMPLING = {"max_new_tokens": 64}
+def study_stages() -> list[dict[str, Any]]:
+    """The rows of the study."""
+    return [
+        dpo("dpo", GENTLE, EPOCHS),
+        dpo("reverse", GENTLE, EPOCHS, swap=True),
+        dpo("dpo-tuned", best_rate(EPOCHS), EPOCHS),
+        dpo("dpo-matched", best_rate(MATCHED_EPOCHS), MATCHED_EPOCHS),
+        distil("aligndistil-off", data="pairs"),
+        distil("aligndistil-on", data=PROMPTS, rollout={"prompts": 64, "sampling": SAMPLING}),
+    ]
 
 
 def grid_name(epochs: int, lr: float) -> str:
-    """dpo-2x-3e-04."""
+    """E.g. dpo-2x-3.0e-04."""
     return f"dpo-{epochs}x-{lr:.1e}"
 
 
@@ -92,8 +121,9 @@ def grid_rows() -> list[dict[str, Any]]:
     ]
 
 
-def recipe(seed: int, rows: list[dict[str, Any]], kl_to: list[str]) -> dict[str, Any]:
-    """The recipe of one seed; every row that trains is evaluated on 300 x 4 answers."""
+def recipe(seed: int, rows: Sequence[Mapping[str, Any]], kl_to: Sequence[str]) -> dict[str, Any]:
+    """The recipe of one seed; SFT and every row are evaluated on 300 x 4 answers."""
+    names = [row["name"] for row in rows if row["name"] != "reverse"]
     return {
         "name": "facts-study",
         "model": "facts",
@@ -104,11 +134,87 @@ def recipe(seed: int, rows: list[dict[str, Any]], kl_to: list[str]) -> dict[str,
             {
                 "benchmark": "facts",
                 "with": {"size": 300},
-                "models": ["sft", *(row["name"] for row in rows)],
+                "models": ["sft", *names],
                 "baseline": "sft",
                 "samples": 4,
                 "sampling": SAMPLING,
-                "kl_to": kl_to,
+                "kl_to": list(kl_to),
             }
         ],
     }
+
+
+# --- running ---------------------------------------------------------------------------------
+
+
+def run(content: Mapping[str, Any], folder: Path) -> Path:
+    """Bring a recipe to its end; CPU seconds of all attempts are summed in cpu_seconds.json."""
+    file, clock = folder.with_suffix(".yaml"), folder.with_suffix(".cpu.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    finished = (folder / "leaderboard.md").exists()
+    before = cpu_of_children()
+    command = [sys.executable, "-m", "alignzoo.cli", "run", str(file), "--output", str(folder)]
+    status = subprocess.run(command, check=False).returncode
+    if not finished:
+        earlier = json.loads(clock.read_text()) if clock.exists() else 0.0
+        clock.write_text(json.dumps(earlier + cpu_of_children() - before))
+    if status:
+        raise SystemExit(status)
+    return folder
+
+
+def cpu_of_children() -> float:
+    """User and system seconds of all ended child processes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def tune(seeds: Sequence[int], output: Path) -> None:
+    """Run the grid and print TUNING."""
+    runs = [run(recipe(s, grid_rows(), ["sft"]), output / f"grid-{s}") for s in seeds]
+    for epochs, rates in GRID.items():
+        for lr in rates:
+            rows = [leaderboard_row(folder, grid_name(epochs, lr)) for folder in runs]
+            rewards = tuple(round(row["true_reward"], 3) for row in rows)
+            others = {
+                name: round(sum(row[name] for row in rows) / len(rows), 3)
+                for name in ("win_rate", "true_reward", "length", "kl(sft)", "malformed")
+            }
+            print(f"{epochs} epochs, lr {lr:g}: {rewards} mean {others}")
+
+
+def leaderboard_row(folder: Path, model: str) -> dict[str, float]:
+    """The means of one model's columns."""
+    lines = (folder / "scores.jsonl").read_text().splitlines()
+    (row,) = (row for row in map(json.loads, lines) if row["model"] == model)
+    return {name: cell["mean"] for name, cell in row["columns"].items()}
+
+
+def study(seeds: Sequence[int], output: Path) -> None:
+    """Run the study and write its tables and its picture."""
+    runs = {
+        seed: run(recipe(seed, study_stages(), ["sft", "dpo"]), output / f"seed-{seed}")
+        for seed in seeds
+    }
+    found = summary(runs)
+    found["tuning"] = {str(n): {f"{lr:g}": x for lr, x in r.items()} for n, r in TUNING.items()}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    RESULTS.with_suffix(".md").write_text(markdown(found))
+    draw(found, RESULTS.with_suffix(".png"))
+    print(RESULTS.with_suffix(".md").read_text())
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--grid", action="store_true", help="learning rates of DPO, no study")
+    parser.add_argument("--output", type=Path, default=Path("runs/facts-study"))
+    given = parser.parse_args()
+    (tune if given.grid else study)(given.seeds, given.output)
+
+
+if __name__ == "__main__":
+    main()

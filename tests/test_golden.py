@@ -11,6 +11,8 @@ import pytest
 from golden_cases import DTYPES, cases_of, compare, golden_folder, golden_names
 from golden_distil import check_offpolicy, check_onpolicy, check_paper
 from golden_dpo import check_dpo, check_reward_metrics
+from golden_kto import check_kto
+from golden_pairs import check_cpo, check_orpo, check_reward_model, check_simpo, check_tdpo
 from golden_ppo import check_ppo
 from logit_models import SCORERS
 
@@ -22,12 +24,15 @@ CHECKS = {
     "aligndistil_offpolicy": check_offpolicy,
     "aligndistil_onpolicy": check_onpolicy,
     "ppo": check_ppo,
+    "kto": check_kto,
+    "simpo": check_simpo,
+    "tdpo1": check_tdpo,
+    "tdpo2": check_tdpo,
+    "orpo": check_orpo,
+    "cpo": check_cpo,
+    "reward_model": check_reward_model,
 }
-NOT_DELIVERED_YET = {"kto", "simpo", "tdpo1", "tdpo2", "rto", "orpo", "cpo"} | {
-    "reward_model",
-    "token_reinforce",
-    "sentence_bandit",
-}
+NOT_DELIVERED_YET = {"rto", "token_reinforce", "sentence_bandit"}
 
 pytestmark = pytest.mark.skipif(
     not golden_folder().is_dir(),

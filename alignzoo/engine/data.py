@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from alignzoo.engine.rows import sample_from_row
+from alignzoo.engine.rows import describe, sample_from_row
 from alignzoo.errors import DataError, suggest
 from alignzoo.types import (
     Batch,
@@ -69,6 +69,8 @@ def load_samples(source: DataSource) -> Loaded:
     if len(bad) > source.max_bad * read:
         raise DataError(_too_many_bad(source, bad, read))
     kept = good[source.skip :]
+    if not read:
+        raise DataError(f"{source.name}: has no rows")
     if not kept:
         raise DataError(
             f"{source.name}: {len(good)} usable samples, and skip: {source.skip} leaves none"
@@ -176,7 +178,7 @@ def _json_list(path: Path) -> PlacedRows:
 
 
 def _row(value: Any) -> Mapping[str, Any] | DataError:
-    return value if isinstance(value, dict) else DataError(f"a {type(value).__name__}, not a row")
+    return value if isinstance(value, dict) else DataError(f"{describe(value)}, not an object")
 
 
 def _parquet_rows(path: Path) -> PlacedRows:

@@ -70,7 +70,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     again = AutoTokenizer.from_pretrained(folder)
     if again(probe).input_ids != tokenizer(probe).input_ids:
         raise PluginError(
-            f"{folder}: a {type(tokenizer).__name__} saved beside a {model.config.model_type} model "
+            f"{folder}: a {type(tokenizer).__name__} beside a {model.config.model_type} model "
             f"comes back as a {type(again).__name__} with other ids; use a model type that leaves "
             "the tokenizer alone (llama does)"
         )

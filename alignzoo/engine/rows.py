@@ -74,7 +74,7 @@ def shared_length(one: Sequence[Any], other: Sequence[Any]) -> int:
 def _group(row: Mapping[str, Any], meta: Mapping[str, Any]) -> GroupSample:
     values = row["responses"]
     if not _is_list(values) or not values:
-        raise DataError(f"responses is {_describe(values)}, not a list of answers")
+        raise DataError(f"responses is {describe(values)}, not a list of answers")
     prompt = _prompt(row)
     answers = [_answer(prompt, value, f"responses[{i}]") for i, value in enumerate(values)]
     if any(its_prompt != answers[0][0] for its_prompt, _ in answers):
@@ -179,7 +179,7 @@ def _stored(value: Mapping[str, Any], key: str) -> Response:
     text, ids = _text(value["text"], f"{key}.text"), value.get("ids")
     ended = value.get("ended", True)
     if not isinstance(ended, bool):
-        raise DataError(f"{key}.ended is {_describe(ended)}, not true or false")
+        raise DataError(f"{key}.ended is {describe(ended)}, not true or false")
     if ids is None:
         return Response(text, None, ended)
     if not _is_list(ids) or not ids or not all(type(i) is int and i >= 0 for i in ids):
@@ -197,7 +197,7 @@ def _dialogue(value: Any, key: str) -> tuple[Message, ...]:
 
 def _messages(value: Any, key: str) -> tuple[Message, ...]:
     if not _is_list(value):
-        raise DataError(f"{key} is {_describe(value)}, not a text or a list of messages")
+        raise DataError(f"{key} is {describe(value)}, not a text or a list of messages")
     if not value:
         raise DataError(f"{key} is an empty list")
     return tuple(_message(message, f"{key}[{i}]") for i, message in enumerate(value))
@@ -205,7 +205,7 @@ def _messages(value: Any, key: str) -> tuple[Message, ...]:
 
 def _message(value: Any, key: str) -> Message:
     if not isinstance(value, Mapping):
-        raise DataError(f"{key} is {_describe(value)}, not a message with role and content")
+        raise DataError(f"{key} is {describe(value)}, not a message with role and content")
     known = {part: _text(value.get(part), f"{key}.{part}") for part in ("role", "content")}
     others = {name: _text(x, f"{key}.{name}") for name, x in value.items() if isinstance(x, str)}
     return others | known
@@ -213,7 +213,7 @@ def _message(value: Any, key: str) -> Message:
 
 def _text(value: Any, key: str, wanted: str = "a text") -> str:
     if not isinstance(value, str):
-        raise DataError(f"{key} is {_describe(value)}, not {wanted}")
+        raise DataError(f"{key} is {describe(value)}, not {wanted}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -250,7 +250,7 @@ def _meta(value: Any) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise DataError(f"meta is {_describe(value)}, not an object")
+        raise DataError(f"meta is {describe(value)}, not an object")
     return dict(value)
 
 
@@ -273,7 +273,8 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple))
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """A value in words, as far as JSON has a word for it: "a list", "missing"."""
     names = {type(None): "missing", str: "a text", bool: "a truth value", dict: "an object"}
     names |= {int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from alignzoo.errors import PluginError
 from alignzoo.types import Batch, Signal
 
 Hidden = Mapping[str, Tensor]  # role -> [N, H]
@@ -128,7 +129,7 @@ class ScoringModule(nn.Module):
 
     def forward(self, batch: Batch, signals: Mapping[str, Signal]) -> Named:
         """{row name: [B, S]}, zero outside each signal's positions."""
-        masks = {name: signal.mask(batch) for name, signal in signals.items()}
+        masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
         needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
         groups = row_groups(batch.attention.sum(-1))
         slots = _slots(batch, groups)
@@ -194,6 +195,13 @@ def padding_share(lengths: Tensor) -> float:
     """Share of columns that are padding when these rows are scored."""
     columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths))
     return 1 - int(lengths.sum()) / columns
+
+
+def _mask(name: str, signal: Signal, batch: Batch) -> Tensor:
+    mask = signal.mask(batch)
+    if signal.positions is not None and bool((mask & ~batch.attention).any()):
+        raise PluginError(f"signal '{name}' names positions of padding, which have no logits")
+    return mask
 
 
 def _slots(batch: Batch, groups: Sequence[Tensor]) -> Tensor:

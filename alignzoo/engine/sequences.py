@@ -74,6 +74,7 @@ def sequence(
     if response.ids is not None:
         if not response.ids:
             raise DataError(f"{place}: a response has no tokens")
+        _check_ids(start, response.ids, response.text, tokenizer, place)
         return Tokens(start, response.ids)
     if isinstance(prompt, str):
         joint = _text_ids(prompt + response.text, tokenizer)
@@ -89,6 +90,18 @@ def sequence(
             f"{place}: the answer gives no tokens; the tokenizer or its chat template leaves it out"
         )
     return Tokens(joint[:cut], answer)
+
+
+def _check_ids(
+    start: tuple[int, ...], ids: tuple[int, ...], text: str, tokenizer: Tokenizer, place: str
+) -> None:
+    """Sampled ids must spell their text; those of another tokenizer would be learnt as noise."""
+    whole = decoded([*start, *ids], tokenizer, special=False) if max(ids) < len(tokenizer) else ""
+    if "".join(text.split()) not in "".join(whole.split()):
+        raise DataError(
+            f"{place}: the ids of a response do not spell its text; they come from another "
+            "tokenizer, so remove `ids` or train a model with that one"
+        )
 
 
 def _chat_ids(

@@ -119,7 +119,10 @@ def encode_all(
         items.append(item)
         kept.append(sample)
     if not items:
-        raise DataError("no sample is left" + "".join(f"\n{x}" for x in dropped[:SHOWN]))
+        raise DataError(
+            f"every sample is too long; raise max_length ({limits.max_length})"
+            + "".join(f"\n{x}" for x in dropped[:SHOWN])
+        )
     if issubclass(kind, LabelledBatch):
         items = _with_mismatched(items, kept, tokenizer, limits)
     return Encoded(tuple(items), tuple(kept), _report(items, kind, truncated, dropped))

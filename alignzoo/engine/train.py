@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignzoo.algorithm import Algorithm
-from alignzoo.engine import checkpoint, snapshots
+from alignzoo.engine import checkpoint, rails, snapshots
 from alignzoo.engine.batching import permutation
 from alignzoo.engine.checkpoint import Cursor
 from alignzoo.engine.optim import Optim, build_optimizer, rate, set_rate
@@ -66,6 +66,7 @@ class Job:
     folder: Path  # of the stage: metrics.jsonl, timing.jsonl, state/
     cache: Path  # for snapshots
     ranks: Ranks
+    rails: rails.Rails = field(default_factory=rails.Rails)
     on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
 
     @property
@@ -82,6 +83,10 @@ class Job:
     def scored(self) -> tuple[dict[str, Signal], dict[str, Signal]]:
         """Snapshot signals: (cached on disk, computed for every buffer)."""
         every = dict(self.algorithm.snapshots())
+        loaded = {role for s in every.values() for role in s.roles}
+        if self.on_policy:
+            extra = rails.drift_signals(self.algorithm)
+            every |= {name: s for name, s in extra.items() if loaded.issuperset(s.roles)}
         cached = {
             name: s
             for name, s in every.items()
@@ -169,6 +174,8 @@ class _Loop:
         self.held_out = self._held_out(stored)
         self.state = dict(job.algorithm.init_state())
         self.cursor = Cursor()
+        same = rails.same_start(job.algorithm, job.digests)
+        self.watch = rails.Watch(job.algorithm, same, job.rails)
         self.total = source.n_buffers * source.updates
         if job.optim.steps is not None:
             self.total = min(self.total, job.optim.steps)
@@ -196,6 +203,7 @@ class _Loop:
         job, stepper = self.job, self.stepper
         given = dict(buffer.given) | self._snapshots(buffer.batch)
         given |= self._prepared(buffer.batch, given)
+        known = {**buffer.metrics, **rails.drift(buffer.batch, given, job.ranks.mean)}
         compare = dict(buffer.compare)
         for items in self._updates(buffer.batch):
             if self.cursor.step >= self.total:
@@ -204,12 +212,17 @@ class _Loop:
             torch.manual_seed(sample_key(job.seed, "step", self.cursor.step) % 2**63)
             share = rate(job.optim, self.cursor.step, self.total)
             set_rate(stepper.optimizer, share)
-            metrics, pairs = stepper(buffer.batch, given, items, self.state, compare)
+            try:
+                metrics, pairs = stepper(buffer.batch, given, items, self.state, compare)
+            except TrainingError as error:
+                file = job.folder / "offending_batch.safetensors"
+                rails.save_batch(buffer.batch, items, file)
+                raise TrainingError(f"step {self.cursor.step + 1}: {error} ({file})") from error
             for pair in pairs.values():
                 limit = job.rollout.max_gap if job.rollout else float("inf")
                 metrics |= gap_metrics(pair, limit, job.ranks)
             compare = {}
-            metrics |= {"lr": share * job.optim.lr, **buffer.metrics}
+            metrics |= {"lr": share * job.optim.lr, **known}
             self._after_step(buffer.batch, items, metrics, started)
 
     def _after_step(
@@ -221,6 +234,9 @@ class _Loop:
         at_end = self.cursor.step == self.total
         if validation and (at_end or self.cursor.step % validation.every == 0):
             metrics |= self._validate(validation)
+        if at_end and self.job.rails.max_kl is not None and not self.job.on_policy:
+            metrics |= self._drift(batch)
+        self.watch.see(self.cursor.step, metrics)
         seconds = time.perf_counter() - started
         tokens = int(batch.take(items).attention.sum()) * self.job.ranks.size
         timing = {"seconds": seconds, "tokens_per_second": tokens / seconds}
@@ -228,6 +244,16 @@ class _Loop:
             _append(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
             _append(self.job.folder / "timing.jsonl", {"step": self.cursor.step, **timing})
             self.job.on_step(self.cursor.step, self.total, metrics, timing)
+
+    def _drift(self, batch: Batch) -> dict[str, float]:
+        """KL to the frozen start on the last batch, measured once: cached references are gone."""
+        job, signals = self.job, rails.drift_signals(self.job.algorithm)
+        roles = {role for s in signals.values() for role in s.roles}
+        models = {r: self.module.by_role.get(r) or job.load(r) for r in sorted(roles)}
+        scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+        module = ScoringModule(models, job.trainable & roles, scorer).to(job.ranks.device)
+        rows = snapshots.score_buffer(module, batch, signals, job.optim.micro_batch_size)
+        return rails.drift(batch, rows, job.ranks.mean)
 
     def _snapshots(self, batch: Batch) -> dict[str, Tensor]:
         size = self.job.optim.micro_batch_size * batch.rows_per_item

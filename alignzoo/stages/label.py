@@ -30,7 +30,8 @@ def run_label(spec: LabelSpec, context: StageContext) -> None:
     returns the wrong number of scores.
     """
     judge: Judge = build_options(context.registry.find("judge", spec.judge), spec.with_)
-    groups = [_group(sample) for sample in context.samples(spec.data)]
+    loaded = context.load(spec.data)
+    groups = [_group(s, place) for s, place in zip(loaded.samples, loaded.places, strict=True)]
     choose = CHOOSERS[spec.choose]
     pairs: list[PairSample] = []
     ties = 0
@@ -111,11 +112,11 @@ def write_samples(samples: Sequence[Sample], context: StageContext) -> None:
     write_text(context.folder / "data.jsonl", "".join(lines))
 
 
-def _group(sample: Sample) -> GroupSample:
+def _group(sample: Sample, place: str) -> GroupSample:
     if isinstance(sample, GroupSample) and len(sample.responses) > 1:
         return sample
     raise DataError(
-        "label needs several answers per prompt: take the data of a generate stage with "
+        f"{place}: label needs several answers per prompt; take the data of a generate stage with "
         "samples: 2 or more, or rows with a list of `responses`"
     )
 

@@ -13,6 +13,7 @@ from alignzoo.engine.measure import sequence_values
 from alignzoo.engine.models import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.optim import Optim
 from alignzoo.engine.parallel import start_ranks
+from alignzoo.engine.rails import Rails
 from alignzoo.engine.sources import Reward, Rollout
 from alignzoo.engine.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
 from alignzoo.engine.train import Job, Validation, train
@@ -57,6 +58,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         folder=context.folder,
         cache=cache_folder() / "snapshots",
         ranks=ranks,
+        rails=_rails(spec, context),
         on_step=context.step,
     )
     trained = train(job)
@@ -65,6 +67,18 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
             _save(model, tokenizer, context, role, main_role(algorithm))
         shutil.rmtree(context.folder / "state", ignore_errors=True)
     ranks.barrier()
+
+
+def _rails(spec: TrainSpec, context: StageContext) -> Rails:
+    block = spec.rails
+    tolerance = {"fp32": 2e-3, "bf16": 5e-2}[context.recipe.precision]
+    return Rails(
+        stop=block.on_breach == "stop",
+        max_kl=block.max_kl,
+        max_truncated=block.max_truncated,
+        tolerance=tolerance,
+        say=lambda text: context.progress.note(f"{context.name}: {text}"),
+    )
 
 
 def main_role(algorithm: Algorithm[Any]) -> str:

@@ -4,10 +4,11 @@ from typing import Any
 
 from alignzoo import Algorithm, hookimpl
 from alignzoo_dpo.algorithm import DPO
+from alignzoo_dpo.hinge import HingeDPO
 from alignzoo_dpo.ipo import IPO
 
 
 @hookimpl
 def register_algorithms() -> list[type[Algorithm[Any]]]:
-    """DPO, IPO."""
-    return [DPO, IPO]
+    """DPO, hinge DPO, IPO."""
+    return [DPO, HingeDPO, IPO]

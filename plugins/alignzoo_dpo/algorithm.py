@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from alignzoo import Algorithm, Loss, Metric, PairBatch, Role, Signal, Signals, State, Term, option
@@ -40,6 +41,10 @@ class DPO(Algorithm[PairBatch]):
     def snapshots(self) -> Mapping[str, Signal]:
         """Log-probabilities that never change."""
         return {"reference": log_prob("reference")}
+
+    def at_start(self) -> Mapping[str, float]:
+        """Equal policy and reference cannot prefer anything."""
+        return {"loss": self.pair_loss(torch.zeros(1)).item(), "rewards/margin": 0.0}
 
     def pair_loss(self, delta: Tensor) -> Tensor:
         """[I] loss of each pair from D [I]."""

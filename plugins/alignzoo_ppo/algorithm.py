@@ -85,6 +85,10 @@ class PPO(Algorithm[RolloutBatch]):
             "old_value": value("critic"),
         }
 
+    def at_start(self) -> Mapping[str, float]:
+        """The first update is on the sampling policy, which is still the reference."""
+        return {"clip_fraction": 0.0, "kl_k1/token": 0.0}
+
     def token_rewards(self, batch: RolloutBatch, signals: Signals) -> Tensor:
         """[B, S] r_t = -kl_coef kl_t, plus the clipped reward on the last token."""
         kl = KL_ESTIMATORS[self.kl_estimator](signals["old"] - signals["reference"])

@@ -1,0 +1,22 @@
+"""DPO with the hinge loss of SLiC, arXiv:2305.10425."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alignzoo_dpo.algorithm import DPO
+
+
+@dataclass(frozen=True)
+class HingeDPO(DPO):
+    """L = max(0, 1 - beta D), mean over pairs, D as in DPO: no gradient beyond the margin.
+
+    Source: the calibration loss of SLiC-HF, arXiv:2305.10425, with margin 1 and on the log-ratios of
+    DPO, as in arXiv:2309.06657. `label_smoothing` has no meaning here and changes nothing.
+    """
+
+    name = "hinge_dpo"
+
+    def pair_loss(self, delta: Tensor) -> Tensor:
+        """[I] what D [I] lacks to the margin 1 / beta, in units of it."""
+        return (1 - self.beta * delta).clamp(min=0)

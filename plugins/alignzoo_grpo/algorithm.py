@@ -1,0 +1,95 @@
+"""Group-relative policy optimisation, arXiv:2402.03300."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from alignzoo import (
+    Algorithm,
+    Loss,
+    Mean,
+    Metric,
+    Role,
+    RolloutBatch,
+    Signal,
+    Signals,
+    State,
+    World,
+    ops,
+    option,
+)
+
+SMALLEST_DEVIATION = 1e-4  # added to the group's standard deviation, in units of the reward
+
+
+@dataclass(frozen=True)
+class GRPO(Algorithm[RolloutBatch]):
+    """L = mean_b 1/n_b sum_t [-min(rho A, clip(rho, 1-c, 1+c) A) + kl_coef k3].
+
+    A_b = (R_b - mean R) / (std R + 1e-4) over the answers to one prompt, the same for every token;
+    rho = exp(log pi - log pi_old); k3 = exp(-d) - 1 + d, d = log pi - log pi_ref. No critic.
+    Source: arXiv:2402.03300 Eq. 3-4. `scale: false` leaves the division out (arXiv:2503.20783).
+    """
+
+    name = "grpo"
+    batch = RolloutBatch
+    least_samples = 2
+    roles = {
+        "policy": Role(trainable=True, doc="the model that learns"),
+        "reference": Role(like="policy", doc="frozen; by default the policy's start"),
+    }
+    metrics = {
+        "kl_k3/token": Metric("k3 of sampled tokens, mean per response", "nats", low=0.0),
+        "clip_fraction": Metric(
+            "share of tokens without gradient: clipping binds", low=0.0, high=0.3
+        ),
+        "advantage/size": Metric("|A_b|, mean over responses; 0: equal answers teach nothing"),
+        "reward/seq": Metric("reward of the response"),
+    }
+
+    clip: float = option(0.2, "c: clip range of the ratio", gt=0)
+    kl_coef: float = option(0.04, "weight of the KL to the reference", ge=0)
+    scale: bool = option(True, "divide by the standard deviation of the group's rewards")
+    reduction: Literal["sequence_mean", "token_mean"] = option(
+        "sequence_mean", "1/n_b sum_t, then the mean of responses; or over all tokens alike"
+    )
+
+    def signals(self) -> Mapping[str, Signal]:
+        """Log-probabilities that are trained."""
+        return {"policy": ops.log_prob("policy")}
+
+    def snapshots(self) -> Mapping[str, Signal]:
+        """The same before the first update on the buffer, and the reference."""
+        return {"old": ops.log_prob("policy"), "reference": ops.log_prob("reference")}
+
+    def advantages(self, reward: Tensor, group: Tensor) -> Tensor:
+        """[B] A_b from the rewards [B]."""
+        centred = reward - ops.group_mean(reward, group)
+        if not self.scale:
+            return centred
+        return centred / (ops.group_deviation(reward, group) + SMALLEST_DEVIATION)
+
+    def prepare(self, batch: RolloutBatch, signals: Signals, world: World) -> Signals:
+        """[B, S] advantages; a group is on one rank."""
+        advantage = self.advantages(batch.reward.to(signals["old"]), batch.group)
+        return {"advantage": advantage[:, None] * batch.mask}
+
+    def loss(self, batch: RolloutBatch, signals: Signals, state: State) -> Loss:
+        """A policy term and a KL term."""
+        mask = batch.mask
+        kl = ops.kl_k3(signals["policy"] - signals["reference"])  # [B, S]
+        policy = ops.clipped_policy_term(signals, mask, self.clip, self.reduction)
+        terms = {
+            "policy": policy,
+            "kl": replace(ops.REDUCTIONS[self.reduction](kl, mask), scale=self.kl_coef),
+        }
+        moved = signals["policy"].detach() - signals["old"]
+        metrics = {
+            "kl_k3/token": Mean(ops.sequence_mean(kl.detach(), mask)),
+            "clip_fraction": Mean(ops.clip_binds(moved, signals["advantage"], self.clip), mask),
+            "advantage/size": Mean(ops.sequence_mean(signals["advantage"].abs(), mask)),
+            "reward/seq": Mean(batch.reward),
+        }
+        return Loss(terms, metrics)
