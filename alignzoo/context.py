@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.engine.data import Loaded, load_samples
-from alignzoo.errors import DataError
+from alignzoo.errors import DataError, PluginError
 from alignzoo.inputs import BUILT_IN_ENGINE, data_source, model_ref
 from alignzoo.options import build_options
 from alignzoo.plugins import Registry
@@ -80,7 +80,12 @@ class StageContext:
         dataset = build_options(self.registry.find("dataset", spec.name), spec.with_)
         stop = None if spec.limit is None else spec.skip + spec.limit
         made: Iterable[Sample] = islice(dataset.samples(self.seed), spec.skip, stop)
-        places = ((f"{spec.name}: sample {n}", s) for n, s in enumerate(made, spec.skip + 1))
+        places = [(f"{spec.name}: sample {n}", s) for n, s in enumerate(made, spec.skip + 1)]
+        for place, sample in places:
+            if not isinstance(sample, Sample):
+                raise PluginError(
+                    f"dataset '{spec.name}' yielded {sample!r:.60}, no sample: {place}"
+                )
         kept = [(place, _swapped(s, place) if spec.swap else s) for place, s in places]
         if not kept:
             raise DataError(f"{spec.name}: no samples left after skip: {spec.skip}")

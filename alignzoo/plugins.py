@@ -172,7 +172,14 @@ def _collect(
         call: Callable[..., list[Iterable[type[T]]]] = manager.subset_hook_caller(
             hook, [other for other, _ in loaded if other is not module]
         )
-        for cls in (cls for classes in call() for cls in classes):
+        try:
+            registered = [cls for classes in call() for cls in classes]
+        except Exception as error:  # a stranger's hook may raise anything
+            raise PluginError(
+                f"{plugin.module}.{hook} of {plugin.distribution} failed: "
+                f"{type(error).__name__}: {error}; repair or uninstall it"
+            ) from error
+        for cls in registered:
             if not (isinstance(cls, type) and issubclass(cls, base)):
                 raise PluginError(f"{plugin.module}.{hook} returned {cls!r}, not a {base.__name__}")
             if cls.name in found:  # type: ignore[attr-defined]

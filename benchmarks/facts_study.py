@@ -1,11 +1,12 @@
 """What AlignDistil gains on the embedded world, over seeds, against DPO tuned and DPO given more.
 
-    python benchmarks/facts_study.py --seeds 0 1 2 --grid        # the grid, to choose rates
+    python benchmarks/facts_study.py --seeds 0 1 2 --grid 2      # learning rates of DPO
+    python benchmarks/facts_study.py --seeds 0 --grid 5          # and of the one that trains longer
     python benchmarks/facts_study.py --seeds 3 4 5 6 7 8 9 10    # the study
 
 Each seed is one `alignzoo run`: facts, SFT model and preferences of its own. Finished stages are
-reused, so an interrupted study goes on. The grid prints its table; TUNING below holds what it
-printed. The study writes results/facts_study.{json,md,png} beside this file.
+reused, so an interrupted study goes on. TUNING below holds what the grids printed. The study
+writes results/facts_study.{json,md,png} beside this file, anew after every seed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ RESULTS = Path(__file__).parent / "results" / "facts_study"
 GENTLE, EPOCHS = 1.2e-4, 2  # of the DPO that is AlignDistil's teacher
 MATCHED_EPOCHS = 5  # DPO with no less forward and backward work than the whole pipeline
 GRID = {EPOCHS: (1.2e-4, 2e-4, 3e-4, 5e-4), MATCHED_EPOCHS: (1.2e-4, 2e-4, 3e-4)}
+SHOWN = ("win_rate", "true_reward", "length", "kl(sft)", "malformed")
 TUNING: Mapping[int, Mapping[float, tuple[float, ...]]] = {}  # epochs -> lr -> reward per seed
+READING = ""  # of the figures; written by hand
 
 
 def best_rate(epochs: int) -> float:
@@ -114,11 +117,9 @@ def grid_name(epochs: int, lr: float) -> str:
     return f"dpo-{epochs}x-{lr:.1e}"
 
 
-def grid_rows() -> list[dict[str, Any]]:
-    """Every learning rate of the grid."""
-    return [
-        dpo(grid_name(epochs, lr), lr, epochs) for epochs, rates in GRID.items() for lr in rates
-    ]
+def grid_rows(epochs: int = EPOCHS) -> list[dict[str, Any]]:
+    """Every learning rate of a grid."""
+    return [dpo(grid_name(epochs, lr), lr, epochs) for lr in GRID[epochs]]
 
 
 def recipe(seed: int, rows: Sequence[Mapping[str, Any]], kl_to: Sequence[str]) -> dict[str, Any]:
@@ -170,18 +171,16 @@ def cpu_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def tune(seeds: Sequence[int], output: Path) -> None:
-    """Run the grid and print TUNING."""
-    runs = [run(recipe(s, grid_rows(), ["sft"]), output / f"grid-{s}") for s in seeds]
-    for epochs, rates in GRID.items():
-        for lr in rates:
-            rows = [leaderboard_row(folder, grid_name(epochs, lr)) for folder in runs]
-            rewards = tuple(round(row["true_reward"], 3) for row in rows)
-            others = {
-                name: round(sum(row[name] for row in rows) / len(rows), 3)
-                for name in ("win_rate", "true_reward", "length", "kl(sft)", "malformed")
-            }
-            print(f"{epochs} epochs, lr {lr:g}: {rewards} mean {others}")
+def tune(seeds: Sequence[int], epochs: int, output: Path) -> None:
+    """Run a grid and print what TUNING says about it."""
+    rows = grid_rows(epochs)
+    runs = [run(recipe(s, rows, ["sft"]), output / f"grid-{epochs}x-{s}") for s in seeds]
+    for lr in GRID[epochs]:
+        found = [leaderboard_row(folder, grid_name(epochs, lr)) for folder in runs]
+        rewards = tuple(round(row["true_reward"], 3) for row in found)
+        means = {name: sum(row[name] for row in found) / len(found) for name in SHOWN}
+        shown = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+        print(f"{epochs} epochs, {lr:g}: true reward {rewards}; means: {shown}")
 
 
 def leaderboard_row(folder: Path, model: str) -> dict[str, float]:
@@ -192,28 +191,36 @@ def leaderboard_row(folder: Path, model: str) -> dict[str, float]:
 
 
 def study(seeds: Sequence[int], output: Path) -> None:
-    """Run the study and write its tables and its picture."""
-    runs = {
-        seed: run(recipe(seed, study_stages(), ["sft", "dpo"]), output / f"seed-{seed}")
-        for seed in seeds
-    }
-    found = summary(runs)
+    """Run the study; its tables and its picture are written after every seed."""
+    runs: dict[int, Path] = {}
+    for seed in seeds:
+        content = recipe(seed, study_stages(), ["sft", "dpo"])
+        runs[seed] = run(content, output / f"seed-{seed}")
+        write(summary(runs))
+    print(RESULTS.with_suffix(".md").read_text())
+
+
+def write(found: dict[str, Any]) -> None:
+    """The figures, the tables and the picture."""
     found["tuning"] = {str(n): {f"{lr:g}": x for lr, x in r.items()} for n, r in TUNING.items()}
+    found["reading"] = READING
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(markdown(found))
     draw(found, RESULTS.with_suffix(".png"))
-    print(RESULTS.with_suffix(".md").read_text())
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--grid", action="store_true", help="learning rates of DPO, no study")
+    parser.add_argument("--grid", type=int, choices=GRID, help="only tune DPO of so many epochs")
     parser.add_argument("--output", type=Path, default=Path("runs/facts-study"))
     given = parser.parse_args()
-    (tune if given.grid else study)(given.seeds, given.output)
+    if given.grid:
+        tune(given.seeds, given.grid, given.output)
+    else:
+        study(given.seeds, given.output)
 
 
 if __name__ == "__main__":

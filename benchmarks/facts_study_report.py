@@ -1,8 +1,8 @@
 """Figures, tables and picture of `facts_study.py`, from the folders its runs left.
 
-Two levels of noise are kept apart: over the 300 prompts within a seed (the 4 answers of a prompt are
-averaged first), and over seeds. Intervals of the tables are over seeds, because a new seed means a
-new world, SFT model and preferences: mean +- t(.975, n - 1) SE.
+Two levels of noise are kept apart: over the 300 prompts within a seed (the answers to a prompt are
+averaged first), and over seeds. Intervals of the tables are over seeds, because a new seed means
+new facts, SFT model and preferences: mean +- t(.975, n - 1) SE.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from alignzoo.evaluation import standard_error, win_rate
 
@@ -151,8 +153,6 @@ def compare(
 
 def recipe_of(runs: Mapping[int, Path]) -> dict[str, Any]:
     """The recipe that all seeds share."""
-    import yaml
-
     content: dict[str, Any] = yaml.safe_load(
         (next(iter(runs.values())) / "recipe.yaml").read_text()
     )
@@ -193,8 +193,8 @@ def commit() -> str:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables."""
-    parts = (head, results, differences, grid, by_seed, cost)
-    return "\n\n".join(part(found) for part in parts) + "\n"
+    parts = (head, results, reading, differences, grid, by_seed, cost)
+    return "\n\n".join(part(found) for part in parts if part(found)) + "\n"
 
 
 def head(found: Mapping[str, Any]) -> str:
@@ -237,6 +237,11 @@ def results(found: Mapping[str, Any]) -> str:
         for model, cells in found["rows"].items()
     ]
     return "## Results\n\n" + table(["row", *COLUMNS.values()], rows)
+
+
+def reading(found: Mapping[str, Any]) -> str:
+    """What the figures say."""
+    return f"## Reading\n\n{found['reading']}" if found["reading"] else ""
 
 
 def differences(found: Mapping[str, Any]) -> str:

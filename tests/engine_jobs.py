@@ -10,12 +10,11 @@ from alignzoo_dpo import DPO
 from alignzoo import TextBatch
 from alignzoo.engine.generate import TransformersEngine
 from alignzoo.engine.optim import Optim
-from alignzoo.engine.parallel import start_ranks
 from alignzoo.engine.sources import Rollout
 from alignzoo.engine.train import Job
 from alignzoo.testing import (
-    tiny_models,
     toy_items,
+    toy_job,
     toy_sampling,
 )
 
@@ -34,26 +33,13 @@ def rollout(n_prompts=6, **changes) -> Rollout:
     return Rollout(**(known | changes))
 
 
-def job(folder: Path, algorithm=None, *, steps=6, validation=None, **changes) -> Job:
+def job(folder: Path, algorithm=None, *, steps=6, **changes) -> Job:
     algorithm = algorithm or DPO()
-    models = tiny_models(algorithm)
-    on_policy = "rollout" in changes
-    known = {
-        "algorithm": algorithm,
-        "load": lambda role: models[role],
-        "digests": {role: f"digest of {role}" for role in models},
-        "items": () if on_policy else toy_items(algorithm.batch, 11),
-        "rollout": None,
-        "validation": validation,
-        "optim": Optim(steps=steps, batch_size=4, micro_batch_size=3, lr=1e-2, save_every=2),
-        "pad_id": 0,
-        "seed": 0,
-        "folder": folder,
-        "cache": folder / "cache",
-        "ranks": start_ranks("fp32"),
-    }
     folder.mkdir(exist_ok=True)
-    return Job(**(known | changes))
+    items = () if "rollout" in changes else toy_items(algorithm.batch, 11)
+    optim = Optim(steps=steps, batch_size=4, micro_batch_size=3, lr=1e-2, save_every=2)
+    known = {"items": items, "optim": optim} | changes
+    return toy_job(algorithm, folder=folder, **known)
 
 
 def weights(models) -> dict[str, torch.Tensor]:

@@ -204,7 +204,7 @@ def test_more_bad_rows_than_tolerated_stop_with_the_first_ten_and_the_way_out(tm
         ("d.csv", b"a,b", "unknown kind of file"),
         ("d.json", b'{"prompt": "a"}', "not a list of rows"),
         ("d.json", b'{"prompt": "a"}\n{"prompt": "b"}', "not JSON.*jsonl"),
-        ("d.jsonl", b"", "0 usable samples"),
+        ("d.jsonl", b"", "has no rows"),
         ("d.jsonl.gz", b"no gzip", r"d.jsonl.gz:1: the file cannot be read on"),
         ("d.parquet", b"no parquet", "d.parquet: row 1: the file cannot be read on"),
     ],

@@ -9,9 +9,13 @@ import math
 import pytest
 import torch
 from alignzoo_aligndistil import AlignDistil
-from alignzoo_dpo import DPO, IPO
+from alignzoo_cpo import CPO, CPOSimPO
+from alignzoo_dpo import DPO, IPO, HingeDPO
+from alignzoo_kto import KTO
 from alignzoo_ppo import PPO
 from alignzoo_sft import SFT
+from alignzoo_simpo import HingeSimPO, SimPO
+from alignzoo_tdpo import TDPO1, TDPO2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logit_models import SCORERS, SLICES, evaluate, metrics, reduced
@@ -30,6 +34,14 @@ METHODS = {
     "dpo": DPO(),
     "dpo-smoothed": DPO(beta=0.5, label_smoothing=0.1),
     "ipo": IPO(),
+    "hinge-dpo": HingeDPO(),
+    "kto": KTO(undesirable_weight=2.0),
+    "simpo": SimPO(beta=2.0),
+    "hinge-simpo": HingeSimPO(beta=0.1),
+    "tdpo1": TDPO1(),
+    "tdpo2": TDPO2(alpha=0.5),
+    "cpo": CPO(),
+    "cpo-simpo": CPOSimPO(beta=2.0),
     "aligndistil": AlignDistil(r=5.0),
     "aligndistil-vanilla": AlignDistil(r=5.0, reward="vanilla", reduction="token_mean"),
     "aligndistil-constant": AlignDistil(extrapolation="constant", beta=0.07, temperature=2.0),
@@ -73,7 +85,7 @@ def draw(method: Algorithm, lengths, seed, scale=1.0) -> Example:
     items = [
         Item(
             tuple(row(n, m + k) for k in range(count)),
-            {"reward": float(i - 1), "ended": 1.0, "group": float(i)},
+            {"reward": float(i - 1), "ended": 1.0, "group": float(i), "desirable": float(i % 2)},
         )
         for i, (n, m) in enumerate(lengths)
     ]

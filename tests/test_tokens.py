@@ -164,7 +164,7 @@ def test_sampled_ids_are_kept_although_their_text_encodes_otherwise(stories):
 
 
 def test_a_response_cut_at_the_length_limit_gets_no_end_token(stories):
-    cut = rows(TextSample("Tim", Response(" ran", (303, 410), ended=False)), stories)[0]
+    cut = rows(TextSample("Tim", Response("", (303, 410), ended=False)), stories)[0]
     text = rows(TextSample("Tim", Response(" ran", ended=False)), stories)[0]
     assert cut.response == (303, 410)
     assert stories.eos_token_id not in text.response
@@ -217,7 +217,7 @@ def test_a_long_text_answer_is_cut_and_still_ends():
 
 
 def test_long_sampled_ids_are_cut_as_they_are():
-    sampled = TextSample("hello how", Response("...", (9, 10, 11, 12, 4)))
+    sampled = TextSample("hello how", Response("", (9, 10, 11, 12, 4)))
     (row,) = rows(sampled, word_tokenizer(), Limits(max_length=5))
     assert row.response == (9, 10, 11)
 
@@ -259,7 +259,7 @@ def test_the_report_counts_what_was_cut_and_what_was_left_out():
     assert report.dropped_at[0].startswith("f:3: the prompt has 4 tokens")
     assert report.prompt_length == 1.5 and report.response_lengths == {"response": 2.5}
     assert made.samples == (short, LONG) and len(report.warnings) == 2
-    with pytest.raises(DataError, match=r"no sample is left\nsample 1: the prompt"):
+    with pytest.raises(DataError, match=r"raise max_length \(5\)\nsample 1: the prompt"):
         encode_all([far], TextBatch, words, Limits(5))
 
 
@@ -319,3 +319,9 @@ def test_prompts_for_rollouts_come_from_any_data_and_keep_room_for_an_answer(sto
     made = encode_all(pairs, RolloutBatch, stories, WIDE)
     assert made.items[0].rows == (Tokens(prompt_ids(pairs[0], stories), ()),)
     assert made.report.response_lengths == {}
+
+
+def test_the_numbers_in_a_pair_s_meta_go_with_its_item():
+    meta = {"margin": 2, "source": "a form"}
+    pair = PairSample("hello", Response(" fine"), Response(" bye"), meta)
+    assert encode(pair, word_tokenizer(), WIDE).values == {"margin": 2.0}

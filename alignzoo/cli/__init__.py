@@ -18,6 +18,8 @@ def main() -> int:
     try:
         app(prog_name="alignzoo")
     except AlignzooError as error:
+        if os.environ.get("ALIGNZOO_TRACE") and error.__cause__:
+            traceback.print_exception(error.__cause__)
         prefix = "" if isinstance(error, RecipeError) else "error: "
         print(f"{prefix}{error}", file=sys.stderr)
         return error.exit_code

@@ -44,7 +44,11 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """LLM alignment: methods as plug-ins on one engine."""
+    """LLM alignment: methods as plug-ins on one engine.
+
+    Begin with `alignzoo run aligndistil_onpolicy`: minutes on a CPU, and no download. Exit status:
+    0 done, 1 failed, 2 bad recipe or usage, 130 interrupted.
+    """
 
 
 @app.command(short_help="Train and evaluate what a recipe says.")
@@ -68,7 +72,7 @@ def run(
 def plan(
     recipe: RecipeName,
     overrides: Overrides = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the run, as in `run`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check a recipe and print its stages: what is cached, the models each holds, the steps."""
@@ -80,7 +84,10 @@ def plan(
 @app.command("list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="algorithms, judges, benchmarks, engines, ... or recipes.")
+        str | None,
+        typer.Argument(
+            help="algorithms, datasets, judges, benchmarks, engines, stages or recipes."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -154,7 +161,7 @@ def generate(
         int | None, typer.Option(min=1, help="[default: 256, less where the context ends]")
     ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="1 is off.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="0 is off.")] = 0,
     stop: Annotated[
         list[str] | None, typer.Option(help="A token that ends an answer.  [default: the model's]")
@@ -170,6 +177,21 @@ def generate(
     decoding = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop or []}
     wish = Wish(model, decoding, max_new_tokens, samples, seed, plain)
     generate_command(wish, prompt, prompts)
+
+
+@app.command(short_help="Try whether a plug-in keeps its contract.")
+def check(
+    target: Annotated[str, typer.Argument(help="A name from `alignzoo list`, a folder or a file.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="KEY=VALUE", help="An option of the plug-in: r=2."),
+    ] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write JSON there.")] = None,
+) -> None:
+    """Try every promise of the contract on tiny models; exit code 1 if one is broken."""
+    from alignzoo.cli.checking import check_command, parse_options
+
+    raise typer.Exit(check_command(target, parse_options(options or []), as_json))
 
 
 @app.command(short_help="Write a trained model as a plain folder.")

@@ -114,6 +114,10 @@ def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:
     """Answer what there is: a prompt, a file, standard input, or a person."""
     if prompt is not None and file is not None:
         raise UsageError("give a prompt or --prompts FILE, not both")
+    if prompt is not None and not prompt.strip():
+        raise UsageError("the prompt is empty")
+    if wish.decoding["top_p"] <= 0:
+        raise UsageError("--top-p must be greater than 0; 1 is off")
     if file is not None and not file.exists():
         raise UsageError(f"{file}: no such file")
     with voice(wish) as model:
@@ -129,13 +133,20 @@ def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:
 
 def _prompts(file: Path, model: Voice) -> list[PromptSample]:
     if file.suffix == ".txt":
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in _text(file).splitlines() if line.strip()]
         if not lines:
             raise DataError(f"{file}: no prompts")
         return [model.sample_of(line) for line in lines]
     samples = load_samples(DataSource(str(file))).samples
     prompts = [prompt for sample in samples for prompt in convert(sample, RolloutBatch)]
     return [prompt for prompt in prompts if isinstance(prompt, PromptSample)]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 (byte {error.start + 1})") from error
 
 
 def _print_answers(group: GroupSample) -> None:

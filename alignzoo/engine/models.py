@@ -22,6 +22,7 @@ from alignzoo.rollout import sample_key
 from alignzoo.stage import ModelRef
 
 CLASSES = {"lm": AutoModelForCausalLM, "scalar": AutoModelForSequenceClassification}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
@@ -78,9 +79,17 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
     extra = {"num_labels": 1} if role.head == "scalar" else {}
-    model: PreTrainedModel = _loaded(
-        auto, ref, {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **extra}
-    )
+    kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **extra}
+    loaded = _loaded(auto, ref, {**kwargs, "output_loading_info": True})
+    model: PreTrainedModel = loaded[0]
+    body = f"{model.base_model_prefix}."
+    missing = loaded[1]["missing_keys"]
+    lacking = [name for name in missing if role.head == "lm" or name.startswith(body)]
+    if lacking:  # the library would draw them at random and go on
+        raise AlignzooError(
+            f"cannot load '{ref.name}': its weights lack {len(lacking)} tensors that config.json "
+            f"asks for, such as {min(lacking)}; take weights and config.json of one model"
+        )
     return model
 
 
@@ -89,10 +98,33 @@ def _loaded(auto: Any, ref: ModelRef, kwargs: dict[str, Any]) -> Any:
         raise AlignzooError(f"{ref.name}: a model is a folder, this is a file")
     try:
         return auto.from_pretrained(ref.name, revision=ref.revision, **kwargs)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except Exception as error:  # a damaged folder makes the libraries raise anything
         where = "folder" if ref.path.exists() else "hub name (no folder or plug-in of that name)"
-        raise AlignzooError(f"cannot load '{ref.name}' as a {where}: {first}") from error
+        cause = _lacking(ref.path) or _first_line(error)
+        raise AlignzooError(f"cannot load '{ref.name}' as a {where}: {cause}") from error
+
+
+def _lacking(folder: Path) -> str:
+    """Which part a model's folder does not have, or an empty string."""
+    if not folder.is_dir():
+        return ""
+    if not (folder / "config.json").is_file():
+        return "it has no config.json"
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        hint = "; its pickled weights can run code, convert them" if pickled else ""
+        return f"it has no weights as safetensors{hint}"
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"it has no tokenizer ({', '.join(TOKENIZER_FILES)})"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    """The cause, with the name of an error whose text alone says little ("'added_tokens'")."""
+    text = next(iter(str(error).strip().splitlines()), "")
+    if "ignore_mismatched_sizes" in text:
+        return "the weights have other shapes than config.json says"
+    return text if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {text}"
 
 
 @torch.no_grad()

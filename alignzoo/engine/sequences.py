@@ -96,7 +96,7 @@ def _check_ids(
     start: tuple[int, ...], ids: tuple[int, ...], text: str, tokenizer: Tokenizer, place: str
 ) -> None:
     """Sampled ids must spell their text; those of another tokenizer would be learnt as noise."""
-    whole = decoded([*start, *ids], tokenizer, special=False) if max(ids) < len(tokenizer) else ""
+    whole = decoded([*start, *ids], tokenizer, special=False)
     if "".join(text.split()) not in "".join(whole.split()):
         raise DataError(
             f"{place}: the ids of a response do not spell its text; they come from another "

@@ -119,10 +119,9 @@ def encode_all(
         items.append(item)
         kept.append(sample)
     if not items:
-        raise DataError(
-            f"every sample is too long; raise max_length ({limits.max_length})"
-            + "".join(f"\n{x}" for x in dropped[:SHOWN])
-        )
+        long = f"every sample is too long; raise max_length ({limits.max_length})"
+        cause = long if dropped else "no sample has an answer to learn from, all are undesirable"
+        raise DataError("\n".join([cause, *dropped[:SHOWN]]))
     if issubclass(kind, LabelledBatch):
         items = _with_mismatched(items, kept, tokenizer, limits)
     return Encoded(tuple(items), tuple(kept), _report(items, kind, truncated, dropped))

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from alignzoo.context import StageContext
 from alignzoo.engine.rows import row_from_sample
-from alignzoo.errors import DataError, PluginError
-from alignzoo.evaluation import Answer, Judge, mean
+from alignzoo.errors import AlignzooError, DataError, PluginError
+from alignzoo.evaluation import Answer, Judge, Score, mean
 from alignzoo.options import build_options
 from alignzoo.recipe import LabelSpec
 from alignzoo.rollout import sample_key
@@ -89,14 +89,25 @@ def score_groups(judge: Judge, groups: Sequence[GroupSample]) -> list[list[float
         for group in groups
         for response in group.responses
     ]
-    values = [score.value for score in judge.score(answers)]
-    if len(values) != len(answers) or not all(map(math.isfinite, values)):
+    rest = iter(judged(judge, answers))
+    return [[next(rest) for _ in group.responses] for group in groups]
+
+
+def judged(judge: Judge, answers: Sequence[Answer]) -> list[float]:
+    """The judge's values; PluginError when it raises or breaks its contract."""
+    try:
+        scores = list(judge.score(answers))
+    except AlignzooError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        raise PluginError(f"judge '{judge.name}': {type(error).__name__}: {error}") from error
+    sound = [isinstance(score, Score) and math.isfinite(score.value) for score in scores]
+    if len(scores) != len(answers) or not all(sound):
         raise PluginError(
             f"judge '{judge.name}' must return one finite score per answer; "
-            f"it returned {len(values)} for {len(answers)}, some perhaps not finite"
+            f"it returned {len(scores)} for {len(answers)}, {sound.count(False)} of them unusable"
         )
-    rest = iter(values)
-    return [[next(rest) for _ in group.responses] for group in groups]
+    return [score.value for score in scores]
 
 
 def n_tokens(response: Response) -> int:

@@ -23,6 +23,7 @@ from alignzoo.identity import model_digest
 from alignzoo.options import build_options
 from alignzoo.recipe import DataSpec, RewardSpec, RolloutSpec, TrainSpec
 from alignzoo.rollout import Completion
+from alignzoo.stages.label import judged
 from alignzoo.stages.sampling import resolve
 from alignzoo.store import cache_folder
 from alignzoo.types import Batch, Item, PromptSample, Response, RolloutBatch, Sample, Tokens
@@ -223,8 +224,7 @@ def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     judge = build_options(context.registry.find("judge", str(spec.judge)), spec.with_)
 
     def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
-        answers = [task.answer(n, c) for n, c in zip(numbers, done, strict=True)]
-        return [score.value for score in judge.score(answers)]
+        return judged(judge, [task.answer(n, c) for n, c in zip(numbers, done, strict=True)])
 
     return reward
 

@@ -11,8 +11,8 @@ from alignzoo_dpo.algorithm import DPO
 class HingeDPO(DPO):
     """L = max(0, 1 - beta D), mean over pairs, D as in DPO: no gradient beyond the margin.
 
-    Source: the calibration loss of SLiC-HF, arXiv:2305.10425, with margin 1 and on the log-ratios of
-    DPO, as in arXiv:2309.06657. `label_smoothing` has no meaning here and changes nothing.
+    Source: the calibration loss of SLiC-HF, arXiv:2305.10425, with margin 1 and on the log-ratios
+    of DPO, as in arXiv:2309.06657. `label_smoothing` has no meaning here and changes nothing.
     """
 
     name = "hinge_dpo"

@@ -1,4 +1,4 @@
-"""DPO and IPO on numbers that a pocket calculator can follow."""
+"""DPO, IPO and hinge DPO on numbers that a pocket calculator can follow."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 
 from alignzoo import PairBatch
 from alignzoo.testing import check_algorithm
-from alignzoo_dpo import DPO, IPO
+from alignzoo_dpo import DPO, IPO, HingeDPO
 
 # One pair; columns: prompt, two answer tokens. Position p holds the log-prob of token p + 1.
 ROWS = torch.tensor([[True, True, True], [True, True, False]])  # chosen, rejected
@@ -39,6 +39,11 @@ def test_ipo_of_a_pair_by_hand():
     assert value(IPO(beta=0.1)) == pytest.approx((2.0 - 5.0) ** 2)
 
 
+def test_hinge_dpo_of_a_pair_by_hand():
+    assert value(HingeDPO(beta=0.1)) == pytest.approx(1 - 0.1 * 2.0)
+    assert value(HingeDPO(beta=0.75)) == 0.0
+
+
 def test_logged_rewards_are_beta_times_the_log_ratios():
     logged = DPO(beta=0.1).loss(BATCH, SIGNALS, {}).metrics
     got = {name: metric.value.item() for name, metric in logged.items()}
@@ -52,6 +57,8 @@ def test_logged_rewards_are_beta_times_the_log_ratios():
     )
 
 
-@pytest.mark.parametrize("method", [DPO(), DPO(label_smoothing=0.2), IPO(beta=1.0)], ids=repr)
+@pytest.mark.parametrize(
+    "method", [DPO(), DPO(label_smoothing=0.2), IPO(beta=1.0), HingeDPO()], ids=repr
+)
 def test_the_contract_is_kept(method):
     check_algorithm(method)

@@ -65,6 +65,10 @@ class KTO(Algorithm[LabelledBatch]):
         """The policy as it is before the step, and the reference, on all rows."""
         return {"start": log_prob("policy"), "reference": log_prob("reference")}
 
+    def at_start(self) -> Mapping[str, float]:
+        """Equal policy and reference: every answer is worth 0, the mismatched ones too."""
+        return {name: 0.0 for name in self.metrics}
+
     def prepare(self, batch: LabelledBatch, signals: Signals, world: World) -> Signals:
         """z0, the same for every item [I]."""
         ratio = sequence_sum(signals["start"] - signals["reference"], batch.mask)  # [B]

@@ -1,5 +1,6 @@
 """Token-level direct preference optimisation, arXiv:2404.11999."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -61,6 +62,10 @@ class TDPO1(Algorithm[PairBatch]):
         """Log-probabilities of both models, and the KL of their distributions."""
         forward_kl = replace(kl("reference", "policy"), positions=POSITIONS[self.positions])
         return {"policy": log_prob("policy"), "reference": log_prob("reference"), "kl": forward_kl}
+
+    def at_start(self) -> Mapping[str, float]:
+        """Equal policy and reference cannot prefer anything, nor diverge."""
+        return {"loss": math.log(2), "rewards/margin": 0.0, "kl_full/chosen": 0.0}
 
     def divergence_gap(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """[I] what the pair's divergences K [I] take from D."""

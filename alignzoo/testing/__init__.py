@@ -1,0 +1,49 @@
+"""The conformance kit: what makes "listed" mean "works", for our plug-ins and a stranger's.
+
+    from alignzoo.testing import check_algorithm
+    def test_my_method_keeps_the_contract():
+        check_algorithm(MyMethod())
+
+Every `check_*` raises PluginError that lists the promises that are broken; `run_*_checks` return
+one `Check` per promise, which `alignzoo check` prints.
+"""
+
+from alignzoo.testing.algorithms import check_algorithm, run_algorithm_checks
+from alignzoo.testing.checks import Check
+from alignzoo.testing.engines import check_rollout_engine, run_engine_checks
+from alignzoo.testing.evaluators import (
+    check_benchmark,
+    check_judge,
+    run_benchmark_checks,
+    run_judge_checks,
+)
+from alignzoo.testing.toys import (
+    Gradients,
+    gradients,
+    tiny_model,
+    tiny_models,
+    toy_items,
+    toy_job,
+    toy_run,
+    toy_sampling,
+)
+
+__all__ = [
+    "Check",
+    "Gradients",
+    "check_algorithm",
+    "check_benchmark",
+    "check_judge",
+    "check_rollout_engine",
+    "gradients",
+    "run_algorithm_checks",
+    "run_benchmark_checks",
+    "run_engine_checks",
+    "run_judge_checks",
+    "tiny_model",
+    "tiny_models",
+    "toy_items",
+    "toy_job",
+    "toy_run",
+    "toy_sampling",
+]

@@ -1,0 +1,265 @@
+"""The promises of an algorithm, each tried on tiny models in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from alignzoo.algorithm import Algorithm
+from alignzoo.engine.generate import TransformersEngine
+from alignzoo.engine.scoring import Chunked, ScoringModule
+from alignzoo.engine.sources import Rollout
+from alignzoo.engine.train import train
+from alignzoo.options import build_options
+from alignzoo.testing.checks import Check, Trial, raise_broken, require, try_all
+from alignzoo.testing.toys import (
+    Gradients,
+    gradients,
+    tiny_model,
+    toy_items,
+    toy_job,
+    toy_run,
+    toy_sampling,
+)
+from alignzoo.types import Batch, RolloutBatch, TextBatch
+
+TOLERANCE = 1e-9  # of float64 losses and gradients
+SOURCE = re.compile(r"arXiv:\d|https?://|doi:", re.IGNORECASE)
+WIDE = 2000  # a vocabulary that dwarfs everything else in a tiny model
+
+
+def check_algorithm(algorithm: Algorithm[Any]) -> None:
+    """Raise PluginError with every promise of the contract that a method breaks."""
+    raise_broken(algorithm.name, run_algorithm_checks(algorithm))
+
+
+def run_algorithm_checks(algorithm: Algorithm[Any]) -> list[Check]:
+    """Try every promise; which ones apply follows from what the method declares."""
+    batch = algorithm.batch.collate(toy_items(algorithm.batch, 8), 0)
+    return try_all([*_static(algorithm), *_gradients(algorithm, batch), *_loop(algorithm)])
+
+
+# --- what can be read ---------------------------------------------------------------------------
+
+
+def _static(algorithm: Algorithm[Any]) -> Iterator[tuple[str, Trial]]:
+    yield "docstring has formula and source", lambda: _docstring(algorithm)
+    yield "options are frozen and survive YAML", lambda: _options(algorithm)
+    yield "options and metrics are explained", lambda: _explained(algorithm)
+    yield "roles can be bound", lambda: _roles(algorithm)
+
+
+def _docstring(algorithm: Algorithm[Any]) -> str:
+    text = type(algorithm).__doc__ or ""
+    require("=" in text.partition("\n")[0], "the first line of the docstring is not a formula")
+    require(bool(SOURCE.search(text)), "the docstring names no source (arXiv:..., http or doi:)")
+    return text.partition("\n")[0]
+
+
+def _options(algorithm: Algorithm[Any]) -> str:
+    given = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
+    frozen = cast(Any, type(algorithm)).__dataclass_params__.frozen
+    require(frozen, "the dataclass is not frozen")
+    again = build_options(type(algorithm), yaml.safe_load(yaml.safe_dump(given)))
+    require(again == algorithm, f"{algorithm} comes back as {again}")
+    return f"{len(given)} options"
+
+
+def _explained(algorithm: Algorithm[Any]) -> str:
+    bare = [f.name for f in dataclasses.fields(algorithm) if not f.metadata.get("doc")]  # type: ignore[arg-type]
+    bare += [name for name, metric in algorithm.metrics.items() if not metric.doc]
+    require(not bare, f"no explanation of {', '.join(bare)}")
+    return f"{len(algorithm.metrics)} metrics"
+
+
+def _roles(algorithm: Algorithm[Any]) -> str:
+    roles = algorithm.roles
+    require(any(role.trainable for role in roles.values()), "no role is trainable")
+    lost = [r.like for r in roles.values() if r.like and r.like not in roles]
+    require(not lost, f"`like` names roles that do not exist: {', '.join(lost)}")
+    used = {r for s in _every_signal(algorithm).values() for r in s.roles}
+    require(used <= set(roles), f"signals read undeclared roles: {sorted(used - set(roles))}")
+    return ", ".join(roles)
+
+
+def _every_signal(algorithm: Algorithm[Any]) -> dict[str, Any]:
+    return {**algorithm.signals(), **algorithm.snapshots()}
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+
+def _gradients(algorithm: Algorithm[Any], batch: Batch) -> Iterator[tuple[str, Trial]]:
+    def compare(other: Gradients) -> str:
+        distance = gradients(algorithm, batch).distance(other)
+        require(distance <= TOLERANCE, f"loss or gradient differs by {distance:.3g}")
+        return f"largest difference {distance:.1e}"
+
+    yield "finite gradients, on trainable roles only", lambda: _reach(algorithm, batch)
+    yield (
+        "chunked scoring equals dense",
+        lambda: compare(gradients(algorithm, batch, Chunked(1, smallest=5))),
+    )
+    yield (
+        "micro-batches change nothing",
+        lambda: compare(gradients(algorithm, batch, micro=3)),
+    )
+    yield "padding changes nothing", lambda: compare(gradients(algorithm, _wider(batch)))
+    yield "no tensor of positions x vocabulary", lambda: _memory(algorithm)
+
+
+def _reach(algorithm: Algorithm[Any], batch: Batch) -> str:
+    for role, grads in gradients(algorithm, batch).by_role.items():
+        reached = [g for g in grads if g is not None]
+        state = "gets a gradient" if reached else "gets no gradient"
+        require(algorithm.roles[role].trainable == bool(reached), f"role '{role}' {state}")
+        finite = all(torch.isfinite(g).all() for g in reached)
+        require(finite, f"role '{role}' gets a gradient that is not finite")
+    return ", ".join(name for name, role in algorithm.roles.items() if role.trainable)
+
+
+def _wider(batch: Batch) -> Batch:
+    """The same batch with three more columns of padding."""
+    pad = torch.nn.functional.pad
+    wide = {n: pad(getattr(batch, n), (0, 3)) for n in ("ids", "attention", "response")}
+    return replace(batch, **wide)
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor made."""
+
+    size: int = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(x, Tensor):
+                self.size = max(self.size, x.numel())
+        return out
+
+
+def _memory(algorithm: Algorithm[Any]) -> str:
+    """The largest tensor of a pass must not grow with the number of sequences."""
+    few, many = (_largest(algorithm, n) for n in (8, 32))
+    require(few == many, f"largest tensor grows from {few:,} to {many:,} elements with the batch")
+    return f"{many:,} elements at most"
+
+
+def _largest(algorithm: Algorithm[Any], n: int) -> int:
+    roles = algorithm.roles.items()
+    models = {k: tiny_model(i, r.head, WIDE) for i, (k, r) in enumerate(roles)}
+    trainable = frozenset(name for name, role in roles if role.trainable)
+    module = ScoringModule(models, trainable, Chunked(1, smallest=8))
+    batch = algorithm.batch.collate(toy_items(algorithm.batch, n, vocabulary=WIDE), 0)
+    seen = _Largest()  # type: ignore[no-untyped-call]
+    with seen:
+        with torch.no_grad():
+            module(batch, algorithm.snapshots())
+        rows = module(batch, algorithm.signals())
+        total = torch.stack([x.sum() for x in rows.values() if x.requires_grad]).sum()
+        total.backward()
+    return int(seen.size)
+
+
+# --- the real loop ------------------------------------------------------------------------------
+
+
+def _loop(algorithm: Algorithm[Any]) -> Iterator[tuple[str, Trial]]:
+    yield "declared metrics are logged, and no others", lambda: _metrics(algorithm)
+    yield "an interrupted run resumes bit for bit", lambda: _resume(algorithm)
+    if algorithm.at_start():
+        yield "the first step has its known values", lambda: _start(algorithm)
+    if not issubclass(algorithm.batch, RolloutBatch):
+        yield "twenty steps lower the loss on a toy", lambda: _learning(algorithm)
+
+
+def _rollout(algorithm: Algorithm[Any]) -> Rollout | None:
+    if not issubclass(algorithm.batch, RolloutBatch):
+        return None
+    return Rollout(
+        prompts=[item.rows[0].prompt for item in toy_items(TextBatch, 6)],
+        reward=lambda numbers, done: [float(len(c.ids)) for c in done],
+        engine=TransformersEngine(batch_size=16),
+        sampling=toy_sampling(6),
+        prompts_per_buffer=4,
+        samples_per_prompt=2,
+    )
+
+
+def _run(algorithm: Algorithm[Any], folder: Path, **changes: Any) -> dict[str, Tensor]:
+    """Weights of the trained roles after a short run in `folder`."""
+    folder.mkdir(exist_ok=True)
+    rollout = _rollout(algorithm)
+    items: Sequence[Any] = () if rollout else toy_items(algorithm.batch, 11)
+    job = toy_job(algorithm, items, folder, rollout=rollout, **changes)
+    return {
+        f"{role}.{name}": p.detach().clone()
+        for role, model in train(job).items()
+        for name, p in model.named_parameters()
+    }
+
+
+def _metrics(algorithm: Algorithm[Any]) -> str:
+    seen: set[str] = set()
+    with tempfile.TemporaryDirectory() as folder:
+        _run(algorithm, Path(folder), on_step=lambda s, t, metrics, _: seen.update(metrics))
+    silent = sorted(set(algorithm.metrics) - seen)
+    require(not silent, f"declared but never logged: {', '.join(silent)}")
+    return f"{len(algorithm.metrics)} metrics"
+
+
+def _resume(algorithm: Algorithm[Any]) -> str:
+    def interrupt(step: int, total: int, metrics: Mapping[str, float], _: Any) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        whole = _run(algorithm, folder / "whole")
+        try:
+            _run(algorithm, folder / "cut", on_step=interrupt)
+        except KeyboardInterrupt:
+            resumed = _run(algorithm, folder / "cut")
+        logs = [(folder / n / "metrics.jsonl").read_bytes() for n in ("whole", "cut")]
+    require(logs[0] == logs[1], "metrics after the resume differ from an uninterrupted run")
+    same = all(torch.equal(x, resumed[n]) for n, x in whole.items())
+    require(same, "weights after the resume differ from an uninterrupted run")
+    return "metrics and weights"
+
+
+def _start(algorithm: Algorithm[Any]) -> str:
+    """With every `like` honoured, the first step's metrics are what the method says."""
+    starts = {name: role.like or name for name, role in algorithm.roles.items()}
+    seeds = {name: number for number, name in enumerate(algorithm.roles)}
+    first: dict[str, float] = {}
+
+    def remember(step: int, total: int, metrics: Mapping[str, float], _: Any) -> None:
+        first.update(metrics if step == 1 else {})
+
+    def load(role: str) -> Any:
+        return tiny_model(seeds[starts[role]], algorithm.roles[role].head)
+
+    with tempfile.TemporaryDirectory() as folder:
+        _run(algorithm, Path(folder), load=load, on_step=remember)
+    for name, expected in algorithm.at_start().items():
+        wrong = f"{name} is {first[name]:.6g}, not {expected:.6g}"
+        require(abs(first[name] - expected) <= 1e-4 * max(1.0, abs(expected)), wrong)
+    return ", ".join(f"{name} = {x:.4g}" for name, x in algorithm.at_start().items())
+
+
+def _learning(algorithm: Algorithm[Any]) -> str:
+    losses = toy_run(algorithm, toy_items(algorithm.batch, 8), steps=20)
+    require(losses[-1] < losses[0], f"from {losses[0]:.4g} to {losses[-1]:.4g}")
+    return f"{losses[0]:.4g} -> {losses[-1]:.4g}"

@@ -1,0 +1,125 @@
+"""The promises of judges and benchmarks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from alignzoo.evaluation import Answer, Benchmark, Judge, Score
+from alignzoo.testing.checks import Check, Trial, raise_broken, require, try_all
+from alignzoo.types import PromptSample, Response
+
+TEXTS = ("yes .", "", "no no no !", "a rather long answer " * 20)
+SHOWN = 6  # prompts of a benchmark that are answered
+
+
+def check_judge(judge: Judge, prompts: Sequence[PromptSample]) -> None:
+    """Raise PluginError with every promise of the contract that a judge breaks."""
+    raise_broken(judge.name, run_judge_checks(judge, prompts))
+
+
+def run_judge_checks(judge: Judge, prompts: Sequence[PromptSample]) -> list[Check]:
+    """Try a judge on short, empty and long answers to some prompts it understands."""
+    answers = [
+        Answer(prompt, Response(text, ended=bool(text)), len(text.split()))
+        for prompt in prompts[:SHOWN]
+        for text in TEXTS
+    ]
+    return try_all(_judge(judge, answers))
+
+
+def _judge(judge: Judge, answers: Sequence[Answer]) -> Iterator[tuple[str, Trial]]:
+    yield "one finite score per answer, in order", lambda: _scores(judge, answers)
+    yield "the same answers get the same scores", lambda: _repeat(judge, answers)
+    yield "a score does not depend on its neighbours", lambda: _alone(judge, answers)
+    yield "no answers, no scores", lambda: _none(judge)
+    yield "docstring", lambda: _documented(judge)
+
+
+def _scores(judge: Judge, answers: Sequence[Answer]) -> str:
+    scores = judge.score(answers)
+    require(len(scores) == len(answers), f"{len(scores)} scores for {len(answers)} answers")
+    odd = [s for s in scores if not isinstance(s, Score) or not math.isfinite(s.value)]
+    require(not odd, f"not a finite Score: {odd[:1]}")
+    names = {tuple(sorted(score.features)) for score in scores}
+    require(len(names) == 1, f"features differ between answers: {sorted(names)[:2]}")
+    return f"{len(scores)} answers"
+
+
+def _repeat(judge: Judge, answers: Sequence[Answer]) -> str:
+    require(judge.score(answers) == judge.score(answers), "a second call gives other scores")
+    return ""
+
+
+def _alone(judge: Judge, answers: Sequence[Answer]) -> str:
+    together = judge.score(answers)
+    alone = [score for answer in reversed(answers) for score in judge.score([answer])]
+    require(together == alone[::-1], "scored one by one, the scores differ")
+    return ""
+
+
+def _none(judge: Judge) -> str:
+    require(list(judge.score([])) == [], "scores without answers")
+    return ""
+
+
+def _documented(plugin: object) -> str:
+    text = (type(plugin).__doc__ or "").strip()
+    require(bool(text), "no docstring says what is measured")
+    return text.partition("\n")[0]
+
+
+def check_benchmark(benchmark: Benchmark) -> None:
+    """Raise PluginError with every promise of the contract that a benchmark breaks."""
+    raise_broken(benchmark.name, run_benchmark_checks(benchmark))
+
+
+def run_benchmark_checks(benchmark: Benchmark) -> list[Check]:
+    """Try a benchmark on made-up answers to its first prompts."""
+    return try_all(_benchmark(benchmark))
+
+
+def _benchmark(benchmark: Benchmark) -> Iterator[tuple[str, Trial]]:
+    yield "prompts depend on the seed alone", lambda: _prompts(benchmark)
+    yield "columns hold a finite value per prompt", lambda: _columns(benchmark)
+    yield "a model ties with itself", lambda: _tie(benchmark)
+    yield "columns are explained", lambda: _explained(benchmark)
+    yield "docstring", lambda: _documented(benchmark)
+
+
+def _prompts(benchmark: Benchmark) -> str:
+    prompts = list(benchmark.prompts(0))
+    require(bool(prompts), "no prompts")
+    require(prompts == list(benchmark.prompts(0)), "the same seed gives other prompts")
+    return f"{len(prompts)} prompts"
+
+
+def _answers(benchmark: Benchmark) -> list[list[Answer]]:
+    prompts = list(benchmark.prompts(0))[:SHOWN]
+    return [[Answer(p, Response(t), len(t.split())) for t in TEXTS] for p in prompts]
+
+
+def _columns(benchmark: Benchmark) -> str:
+    answers = _answers(benchmark)
+    columns = benchmark.measure(answers, answers)
+    for name, column in columns.items():
+        require(len(column.values) == len(answers), f"{name} has {len(column.values)} values")
+        require(all(map(math.isfinite, column.values)), f"{name} has a value that is not finite")
+    return ", ".join(columns)
+
+
+def _tie(benchmark: Benchmark) -> str:
+    answers = _answers(benchmark)
+    column = benchmark.measure(answers, answers).get("win_rate")
+    if column is None:
+        return "no win rate"
+    require(all(abs(x - 0.5) < 1e-9 for x in column.values), f"win rates {column.values[:3]}")
+    return "win rate .5"
+
+
+def _explained(benchmark: Benchmark) -> str:
+    answers = _answers(benchmark)
+    columns = benchmark.measure(answers, None)
+    judged = [name for name, column in columns.items() if column.better and not column.doc]
+    require(not judged, f"no explanation of {', '.join(judged)}")
+    return f"{len(columns)} columns"
