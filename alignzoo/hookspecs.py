@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from alignzoo.rollout import RolloutEngine
     from alignzoo.stage import ModelRef, Stage
 
+VERSION = 1  # a plug-in may state HOOKS_VERSION; another major version is refused
+
 hookspec = pluggy.HookspecMarker("alignzoo")
 hookimpl = pluggy.HookimplMarker("alignzoo")
 

@@ -128,13 +128,24 @@ def load_plugins(extra: Iterable[ModuleType] = ()) -> Registry:
     broken: list[BrokenPlugin] = []
     for entry in found:
         try:
-            loaded.append((entry.load(), _plugin(entry)))
+            loaded.append((_current(entry.load()), _plugin(entry)))
         except Exception as error:  # a stranger's import may raise anything
             what = f"{type(error).__name__}: {error}"
             trace = traceback.format_exc()
             broken.append(BrokenPlugin(entry.name, _distribution(entry), what, trace))
     loaded += [(m, Plugin(m.__name__, "(given)", "0", _digest(m))) for m in extra]
     return build_registry(loaded, broken)
+
+
+def _current(module: ModuleType) -> ModuleType:
+    """Refuse a plug-in that says it was written for other hooks than these."""
+    wanted = getattr(module, "HOOKS_VERSION", hookspecs.VERSION)
+    if wanted != hookspecs.VERSION:
+        raise PluginError(
+            f"written for version {wanted} of the hooks, this alignzoo has {hookspecs.VERSION}; "
+            "install a version of the plug-in that fits"
+        )
+    return module
 
 
 def build_registry(

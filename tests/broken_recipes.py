@@ -199,6 +199,11 @@ STAGES = {
         "4:55: stages.0.rollout: a buffer of prompts x samples_per_prompt = 65 sequences cannot "
         "be cut into batches of train.batch_size = 64; make it a multiple",
     ),
+    "one sample where samples are compared": (
+        "  - {name: a, algorithm: siblings, data: toys, rollout: {prompts: 64}}",
+        "4:57: stages.0.rollout.samples_per_prompt: siblings compares the answers to one prompt; "
+        "make it 2 or more",
+    ),
     "a reward from nowhere": (
         "  - {name: a, algorithm: online, data: toys, rollout: {reward: {}}}",
         "4:64: stages.0.rollout.reward: a reward needs exactly one of 'judge' and 'model'",

@@ -62,6 +62,13 @@ class Online(Algorithm):
     roles = {"policy": Role(trainable=True), "critic": Role(trainable=True, like="policy")}
 
 
+class Siblings(Online):
+    """Rollouts that are compared with each other."""
+
+    name = "siblings"
+    least_samples = 2
+
+
 @dataclass(frozen=True)
 class Toys(Dataset):
     """A dataset with a size."""
@@ -104,7 +111,7 @@ def registry(*broken: BrokenPlugin) -> Registry:
     """Everything above, registered by one module."""
     module = ModuleType("toy_plugins")
     hooks = {
-        "register_algorithms": [Margin, Copy, Online],
+        "register_algorithms": [Margin, Copy, Online, Siblings],
         "register_datasets": [Toys],
         "register_judges": [Length],
         "register_benchmarks": [Quiz],

@@ -50,6 +50,18 @@ def test_kl_is_from_the_first_distribution_to_the_second():
     close(ops.kl_divergence(q, p), [0.25 * math.log(0.5) + 0.75 * math.log(1.5)])
 
 
+def test_jsd_is_the_weighted_distance_to_the_mixture():
+    p, q, m = row(0.5, 0.5).log(), row(0.25, 0.75).log(), row(0.3, 0.7).log()
+    expected = 0.2 * ops.kl_divergence(p, m) + 0.8 * ops.kl_divergence(q, m)
+    close(ops.jsd(p, q, 0.2), expected)
+    close(ops.jsd(q, p, 0.8), expected)
+
+
+def test_jsd_of_disjoint_distributions_is_log_two():
+    p, q = row(0.0, -60.0).log_softmax(-1), row(-60.0, 0.0).log_softmax(-1)
+    close(ops.jsd(p, q, 0.5), [math.log(2)])
+
+
 def test_total_variation_is_half_of_the_l1_distance():
     close(ops.total_variation(row(0.5, 0.5, 1e-300).log(), row(0.1, 0.6, 0.3).log()), [0.4])
 
@@ -115,6 +127,26 @@ def test_the_reward_goes_to_the_last_counted_position_of_each_row():
 
 def test_the_reward_of_an_empty_row_goes_nowhere():
     close(ops.spread_on_last(tensor([2.0, 3.0]), EMPTY), [[0, 0, 0], [0, 3.0, 0]])
+
+
+def test_the_reward_to_go_is_discounted_and_stays_within_the_mask():
+    mask = torch.tensor([[False, True, True]])
+    got = ops.reward_to_go(row(9.0, 1.0, 4.0), mask, gamma=0.5)
+    close(got, [[0, 1.0 + 0.5 * 4.0, 4.0]])
+
+
+def test_group_statistics_look_at_rows_with_the_same_number_alone():
+    x = tensor([1.0, 10.0, 2.0, 14.0, 6.0, 5.0], dtype=torch.float64)
+    group = tensor([7.0, 4.0, 7.0, 4.0, 7.0, 1.0])
+    close(ops.group_mean(x, group), [3.0, 12.0, 3.0, 12.0, 3.0, 5.0])
+    a, b = math.sqrt(7), math.sqrt(8)
+    close(ops.group_deviation(x, group), [a, b, a, b, a, 0.0])
+    close(ops.leave_one_out(x, group), [-3.0, -4.0, -1.5, 4.0, 4.5, 0.0])
+
+
+def test_clipping_binds_only_where_it_is_worse_than_the_plain_ratio():
+    ratio, advantage = row(1.5, 1.5, 0.5, 0.5), row(1.0, -1.0, 1.0, -1.0)
+    close(ops.clip_binds(ratio.log(), advantage, 0.2), [[1.0, 0.0, 0.0, 1.0]])
 
 
 def test_generalised_advantage_by_hand():

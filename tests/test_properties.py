@@ -9,16 +9,12 @@ import math
 import pytest
 import torch
 from alignzoo_aligndistil import AlignDistil
-from alignzoo_cpo import CPO, CPOSimPO
-from alignzoo_dpo import DPO, IPO, HingeDPO
-from alignzoo_kto import KTO
+from alignzoo_dpo import DPO
 from alignzoo_ppo import PPO
-from alignzoo_sft import SFT
-from alignzoo_simpo import HingeSimPO, SimPO
-from alignzoo_tdpo import TDPO1, TDPO2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logit_models import SCORERS, SLICES, evaluate, metrics, reduced
+from method_settings import METHODS
 from torch.nn import functional
 
 from alignzoo import Algorithm, PairBatch, RolloutBatch, Signal, TextBatch
@@ -28,27 +24,6 @@ from alignzoo.types import Item, Tokens
 V = 7
 few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
 
-METHODS = {
-    "sft": SFT(),
-    "sft-per-sequence": SFT(reduction="sequence_mean"),
-    "dpo": DPO(),
-    "dpo-smoothed": DPO(beta=0.5, label_smoothing=0.1),
-    "ipo": IPO(),
-    "hinge-dpo": HingeDPO(),
-    "kto": KTO(undesirable_weight=2.0),
-    "simpo": SimPO(beta=2.0),
-    "hinge-simpo": HingeSimPO(beta=0.1),
-    "tdpo1": TDPO1(),
-    "tdpo2": TDPO2(alpha=0.5),
-    "cpo": CPO(),
-    "cpo-simpo": CPOSimPO(beta=2.0),
-    "aligndistil": AlignDistil(r=5.0),
-    "aligndistil-vanilla": AlignDistil(r=5.0, reward="vanilla", reduction="token_mean"),
-    "aligndistil-constant": AlignDistil(extrapolation="constant", beta=0.07, temperature=2.0),
-    "aligndistil-official": AlignDistil(r=5.0, positions="official", tvd="l1"),
-    "ppo": PPO(),
-    "ppo-token-mean": PPO(kl_estimator="k3", value_clip=None, reduction="token_mean"),
-}
 ALIGNED = {n: m for n, m in METHODS.items() if getattr(m, "positions", "aligned") == "aligned"}
 each_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 lengths = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5)), min_size=2, max_size=4)

@@ -232,6 +232,7 @@ def test_the_schema_describes_plugins_and_their_options():
         "copy",
         "margin",
         "online",
+        "siblings",
     ]
     choice = schema["$defs"]["TrainSpec"]["allOf"][1]
     assert choice["if"]["properties"] == {"algorithm": {"const": "margin"}}

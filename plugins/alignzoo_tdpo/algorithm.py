@@ -21,7 +21,14 @@ from alignzoo import (
     Term,
     option,
 )
-from alignzoo.ops import implicit_reward, kl, log_prob, log_sigmoid, pair_metrics
+from alignzoo.ops import (
+    implicit_reward,
+    kl,
+    log_prob,
+    log_sigmoid,
+    pair_metrics,
+    sequence_sum,
+)
 
 POSITIONS: Mapping[str, Callable[[Batch], Tensor]] = {
     "aligned": lambda batch: batch.mask,
@@ -74,7 +81,7 @@ class TDPO1(Algorithm[PairBatch]):
     def loss(self, batch: PairBatch, signals: Signals, state: State) -> Loss:
         """One value per pair."""
         ratio = implicit_reward(1.0, signals["policy"], signals["reference"], batch.mask)  # [B]
-        divergence = signals["kl"].sum(-1)  # [B]
+        divergence = sequence_sum(signals["kl"], POSITIONS[self.positions](batch))  # [B]
         k_w, k_l = divergence[batch.chosen], divergence[batch.rejected]
         delta = ratio[batch.chosen] - ratio[batch.rejected]  # [I]
         margin = self.beta * (delta - self.divergence_gap(k_w, k_l))
