@@ -31,13 +31,13 @@ demo: setup
 	@echo "The folder named above holds the models, the samples, scores.jsonl and leaderboard.md."
 
 test: setup
-	@$(QUIET) $(PY) -m pytest
+	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	@$(QUIET) $(PY) -m pytest -m "not slow"
+	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
 format: setup
 	$(PY) -m ruff check --fix .

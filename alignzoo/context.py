@@ -83,9 +83,7 @@ class StageContext:
         places = [(f"{spec.name}: sample {n}", s) for n, s in enumerate(made, spec.skip + 1)]
         for place, sample in places:
             if not isinstance(sample, Sample):
-                raise PluginError(
-                    f"dataset '{spec.name}' yielded {sample!r:.60}, no sample: {place}"
-                )
+                raise PluginError(f"{place}: the dataset yielded {sample!r:.60}, no sample")
         kept = [(place, _swapped(s, place) if spec.swap else s) for place, s in places]
         if not kept:
             raise DataError(f"{spec.name}: no samples left after skip: {spec.skip}")

@@ -210,7 +210,12 @@ def _check_hooks(manager: pluggy.PluginManager) -> None:
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"plug-in with an unknown hook: {error}") from error
+        name = manager.get_name(error.plugin)
+        found = (hook for hook in vars(error.plugin) if hook in str(error))
+        unknown = max(found, key=len, default="")
+        known = [hook for hook in vars(hookspecs) if hasattr(manager.hook, hook)]
+        hint = suggest(unknown, known)
+        raise PluginError(f"{name}: unknown hook '{unknown}'{hint}") from error
 
 
 def _refuse_clashing_entry_points(found: Iterable[EntryPoint]) -> None:

@@ -52,6 +52,7 @@ from alignzoo.store import (
     read_json,
     resumable,
     state_of,
+    sweep,
     write_json,
     write_text,
 )
@@ -332,6 +333,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _open_folder(run: Run, source: str) -> None:
+    sweep(run.folder)
     write_text(run.folder / "source.yaml", source)
     text = yaml.safe_dump(resolved(run.recipe), sort_keys=False, allow_unicode=True)
     write_text(run.folder / "recipe.yaml", text)

@@ -141,6 +141,15 @@ def finish(folder: Path, identity: Identity) -> None:
     publish(folder, identity)
 
 
+def sweep(folder: Path) -> None:
+    """Remove the drafts that a killed process left in a run; the caller holds its lock."""
+    for draft in list(folder.rglob(".*.tmp")):
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
 def _record(identity: Identity, status: str) -> dict[str, Any]:
     return {"status": status, "identity": identity.digest, "manifest": identity.manifest}
 

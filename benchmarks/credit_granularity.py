@@ -264,6 +264,8 @@ def draw(found: Sequence[Trial], batch: int, file: Path) -> None:
     left.legend(fontsize=8)
     right.axhline(0.5, color="grey", lw=0.8, ls=":")
     right.set(xlabel="learning rate", ylabel="oracle win rate against SFT", xscale="log")
+    right.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
+    right.minorticks_off()
     figure.suptitle("Median over seeds (thin: each seed) and oracle win rate", fontsize=10)
     figure.savefig(file, dpi=100)
 

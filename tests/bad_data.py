@@ -67,7 +67,7 @@ DATA = {  # what -> (name of the file, its bytes, the stage that reads it, the c
         "d.jsonl",
         lines({**PAIR, "prompt": LONG}),
         "dpo",
-        r"every sample is too long; raise max_length \(64\)\n.*d\.jsonl:1: the prompt has 600 tokens",
+        r"every sample is too long; raise max_length \(64\)\n.*d\.jsonl:1: the prompt has 600",
     ),
     "prompts longer than the context": (
         "d.jsonl",
@@ -221,7 +221,7 @@ PLUGINS = {  # what -> (source of the plug-in, command, exit status, what is pri
         REGISTERING.format(hook="register_algoritms", body="return []"),
         ("list",),
         1,
-        "{module}.*register_algoritms",
+        "{module}: unknown hook 'register_algoritms'; did you mean 'register_algorithms'",
     ),
     "something that is no algorithm": (
         REGISTERING.format(hook="register_algorithms", body="return [3]"),
@@ -267,6 +267,6 @@ BROKEN_PARTS = {  # what -> (stage, cause)
     ),
     "a dataset that yields text": (
         f"algorithm: sft, {TRAIN}, data: t.odd",
-        "dataset 't.odd' yielded 'hello', no sample",
+        "t.odd: sample 1: the dataset yielded 'hello', no sample",
     ),
 }

@@ -33,6 +33,7 @@ COMMANDS = {  # words -> (exit status, cause)
     ("leaderboard", "{file}"): (2, "no such folder"),
     ("recipe-schema", "--output", "{thesis}"): (1, "Is a directory"),
     ("new", "algorithm", "My-Method"): (2, "cannot name a method"),
+    ("new", "algorithm", "dpo"): (2, "'dpo' is installed already"),
     ("new", "algorithm", "abc", "--output", "{thesis}"): (2, "is not empty"),
 }
 

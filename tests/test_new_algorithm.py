@@ -40,11 +40,29 @@ def test_a_new_algorithm_passes_its_own_tests(package):
     assert "2 passed" in done.stdout
 
 
+@pytest.mark.parametrize("kind", ["judge", "benchmark"])
+def test_a_new_judge_or_benchmark_is_checked_run_and_tested_as_it_is(cli, tmp_path, kind):
+    folder = tmp_path / "package"
+    assert cli("new", kind, "my_own", "--output", folder)[0] == 0
+    assert not [path for path in folder.rglob("*.*") if "$" in path.name + path.read_text()]
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(command, check=False, cwd=folder, env=env, capture_output=True, text=True)
+    assert "2 passed" in done.stdout, done.stdout
+    sys.path.insert(0, str(folder))
+    try:
+        registry = load_plugins([importlib.import_module("alignzoo_my_own")])
+        assert load_recipe(folder / "recipe.yaml", registry).name == "my-own"
+    finally:
+        sys.path.remove(str(folder))
+        del sys.modules["alignzoo_my_own"]
+
+
 @pytest.mark.parametrize("name", ["MyMargin", "2fast", "a-b", "class", ""])
 def test_a_name_that_python_cannot_import_is_refused(cli, tmp_path, name):
     status, _, err = cli("new", "algorithm", name, "--output", tmp_path / "x")
     assert status == 2
-    assert "cannot name a method" in err
+    assert "cannot name a plug-in" in err
     assert not (tmp_path / "x").exists()
 
 

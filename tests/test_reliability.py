@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +87,11 @@ def results(folder):
     return {str(f.relative_to(folder)): f.read_bytes() for f in kept if "state" not in f.parts}
 
 
+def leftovers(folder):
+    """What only a run that goes on may hold."""
+    return [f.name for f in folder.rglob("*") if f.suffix == ".tmp" or f.name == "state"]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reliable")
@@ -104,9 +111,6 @@ def undisturbed(place):
 def test_the_same_recipe_and_seed_give_the_same_bytes_elsewhere(place, undisturbed):
     complete(place / "twin", place / "twin-cache")
     assert results(place / "twin") == undisturbed
-    other = complete(place / "other", place / "other-cache", "--set", "seed=1")
-    assert "reused" not in other
-    assert not results(place / "other").items() & undisturbed.items()  # the comparison can fail
 
 
 def test_a_run_killed_again_and_again_ends_as_if_undisturbed(place, undisturbed):
@@ -118,9 +122,8 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(place, undisturbed)
     moments = {
         "while it trains": lambda: steps(folder, "01-sft") >= 12,
         "while it generates": lambda: begun("02-answers"),
-        "between two stages": lambda: (folder / "stages/03-pairs/data.jsonl").is_file(),
+        "between two stages": (folder / "stages/03-pairs/data.jsonl").is_file,
         "while it trains with held-out pairs": lambda: steps(folder, "04-dpo") >= 3,
-        "while it measures": lambda: (folder / "evaluations").is_dir(),
     }
     in_time = {}
     for moment, reached in moments.items():
@@ -132,44 +135,39 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(place, undisturbed)
     assert "[1/6] sft: reused" in out
     assert results(folder) == undisturbed
     assert json.loads((folder / "run.json").read_text())["status"] == "done"
-    assert not [f.name for f in folder.rglob("*") if f.suffix == ".tmp" or f.name == "state"]
+    assert not leftovers(folder)
 
 
-def test_ctrl_c_says_how_to_resume_and_the_resumed_run_is_the_same(place, undisturbed):
+def test_ctrl_c_says_how_to_resume_and_until_then_the_folder_is_taken(place, undisturbed):
     folder, cache = place / "stopped", place / "stopped-cache"
-    running = start(folder, cache)
-    assert stop_when(running, lambda: steps(folder, "01-sft") >= 7, signal.SIGINT)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "Traceback" not in err
+    first = start(folder, cache)
+    try:
+        assert stop_when(first, lambda: steps(folder, "01-sft") >= 7, signal.SIGSTOP)
+        second = start(folder, cache)
+        _, refusal = second.communicate(timeout=60)
+        first.send_signal(signal.SIGINT)
+        first.send_signal(signal.SIGCONT)
+        _, err = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert second.returncode == 1
+    assert f"process {first.pid} is running here; wait for it" in refusal
+    assert len(refusal.splitlines()) == 1
+    assert first.returncode == 130
     hint = re.search(r"interrupted; `alignzoo (.*)` again resumes in stage 'sft' at step \d+", err)
-    assert hint and hint[1].split() == running.args[3:]
+    assert hint and hint[1].split() == first.args[3:]
+    assert "Traceback" not in err
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
     assert "sft: goes on from its last checkpoint" in complete(folder, cache)
     assert results(folder) == undisturbed
 
 
-def test_a_second_process_in_the_same_folder_is_refused(place, undisturbed):
-    folder, cache = place / "shared", place / "shared-cache"
-    first = start(folder, cache)
-    try:
-        while not steps(folder, "01-sft") and first.poll() is None:
-            time.sleep(0.01)
-        second = start(folder, cache)
-        out, err = second.communicate(timeout=60)
-        assert second.returncode == 1, out
-        assert f"process {first.pid} is running here; wait for it" in err
-        assert len(err.splitlines()) == 1
-        finish(first)
-    finally:
-        first.kill()
-    assert results(folder) == undisturbed
-
-
 def test_a_second_run_reuses_everything_in_less_than_ten_seconds(place, undisturbed):
-    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out = complete(place / "calm", place / "calm-cache")
-    assert time.monotonic() - started < 10
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time: a test must not fail because the machine is busy with something else.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
     assert out.count(": reused") == 6
     assert results(place / "calm") == undisturbed
 
@@ -178,23 +176,23 @@ def test_another_recipe_takes_over_the_stages_it_shares(place, undisturbed):
     other = place / "other.yaml"
     other.write_text(RECIPE.replace("name: small", "name: other").replace("steps: 6", "steps: 2"))
     out = complete(place / "relative", place / "calm-cache", recipe=other)
-    assert [f"{name}: reused" in out for name in ("sft", "answers", "pairs", "] dpo")] == [
-        True,
-        True,
-        True,
-        False,
-    ]
+    reused = re.findall(r"^\[./6\] (.*): reused", out, re.MULTILINE)
+    assert reused == ["sft", "answers", "pairs", "facts: sft"]
     weights = "stages/01-sft/model/model.safetensors"
     assert (place / "relative" / weights).read_bytes() == undisturbed[weights]
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "model/model.safetensors"])
-def test_an_output_edited_by_hand_is_noticed_and_made_again(place, undisturbed, name):
-    folder = place / f"edited-{name.partition('/')[0]}"
-    complete(folder, place / f"{folder.name}-cache")
-    edited = folder / "stages/01-sft" / name
-    edited.write_bytes(edited.read_bytes()[:-1] + b"\x01")
-    out = complete(folder, place / f"{folder.name}-cache")
-    assert "sft: its files changed since it was finished; done again" in out
+def test_outputs_edited_by_hand_are_made_again_and_stale_drafts_swept(place, undisturbed):
+    folder = place / "edited"
+    shutil.copytree(place / "calm", folder)
+    for name in ("01-sft/metrics.jsonl", "04-dpo/model/model.safetensors"):
+        edited = folder / "stages" / name
+        edited.write_bytes(edited.read_bytes()[:-1] + b"\x01")
+    (folder / ".run.json.1.tmp").write_text("{")  # left by a process killed while it wrote
+    assert results(folder) != undisturbed
+    out = complete(folder, place / "edited-cache")
+    for stage in ("sft", "dpo"):
+        assert f"{stage}: its files changed since it was finished; done again" in out
     assert "[2/6] answers: reused" in out
     assert results(folder) == undisturbed
+    assert not leftovers(folder)

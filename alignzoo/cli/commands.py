@@ -215,14 +215,31 @@ def recipe_schema(
     schema_command(output)
 
 
-@new.command("algorithm", short_help="Write a package with a working method.")
-def new_algorithm(
-    name: Annotated[str, typer.Argument(help="What recipes will call it: lower_case.")],
-    output: Annotated[
-        Path | None, typer.Option(help="A new folder.  [default: alignzoo-NAME]")
-    ] = None,
-) -> None:
-    """Write a small package with a working method, its recipe, README and test."""
-    from alignzoo.cli.scaffold import new_algorithm_command
+NewName = Annotated[str, typer.Argument(help="What recipes will call it: lower_case.")]
+NewFolder = Annotated[
+    Path | None, typer.Option("--output", help="A new folder.  [default: alignzoo-NAME]")
+]
 
-    new_algorithm_command(name, output)
+
+@new.command("algorithm", short_help="Write a package with a working method.")
+def new_algorithm(name: NewName, output: NewFolder = None) -> None:
+    """Write a small package with a working method, its recipe, README and test."""
+    from alignzoo.cli.scaffold import new_command
+
+    new_command("algorithm", name, output)
+
+
+@new.command("judge", short_help="Write a package with a working reward function.")
+def new_judge(name: NewName, output: NewFolder = None) -> None:
+    """Write a small package with a working judge, its recipe, README and test."""
+    from alignzoo.cli.scaffold import new_command
+
+    new_command("judge", name, output)
+
+
+@new.command("benchmark", short_help="Write a package with a working benchmark.")
+def new_benchmark(name: NewName, output: NewFolder = None) -> None:
+    """Write a small package with a working benchmark, its recipe, README and test."""
+    from alignzoo.cli.scaffold import new_command
+
+    new_command("benchmark", name, output)

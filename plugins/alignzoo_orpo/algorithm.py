@@ -10,7 +10,6 @@ from alignzoo import (
     Algorithm,
     Batch,
     Loss,
-    Mean,
     Metric,
     PairBatch,
     Role,
@@ -73,5 +72,5 @@ class ORPO(Algorithm[PairBatch]):
             "nll": Term(-policy, chosen_text(batch)),
             "odds_ratio": Term(-log_sigmoid(ratio), scale=self.beta),
         }
-        logged = {"log_odds_ratio": Mean(ratio.detach())}
-        return Loss(terms, pair_metrics(self.beta * mean, batch) | logged)
+        rewards = pair_metrics(self.beta * mean, batch)
+        return Loss(terms, {**rewards, "log_odds_ratio": ratio.detach()})

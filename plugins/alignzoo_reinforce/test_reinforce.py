@@ -58,6 +58,28 @@ def test_without_the_option_there_is_no_baseline():
     assert method.next_state(method.init_state(), {"return": 4.0})["baseline"].item() == 0.0
 
 
+def one_token(label, policy, reward):
+    """The policy term of an answer of one token from log-probabilities and rewards [V]."""
+    seen = torch.tensor([[True, True]])
+    batch = RolloutBatch(seen.long(), seen, seen & (torch.arange(2) > 0), 0 * ONE, ONE, ONE)
+    rows = {"policy": policy, "teacher": reward, "anchor": 0 * reward, "kl": 0 * reward}
+    signals = {name: torch.stack([x[label], x.new_zeros(())])[None] for name, x in rows.items()}
+    method = Reinforce(beta0=1.0)
+    return method.loss(batch, signals, method.init_state()).terms["policy"].value.sum()
+
+
+def test_on_average_over_the_sampled_token_it_climbs_the_expected_reward():
+    logits = torch.tensor([0.3, -1.0, 2.0, 0.1], requires_grad=True)
+    reward = torch.tensor([0.5, -2.0, 0.25, 3.0])
+    policy = logits.log_softmax(-1)
+    chance = policy.detach().exp()
+    sampled = sum(chance[v] * one_token(v, policy, reward) for v in range(4))
+    exact = -(policy.exp() * reward).sum()
+    (one,) = torch.autograd.grad(sampled, logits, retain_graph=True)
+    (other,) = torch.autograd.grad(exact, logits)
+    torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("method", [Reinforce(), Reinforce(gamma=0.9, baseline=0.9)], ids=str)
 def test_the_contract_is_kept(method):
     check_algorithm(method)
