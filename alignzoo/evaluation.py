@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from alignzoo.types import PromptSample, PromptText, Response
 
+WIN_RATE = "win_rate"  # the column that needs a baseline
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -94,7 +96,7 @@ class ScoredBenchmark(Benchmark):
         mine = [judge.score(samples) for samples in answers]
         other = mine if baseline is None else [judge.score(samples) for samples in baseline]
         return {
-            "win_rate": Column(
+            WIN_RATE: Column(
                 tuple(win_rate(_values(a), _values(b)) for a, b in zip(mine, other, strict=True)),
                 "share of sample pairs won against the baseline, ties 1/2",
                 better=1,

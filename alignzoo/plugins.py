@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import pluggy
 
@@ -29,7 +29,6 @@ from alignzoo.rollout import RolloutEngine
 from alignzoo.stage import Stage
 
 GROUP = "alignzoo"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,16 @@ class Registry:
     broken: tuple[BrokenPlugin, ...] = ()
     kinds: Mapping[str, Mapping[str, type]] = field(default_factory=dict)
     owners: Mapping[type, Plugin] = field(default_factory=dict)
+    clashes: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (kind, name) -> who
 
     def find(self, kind: str, name: str) -> type[Any]:
         """The class registered under a name; raises PluginError with a suggestion."""
         known = self.kinds[kind]
         if name in known:
             return known[name]
-        broken = "".join(f" ({b.module} could not be imported: {b.error})" for b in self.broken)
+        if (kind, name) in self.clashes:
+            raise PluginError(self.clashes[kind, name])
+        broken = "".join(f" ({b.module} does not load: {b.error})" for b in self.broken)
         raise PluginError(f"unknown {kind} '{name}'{suggest(name, known)}{broken}")
 
     def owner(self, cls: type) -> Plugin:
@@ -123,18 +125,25 @@ KINDS: Mapping[str, tuple[str, type]] = {
 def load_plugins(extra: Iterable[ModuleType] = ()) -> Registry:
     """Import every installed plug-in (and the given modules) and collect what they register."""
     found = sorted(entry_points(group=GROUP), key=lambda e: (e.name, _distribution(e)))
-    _refuse_clashing_entry_points(found)
+    owners = {e.name: sorted({_distribution(x) for x in found if x.name == e.name}) for e in found}
     loaded: list[tuple[ModuleType, Plugin]] = []
     broken: list[BrokenPlugin] = []
-    for entry in found:
+    for entry in {e.name: e for e in found}.values():
+        both = " and ".join(owners[entry.name])
         try:
+            if len(owners[entry.name]) > 1:
+                raise PluginError(f"it comes with both {both}; uninstall one of them")
             loaded.append((_current(entry.load()), _plugin(entry)))
         except Exception as error:  # a stranger's import may raise anything
-            what = f"{type(error).__name__}: {error}"
-            trace = traceback.format_exc()
-            broken.append(BrokenPlugin(entry.name, _distribution(entry), what, trace))
+            broken.append(_broken(entry.name, both, error))
     loaded += [(m, Plugin(m.__name__, "(given)", "0", _digest(m))) for m in extra]
     return build_registry(loaded, broken)
+
+
+def _broken(module: str, distribution: str, error: Exception) -> BrokenPlugin:
+    known = isinstance(error, PluginError)
+    what = str(error) if known else f"{type(error).__name__}: {error}"
+    return BrokenPlugin(module, distribution, what, traceback.format_exc())
 
 
 def _current(module: ModuleType) -> ModuleType:
@@ -151,58 +160,55 @@ def _current(module: ModuleType) -> ModuleType:
 def build_registry(
     loaded: Iterable[tuple[ModuleType, Plugin]], broken: Iterable[BrokenPlugin] = ()
 ) -> Registry:
-    """A registry of already imported plug-in modules."""
-    loaded = list(loaded)
+    """A registry of already imported plug-in modules; a flawed one is left out, and noted."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    for module, plugin in loaded:
-        manager.register(module, name=plugin.module)
-    _check_hooks(manager)
     if os.environ.get("ALIGNZOO_TRACE"):
         manager.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
         manager.enable_tracing()
+    good: list[Plugin] = []
+    bad = list(broken)
+    offers: dict[tuple[str, str], list[type]] = {}
     owners: dict[type, Plugin] = {}
-    kinds: dict[str, Mapping[str, type]] = {
-        kind: _collect(manager, loaded, hook, base, owners) for kind, (hook, base) in KINDS.items()
-    }
-    plugins = tuple(plugin for _, plugin in loaded)
-    return Registry(manager.hook, plugins, tuple(broken), kinds, owners)
-
-
-def _collect(
-    manager: pluggy.PluginManager,
-    loaded: Iterable[tuple[ModuleType, Plugin]],
-    hook: str,
-    base: type[T],
-    owners: dict[type, Plugin],
-) -> dict[str, type[T]]:
-    found: dict[str, type[T]] = {}
     for module, plugin in loaded:
-        if not hasattr(module, hook):
-            continue
-        call: Callable[..., list[Iterable[type[T]]]] = manager.subset_hook_caller(
-            hook, [other for other, _ in loaded if other is not module]
-        )
         try:
-            registered = [cls for classes in call() for cls in classes]
+            offered = _offered(manager, module, plugin)
         except Exception as error:  # a stranger's hook may raise anything
-            raise PluginError(
-                f"{plugin.module}.{hook} of {plugin.distribution} failed: "
-                f"{type(error).__name__}: {error}; repair or uninstall it"
-            ) from error
-        for cls in registered:
-            if not (isinstance(cls, type) and issubclass(cls, base)):
-                raise PluginError(f"{plugin.module}.{hook} returned {cls!r}, not a {base.__name__}")
-            if cls.name in found:  # type: ignore[attr-defined]
-                other = owners[found[cls.name]]  # type: ignore[attr-defined]
-                raise PluginError(
-                    f"{base.__name__} '{cls.name}' is registered by both "  # type: ignore[attr-defined]
-                    f"{other.distribution} ({other.module}) and {plugin.distribution} "
-                    f"({plugin.module}); uninstall one of them"
-                )
-            found[cls.name] = cls  # type: ignore[attr-defined]
+            manager.unregister(module)
+            bad.append(_broken(plugin.module, plugin.distribution, error))
+            continue
+        good.append(plugin)
+        for key, cls in offered:
+            offers.setdefault(key, []).append(cls)
             owners[cls] = plugin
+    kinds: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+    for (kind, name), classes in offers.items():
+        if len(classes) == 1:
+            kinds[kind][name] = classes[0]
+    clashes = {key: _clash(key, c, owners) for key, c in offers.items() if len(c) > 1}
+    return Registry(manager.hook, tuple(good), tuple(bad), kinds, owners, clashes)
+
+
+def _offered(
+    manager: pluggy.PluginManager, module: ModuleType, plugin: Plugin
+) -> list[tuple[tuple[str, str], type]]:
+    """((kind, name), class) of everything one plug-in registers."""
+    others = manager.get_plugins()
+    manager.register(module, name=plugin.module)
+    _check_hooks(manager)
+    found: list[tuple[tuple[str, str], type]] = []
+    for kind, (hook, base) in KINDS.items():
+        call: Callable[[], list[Iterable[Any]]] = manager.subset_hook_caller(hook, others)
+        for cls in (cls for classes in call() for cls in classes):
+            if not (isinstance(cls, type) and issubclass(cls, base)):
+                raise PluginError(f"{hook} returned {cls!r}, which is not a {base.__name__}")
+            found.append(((kind, cls.name), cls))  # type: ignore[attr-defined]
     return found
+
+
+def _clash(key: tuple[str, str], classes: Sequence[type], owners: Mapping[type, Plugin]) -> str:
+    who = " and ".join(f"{owners[c].distribution} ({owners[c].module})" for c in classes)
+    return f"{key[0]} '{key[1]}' is registered by {who}; uninstall all but one"
 
 
 def _check_hooks(manager: pluggy.PluginManager) -> None:
@@ -210,21 +216,10 @@ def _check_hooks(manager: pluggy.PluginManager) -> None:
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        name = manager.get_name(error.plugin)
         found = (hook for hook in vars(error.plugin) if hook in str(error))
         unknown = max(found, key=len, default="")
         known = [hook for hook in vars(hookspecs) if hasattr(manager.hook, hook)]
-        hint = suggest(unknown, known)
-        raise PluginError(f"{name}: unknown hook '{unknown}'{hint}") from error
-
-
-def _refuse_clashing_entry_points(found: Iterable[EntryPoint]) -> None:
-    seen: dict[str, EntryPoint] = {}
-    for entry in found:
-        if entry.name in seen and _distribution(seen[entry.name]) != _distribution(entry):
-            both = f"{_distribution(seen[entry.name])} and {_distribution(entry)}"
-            raise PluginError(f"plug-in '{entry.name}' comes with both {both}; uninstall one")
-        seen[entry.name] = entry
+        raise PluginError(f"unknown hook '{unknown}'{suggest(unknown, known)}") from error
 
 
 def _distribution(entry: EntryPoint) -> str:

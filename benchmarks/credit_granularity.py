@@ -37,7 +37,7 @@ METHODS = {
     "aligndistil": "distribution (AlignDistil)",
 }
 LAST = "aligndistil"  # its plateau sets the level
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3, 3e-3)  # --rates adds others where a best one lies at the edge
 SHARE = 0.75  # of the way from the start to the plateau
 TAIL = 10  # steps that make the plateau
 SMOOTH = {8: 5, 32: 3}  # batch -> steps of the moving average
@@ -61,17 +61,17 @@ class Trial:
 
 
 def trial_name(method: str, rate: float) -> str:
-    """E.g. bandit-3e-04."""
-    return f"{method}-{rate:.0e}"
+    """E.g. bandit-0.0003."""
+    return f"{method}-{rate:g}"
 
 
-def recipe(seed: int, batch: int) -> dict[str, Any]:
+def recipe(seed: int, batch: int, rates: Sequence[float]) -> dict[str, Any]:
     """The recipe file with every method stage once per rate."""
     content = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     stages = [s for s in content["stages"] if s["name"] not in METHODS]
     for stage in (s for s in content["stages"] if s["name"] in METHODS):
-        stages += [variant(stage, rate, batch) for rate in RATES]
-    names = [trial_name(method, rate) for method in METHODS for rate in RATES]
+        stages += [variant(stage, rate, batch) for rate in rates]
+    names = [trial_name(method, rate) for method in METHODS for rate in rates]
     (evaluation,) = content["evaluate"]
     evaluate = [{**evaluation, "models": ["sft", "dpo", *names]}]
     return {**content, "seed": seed, "stages": stages, "evaluate": evaluate}
@@ -88,24 +88,25 @@ def variant(stage: Mapping[str, Any], rate: float, batch: int) -> dict[str, Any]
     }
 
 
-def run(seed: int, batch: int, output: Path) -> list[Trial]:
+def run(seed: int, batch: int, rates: Sequence[float], output: Path) -> list[Trial]:
     """All trials of a seed."""
-    folder = output / f"batch{batch}-seed{seed}"
-    file = folder.with_suffix(".yaml")
+    grid = "-".join(f"{rate:g}" for rate in rates)
+    folder = output / f"batch{batch}-{grid}-seed{seed}"
+    file = folder.parent / f"{folder.name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(recipe(seed, batch), sort_keys=False), encoding="utf-8")
+    file.write_text(yaml.safe_dump(recipe(seed, batch, rates), sort_keys=False), encoding="utf-8")
     command = [sys.executable, "-m", "alignzoo.cli", "run", str(file), "--output", str(folder)]
     status = subprocess.run(command, check=False).returncode
     if status:
         raise SystemExit(status)
-    return list(trials(folder, seed))
+    return list(trials(folder, seed, rates))
 
 
-def trials(folder: Path, seed: int) -> Iterator[Trial]:
+def trials(folder: Path, seed: int, rates: Sequence[float]) -> Iterator[Trial]:
     """What a finished run says."""
     rows = {row["model"]: row["columns"] for row in read_lines(folder / "scores.jsonl")}
     for method in METHODS:
-        for rate in RATES:
+        for rate in rates:
             name = trial_name(method, rate)
             (stage,) = (folder / "stages").glob(f"*-{name}")
             steps = read_lines(stage / "metrics.jsonl")
@@ -132,9 +133,14 @@ def steps_to(curve: Sequence[float], level: float) -> int:
     return next((i for i, x in enumerate(curve, 1) if x >= level), len(curve) + 1)
 
 
+def rates_of(found: Sequence[Trial]) -> list[float]:
+    """The grid."""
+    return sorted({t.rate for t in found})
+
+
 def best_rate(found: Sequence[Trial], method: str) -> float:
     """The rate with the highest oracle win rate, mean over the seeds."""
-    return max(RATES, key=lambda rate: mean(t.win for t in of(found, method, rate)))
+    return max(rates_of(found), key=lambda rate: mean(t.win for t in of(found, method, rate)))
 
 
 def of(found: Sequence[Trial], method: str, rate: float) -> list[Trial]:
@@ -196,7 +202,7 @@ def grid_table(found: Sequence[Trial], batch: int, limit: int) -> str:
     ]
     rows.append("|---|---|---|---|---|---|---|---|")
     for method, title in METHODS.items():
-        for rate in RATES:
+        for rate in rates_of(found):
             cells = of(found, method, rate)
             steps = steps_of(found, method, rate, batch)
             shown = f"{rate:g}" if rate != best_rate(found, method) else f"**{rate:g}**"
@@ -246,6 +252,7 @@ def draw(found: Sequence[Trial], batch: int, file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    rates = rates_of(found)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for number, (method, title) in enumerate(METHODS.items()):
         rate, color = best_rate(found, method), f"C{number}"
@@ -254,17 +261,17 @@ def draw(found: Sequence[Trial], batch: int, file: Path) -> None:
             left.plot(range(1, len(curve) + 1), curve, color=color, alpha=0.2, lw=0.8)
         middle = [statistics.median(column) for column in zip(*curves, strict=True)]
         left.plot(range(1, len(middle) + 1), middle, color=color, lw=2, label=f"{title}, {rate:g}")
-        for each in RATES:
+        for each in rates:
             wins = [t.win for t in of(found, method, each)]
             right.plot([each] * len(wins), wins, ".", color=color, alpha=0.4)
-        wins = [mean(t.win for t in of(found, method, each)) for each in RATES]
-        right.plot(RATES, wins, "o-", color=color)
+        wins = [mean(t.win for t in of(found, method, each)) for each in rates]
+        right.plot(rates, wins, "o-", color=color)
     left.set(xlabel=f"step (batch {batch})", ylabel="reward per token (proxy)")
     left.axhline(mean(list(levels(found).values())), color="grey", lw=0.8, ls=":")
     left.legend(fontsize=8)
     right.axhline(0.5, color="grey", lw=0.8, ls=":")
     right.set(xlabel="learning rate", ylabel="oracle win rate against SFT", xscale="log")
-    right.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
+    right.set_xticks(rates, [f"{rate:g}" for rate in rates])
     right.minorticks_off()
     figure.suptitle("Median over seeds (thin: each seed) and oracle win rate", fontsize=10)
     figure.savefig(file, dpi=100)
@@ -275,12 +282,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3, 11)))
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "credit_granularity")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    found = [t for seed in given.seeds for t in run(seed, given.batch, given.output)]
+    rates = sorted(given.rates)
+    found = [t for s in given.seeds for t in run(s, given.batch, rates, given.output)]
     seeds = " ".join(map(str, given.seeds))
     command = f"python benchmarks/credit_granularity.py --seeds {seeds} --batch {given.batch}"
+    if tuple(rates) != RATES:
+        command += " --rates " + " ".join(f"{rate:g}" for rate in rates)
     suffix = "" if given.batch == 32 else f"-batch{given.batch}"
     given.results.mkdir(parents=True, exist_ok=True)
     base = given.results / f"credit_granularity{suffix}"

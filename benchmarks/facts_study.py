@@ -28,7 +28,15 @@ GENTLE, EPOCHS = 1.2e-4, 2  # of the DPO that is AlignDistil's teacher
 MATCHED_EPOCHS = 5  # DPO with no less forward and backward work than the whole pipeline
 GRID = {EPOCHS: (1.2e-4, 2e-4, 3e-4, 5e-4), MATCHED_EPOCHS: (1.2e-4, 2e-4, 3e-4)}
 SHOWN = ("win_rate", "true_reward", "length", "kl(sft)", "malformed")
-TUNING: Mapping[int, Mapping[float, tuple[float, ...]]] = {}  # epochs -> lr -> reward per seed
+TUNING: Mapping[int, Mapping[float, tuple[float, ...]]] = {  # epochs -> rate -> reward per seed
+    EPOCHS: {
+        1.2e-4: (0.477, 0.504, 0),
+        2e-4: (0.812, 0.537, 0),
+        3e-4: (1.106, 1.120, 0),
+        5e-4: (1.137, 1.710, 0),
+    },
+    MATCHED_EPOCHS: {1.2e-4: (1.025,), 2e-4: (1.260,), 3e-4: (1.354,)},
+}
 READING = ""  # of the figures; written by hand
 
 

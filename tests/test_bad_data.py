@@ -134,7 +134,8 @@ def outcomes(place):
 def refused(outcome, status, cause):
     """Exit status and cause as promised, in plain sentences."""
     assert outcome.status == status, outcome.err
-    assert re.search(cause, outcome.err, re.MULTILINE), outcome.err
+    said = outcome.err or outcome.out  # `doctor` and `list` report on standard output
+    assert re.search(cause, said, re.MULTILINE | re.DOTALL), said
     assert "Traceback" not in outcome.err and "unexpected" not in outcome.err
     said = [line for line in outcome.err.splitlines() if line.strip()]
     assert all(len(line) < 400 for line in said), outcome.err

@@ -38,7 +38,7 @@ def command_lines():
 def recipe_commands():
     """Words after `alignzoo run` or `plan`, where the recipe is in this repository."""
     for words in command_lines():
-        rest = words[words.index("alignzoo") :]
+        rest = words[words.index("alignzoo") :] if "alignzoo" in words else ["", "", ""]
         if rest[1] in ("run", "plan") and not rest[2].startswith("alignzoo-"):
             yield rest[2:]
 

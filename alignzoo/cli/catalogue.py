@@ -85,6 +85,8 @@ def list_command(kind: str | None, *, as_json: bool) -> None:
         )
         for plugin in registry.broken:
             print(f"broken: {plugin.module} ({plugin.distribution}); see `alignzoo doctor`")
+        for clash in registry.clashes.values():
+            print(f"clash: {clash}")
 
 
 def schema_command(output: Path | None) -> None:

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 from alignzoo.cli.screen import print_table
-from alignzoo.errors import PluginError
 from alignzoo.plugins import load_plugins
 from alignzoo.store import cache_folder
 
@@ -91,19 +90,17 @@ def _device() -> Finding:
 
 def _plugins() -> Iterator[Finding]:
     """Plug-ins with their distributions; a clash or a failed import is broken."""
-    try:
-        registry = load_plugins()
-    except PluginError as error:
-        yield Finding("plug-ins", "", str(error))
-        return
+    registry = load_plugins()
     for plugin in registry.plugins:
         names = [name for cls, owner in registry.owners.items() if owner == plugin
                  for name in [getattr(cls, "name", cls.__name__)]]  # fmt: skip
         listed = f": {', '.join(dict.fromkeys(names))}" if names else ""
         yield Finding(plugin.module, f"{plugin.distribution} {plugin.version}{listed}")
     for broken in registry.broken:
-        advice = f"{broken.distribution} cannot be imported: {broken.error}"
+        advice = f"{broken.distribution} does not load: {broken.error}"
         yield Finding(broken.module, "", f"{advice}; repair or uninstall it")
+    for (_, name), clash in registry.clashes.items():
+        yield Finding(name, "", clash)
 
 
 def _extras() -> Iterator[Finding]:

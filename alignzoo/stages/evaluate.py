@@ -18,7 +18,16 @@ from alignzoo.engine.models import pad_id_of
 from alignzoo.engine.rows import row_from_sample, sample_from_row
 from alignzoo.engine.tokens import prompt_ids
 from alignzoo.errors import DataError, PluginError
-from alignzoo.evaluation import Answer, Benchmark, Column, Score, ScoredBenchmark, interval, mean
+from alignzoo.evaluation import (
+    WIN_RATE,
+    Answer,
+    Benchmark,
+    Column,
+    Score,
+    ScoredBenchmark,
+    interval,
+    mean,
+)
 from alignzoo.identity import model_digest
 from alignzoo.options import build_options
 from alignzoo.recipe import EvaluateSpec
@@ -53,8 +62,11 @@ def run_evaluation(
         for prompt, responses in zip(prompts, sampled, strict=True)
     ]
     answers = _answers(groups)
+    measured = dict(benchmark.measure(answers, read_answers(baseline) if baseline else None))
+    if spec.baseline is None:
+        measured.pop(WIN_RATE, None)  # against nobody it says nothing
     columns = {
-        **benchmark.measure(answers, read_answers(baseline) if baseline else None),
+        **measured,
         **_kl_columns(spec, model, answers, speaker, context),
     }
     _check_columns(spec.benchmark, columns, len(prompts))
