@@ -30,10 +30,10 @@ GRID = {EPOCHS: (1.2e-4, 2e-4, 3e-4, 5e-4), MATCHED_EPOCHS: (1.2e-4, 2e-4, 3e-4)
 SHOWN = ("win_rate", "true_reward", "length", "kl(sft)", "malformed")
 TUNING: Mapping[int, Mapping[float, tuple[float, ...]]] = {  # epochs -> rate -> reward per seed
     EPOCHS: {
-        1.2e-4: (0.477, 0.504, 0),
-        2e-4: (0.812, 0.537, 0),
-        3e-4: (1.106, 1.120, 0),
-        5e-4: (1.137, 1.710, 0),
+        1.2e-4: (0.477, 0.504, 0.502),
+        2e-4: (0.812, 0.537, 0.934),
+        3e-4: (1.106, 1.120, 1.285),
+        5e-4: (1.137, 1.710, 1.513),
     },
     MATCHED_EPOCHS: {1.2e-4: (1.025,), 2e-4: (1.260,), 3e-4: (1.354,)},
 }

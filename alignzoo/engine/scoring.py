@@ -6,7 +6,7 @@ that Accelerate wraps and wrappers gather weights only inside `forward`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -129,9 +129,11 @@ class ScoringModule(nn.Module):
 
     def forward(self, batch: Batch, signals: Mapping[str, Signal]) -> Named:
         """{row name: [B, S]}, zero outside each signal's positions."""
+        if not signals:
+            return {}
         masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
         needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
-        groups = row_groups(batch.attention.sum(-1))
+        groups = _groups(batch, masks.values())
         slots = _slots(batch, groups)
         hidden = {role: self._hidden(role, batch, groups) for role in needed}
         rows: Named = {}
@@ -202,6 +204,13 @@ def _mask(name: str, signal: Signal, batch: Batch) -> Tensor:
     if signal.positions is not None and bool((mask & ~batch.attention).any()):
         raise PluginError(f"signal '{name}' names positions of padding, which have no logits")
     return mask
+
+
+def _groups(batch: Batch, masks: Iterable[Tensor]) -> list[Tensor]:
+    """Row groups of the rows that some signal reads; all rows when there is none."""
+    read = torch.stack([mask.any(-1) for mask in masks]).any(0)
+    rows = (read if bool(read.any()) else torch.ones_like(read)).nonzero().squeeze(-1)
+    return [rows[group] for group in row_groups(batch.attention.sum(-1)[rows])]
 
 
 def _slots(batch: Batch, groups: Sequence[Tensor]) -> Tensor:
