@@ -1,4 +1,4 @@
-"""Write docs/metrics.md and docs/parity.md from what the plug-ins declare: `python docs/make.py`."""
+"""Write metrics.md and parity.md from what the plug-ins declare: `python docs/make.py`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ ENGINE = {  # logged for every method: (meaning, unit, healthy)
 def metrics_page(registry: Registry) -> Iterator[str]:
     """The glossary: engine first, then every method."""
     yield "# Metrics\n"
-    yield "Written by `python docs/make.py` from what the engine and the plug-ins declare. A method"
-    yield "that logs an undeclared metric is stopped. A mean over ten steps outside the healthy range"
-    yield "is reported, or stops the run with `rails: {on_breach: stop}`.\n"
+    yield "Written by `python docs/make.py` from what the engine and the plug-ins declare."
+    yield "A method that logs an undeclared metric is stopped. A mean over ten steps outside the"
+    yield "healthy range is reported, or stops the run with `rails: {on_breach: stop}`.\n"
     yield "## Every method\n"
     yield from _table(("metric", "meaning", "unit", "healthy"))
     for name, (doc, unit, healthy) in ENGINE.items():
@@ -51,9 +51,9 @@ def metrics_page(registry: Registry) -> Iterator[str]:
 def parity_page() -> Iterator[str]:
     """Where paper and released code differ, which is the default, and the option for the other."""
     yield "# Parity ledger\n"
-    yield "Where a paper and its released code differ, the paper is the default and the other reading"
-    yield "an option. Written by `python docs/make.py` from `tests/parity_ledger.py`; a test computes"
-    yield "both readings of every row and fails when an option stops making a difference.\n"
+    yield "Where a paper and its released code differ, the paper is the default and the other"
+    yield "reading an option. Written by `python docs/make.py` from `tests/parity_ledger.py`; a test"
+    yield "computes both readings and fails when an option stops making a difference.\n"
     yield from _table(("method", "topic", "default", "other reading", "option"))
     for entry in LEDGER:
         option = ", ".join(f"{key}: {value}" for key, value in entry.other.items())
