@@ -95,7 +95,7 @@ def test_a_broken_plugin_is_named_where_a_recipe_may_need_it(tmp_path):
     text = HEAD + "  - {name: a, algorithm: theirs, data: toys}"
     assert problems(tmp_path, text, plugins=registry(BROKEN)) == [
         "recipe.yaml:4:26: stages.0.algorithm: unknown algorithm 'theirs' "
-        "(their_plugin could not be imported: ImportError: no module named x)"
+        "(their_plugin does not load: ImportError: no module named x)"
     ]
 
 
