@@ -52,7 +52,7 @@ def parity_page() -> Iterator[str]:
     """Where paper and released code differ, which is the default, and the option for the other."""
     yield "# Parity ledger\n"
     yield "Where a paper and its released code differ, the paper is the default and the other"
-    yield "reading an option. Written by `python docs/make.py` from `tests/parity_ledger.py`; a test"
+    yield "reading an option. Written by `docs/make.py` from `tests/parity_ledger.py`; a test"
     yield "computes both readings and fails when an option stops making a difference.\n"
     yield from _table(("method", "topic", "default", "other reading", "option"))
     for entry in LEDGER:
