@@ -40,7 +40,7 @@ COMPARED = {
     "dpo-tuned": ("dpo-matched", "aligndistil-off", "aligndistil-on"),
     "dpo-matched": ("aligndistil-off", "aligndistil-on"),
 }
-# 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom.
+# 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; the last one is used beyond.
 T_QUANTILE = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
 
 
@@ -76,7 +76,12 @@ def over_seeds(seeds: Sequence[float]) -> dict[str, Any]:
     if n == 1:
         return {"mean": mean, "se": None, "half": None, "seeds": list(seeds)}
     se = statistics.stdev(seeds) / math.sqrt(n)
-    return {"mean": mean, "se": se, "half": T_QUANTILE[n - 2] * se, "seeds": list(seeds)}
+    return {
+        "mean": mean,
+        "se": se,
+        "half": T_QUANTILE[min(n - 2, len(T_QUANTILE) - 1)] * se,
+        "seeds": list(seeds),
+    }
 
 
 def measured(seeds: Sequence[Sequence[float]]) -> dict[str, Any]:

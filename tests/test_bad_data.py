@@ -32,7 +32,7 @@ COMMANDS = {  # words -> (exit status, cause)
     ("export", "{model}", "{file}"): (2, "neither a run's folder nor RUN/STAGE"),
     ("leaderboard", "{file}"): (2, "no such folder"),
     ("recipe-schema", "--output", "{thesis}"): (1, "Is a directory"),
-    ("new", "algorithm", "My-Method"): (2, "cannot name a method"),
+    ("new", "algorithm", "My-Method"): (2, "cannot name a plug-in"),
     ("new", "algorithm", "dpo"): (2, "'dpo' is installed already"),
     ("new", "algorithm", "abc", "--output", "{thesis}"): (2, "is not empty"),
 }
