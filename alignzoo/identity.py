@@ -110,7 +110,7 @@ def hub_commit(ref: ModelRef) -> str | None:
 def _common(spec: Spec, recipe: Recipe) -> dict[str, Any]:
     return {
         "code": {
-            "alignzoo": f"{alignzoo.__version__}#{_core_digest()}",
+            "alignzoo": f"{alignzoo.__version__}#{core_digest()}",
             **{name: version(name) for name in ("torch", "transformers")},
         },
         "seed": recipe.seed,
@@ -120,7 +120,7 @@ def _common(spec: Spec, recipe: Recipe) -> dict[str, Any]:
 
 
 @functools.cache
-def _core_digest() -> str:
+def core_digest() -> str:
     """What can change a result: everything but the command line and the tables."""
     return source_digest(
         Path(alignzoo.__file__), without=("cli", "leaderboard", "plan", "progress")

@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(tmp_path, algorithm, chang
 
 
 @pytest.mark.parametrize(("algorithm", "changes"), CASES, ids=["dpo", "off", "on", "ppo"])
-@pytest.mark.parametrize("when", [1, 3, 5])
+@pytest.mark.parametrize("when", [1, 3, 6])  # 6: the last step of all
 def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, algorithm, changes, when):
     whole = train(job(tmp_path / "whole", algorithm, **changes))
 
@@ -100,6 +100,32 @@ def test_a_cached_snapshot_is_keyed_by_model_and_sequences():
     assert name == cache_name(signal_, {"reference": "a"}, items[::-1])
     assert name != cache_name(signal_, {"reference": "b"}, items)
     assert name != cache_name(signal_, {"reference": "a"}, items[:3])
+    assert name != cache_name(signal_, {"reference": "a"}, items, "bfloat16")
+
+
+def test_a_line_torn_by_a_crash_does_not_keep_a_run_from_resuming(tmp_path):
+    whole = train(job(tmp_path / "whole"))
+
+    def crash(step, total, metrics, timing):
+        if step == 5:
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        train(job(tmp_path / "cut", on_step=crash))
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut", whole, train(job(tmp_path / "cut")))
+
+
+def test_held_out_items_are_cut_into_even_batches_without_a_single_leftover(tmp_path):
+    seen = []
+    optim = Optim(steps=1, batch_size=4, lr=1e-30)
+    validation = Validation(toy_items(PairBatch, 9, seed=9), every=1, metric="loss", sign=-1)
+    loss = lambda s, t, metrics, _: seen.append(metrics["validation/loss"])  # noqa: E731
+    train(job(tmp_path / "a", optim=optim, validation=validation, on_step=loss))
+    optim = Optim(steps=1, batch_size=9, lr=1e-30)
+    train(job(tmp_path / "b", optim=optim, validation=validation, on_step=loss))
+    assert seen[0] == pytest.approx(seen[1], abs=1e-6)
 
 
 @dataclass(frozen=True)

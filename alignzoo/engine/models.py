@@ -8,6 +8,7 @@ from typing import Any
 import pluggy
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -49,7 +50,7 @@ def load_tokenizer(hooks: pluggy.HookRelay, ref: ModelRef) -> PreTrainedTokenize
     """The tokenizer that goes with a model."""
     tokenizer: PreTrainedTokenizerBase | None = hooks.load_tokenizer(ref=ref)
     if tokenizer is None:
-        tokenizer = _loaded(AutoTokenizer, ref, {})
+        tokenizer = _loaded(AutoTokenizer, ref, {"trust_remote_code": False})
     if tokenizer.eos_token_id is None:
         raise AlignzooError(f"{ref.name}: the tokenizer has no end-of-sequence token; set one")
     return tokenizer
@@ -68,7 +69,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     probe = str(tokenizer.decode(list(range(min(len(tokenizer), 200)))))
-    again = AutoTokenizer.from_pretrained(folder)
+    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if _ids(again, probe) != _ids(tokenizer, probe):
         raise PluginError(
             f"{folder}: a {type(tokenizer).__name__} beside a {model.config.model_type} model "
@@ -83,7 +84,11 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
     extra = {"num_labels": 1} if role.head == "scalar" else {}
-    kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, **extra}
+    config = _loaded(AutoConfig, ref, {"trust_remote_code": False, **extra})
+    for name, x in vars(config).items():
+        if isinstance(x, float) and ("dropout" in name or name.endswith("pdrop")):
+            setattr(config, name, 0.0)  # references, rollouts and policy must see one function
+    kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "config": config}
     loaded = _loaded(auto, ref, {**kwargs, "output_loading_info": True})
     model: PreTrainedModel = loaded[0]
     body = f"{model.base_model_prefix}."

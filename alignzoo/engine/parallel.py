@@ -49,14 +49,17 @@ class Ranks:
 
     def sum(self, x: Tensor) -> Tensor:
         """Sum over ranks."""
-        return x if self.size == 1 else cast(Tensor, self.accelerator.reduce(x, reduction="sum"))
+        if self.size == 1:
+            return x
+        there = self.accelerator.reduce(x.to(self.device), reduction="sum")
+        return cast(Tensor, there).to(x.device)
 
     def max(self, x: Tensor) -> Tensor:
         """Elementwise maximum over ranks."""
         if self.size == 1:
             return x
-        stacked = self.accelerator.gather(x[None])
-        return cast(Tensor, stacked).amax(0)
+        stacked = self.accelerator.gather(x.to(self.device)[None])
+        return cast(Tensor, stacked).amax(0).to(x.device)
 
     def mean(self, x: Tensor, mask: Tensor) -> Tensor:
         """Mean of x where mask, over all ranks."""

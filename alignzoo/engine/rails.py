@@ -38,6 +38,7 @@ class Watch:
 
     def __init__(self, algorithm: Algorithm[Any], same_start: bool, rails: Rails) -> None:
         self.algorithm, self.same_start, self.rails = algorithm, same_start, rails
+        self.guarded = frozenset(drift_signals(algorithm))
         self.recent: dict[str, list[float]] = defaultdict(list)
         self.said: set[str] = set()
 
@@ -73,7 +74,7 @@ class Watch:
                 "model does not stop; allow more tokens, or train it to end",
             )
         for name, value in metrics.items():
-            if name.startswith(KL) and self.rails.max_kl is not None and value > self.rails.max_kl:
+            if name in self.guarded and self.rails.max_kl is not None and value > self.rails.max_kl:
                 self._breach(
                     name,
                     f"{name} reached {value:.3g} nats per response (limit max_kl "

@@ -125,7 +125,12 @@ class ScoringModule(nn.Module):
         self.scorer = scorer
         for role, model in models.items():
             model.requires_grad_(role in trainable)
-            model.train(role in trainable)
+        self.set_modes()
+
+    def set_modes(self) -> None:
+        """Training mode for the roles that learn, evaluation mode for the others."""
+        for role, model in self.by_role.items():
+            model.train(role in self.trainable)
 
     def forward(self, batch: Batch, signals: Mapping[str, Signal]) -> Named:
         """{row name: [B, S]}, zero outside each signal's positions."""

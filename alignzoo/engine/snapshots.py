@@ -7,6 +7,7 @@ DPO and reverse DPO hold the same sequences in another order, so they share one 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alignzoo.engine.scoring import ScoringModule
-from alignzoo.errors import TrainingError
+from alignzoo.errors import PluginError, TrainingError
 from alignzoo.types import Batch, Item, Signal, TextBatch, Tokens
 
 
@@ -42,8 +43,7 @@ def score_buffer(
         for name, x in module(part.to(device), signals).items():
             whole = found.setdefault(name, x.new_zeros(batch.ids.shape, device="cpu"))
             whole[at, : x.shape[1]] = x.cpu()
-    for role, model in module.models.items():
-        model.train(role in module.trainable)
+    module.set_modes()
     return found
 
 
@@ -77,9 +77,11 @@ def row_hash(row: Tokens) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def cache_name(signal: Signal, digests: Mapping[str, str], items: Sequence[Item]) -> str:
-    """Content hash of (models, computation, set of sequences)."""
-    digest = hashlib.sha256(f"{signal.key}/2".encode())
+def cache_name(
+    signal: Signal, digests: Mapping[str, str], items: Sequence[Item], scoring: str = ""
+) -> str:
+    """Content hash of (models, computation, set of sequences, how and by which code scored)."""
+    digest = hashlib.sha256(f"{signal.key}/3/{scoring}".encode())
     for role in signal.roles:
         digest.update(digests[role].encode())
     for row in sorted({row_hash(row) for item in items for row in item.rows}):
@@ -105,7 +107,10 @@ def compute_stored(
     for start in range(0, len(ordered), size):
         some = ordered[start : start + size]
         batch = TextBatch.collate([Item((row,)) for _, row in some], 0)
-        grid = score_buffer(module, batch, {name: signal}, size)[name]
+        scored = score_buffer(module, batch, {name: signal}, size)
+        if name not in scored:
+            raise PluginError(f"signal '{name}': a signal with several rows cannot have a `key`")
+        grid = scored[name]
         found |= {key: grid[i, : len(row)].clone() for i, (key, row) in enumerate(some)}
     _write(found, path)
     return Stored(found)
@@ -113,7 +118,7 @@ def compute_stored(
 
 def _write(found: Mapping[bytes, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     save_file(
         {
             "values": torch.cat(list(found.values())),

@@ -144,7 +144,10 @@ class Stepper:
             collect(self.algorithm, loss, sums)
             sums.add("response_length", part.response.sum(-1), None)
             lengths = part.attention.sum(-1)
-            sums.add("padding", padding_share(lengths.cpu()) * torch.ones(1), None)
+            share_of_padding = lengths.new_tensor(
+                [padding_share(lengths.cpu())], dtype=torch.float64
+            )
+            sums.add("padding", share_of_padding, None)
             for name, signal in extra.items():
                 mask = signal.mask(part)
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
@@ -210,6 +213,7 @@ def evaluate_loss(
 ) -> dict[str, float]:
     """The loss and metrics of held-out buffers with the present weights."""
     sums, scales = Sums(), {}
+    stepper.module.eval()  # no dropout: the best checkpoint must not be picked by chance
     for batch, given in buffers:
         for part, signals in stepper._micro(batch, given, torch.arange(batch.n_items)):
             live = stepper._forward(part, stepper.algorithm.signals())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import signal
+import math
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from transformers import PreTrainedModel
 
 from alignzoo.algorithm import Algorithm
 from alignzoo.engine import checkpoint, rails, snapshots
-from alignzoo.engine.batching import permutation
+from alignzoo.engine.batching import permutation, share_of_rank
 from alignzoo.engine.checkpoint import Cursor
+from alignzoo.engine.journal import append_row, interrupts, keep_until
 from alignzoo.engine.optim import Optim, build_optimizer, rate, set_rate
 from alignzoo.engine.parallel import Ranks
 from alignzoo.engine.scoring import SCORERS, ScoringModule
@@ -33,7 +33,7 @@ from alignzoo.engine.sources import (
     schedule,
 )
 from alignzoo.engine.step import Stepper, evaluate_loss
-from alignzoo.errors import TrainingError
+from alignzoo.errors import DataError, TrainingError
 from alignzoo.rollout import sample_key
 from alignzoo.types import Batch, Item, Signal
 
@@ -66,8 +66,15 @@ class Job:
     folder: Path  # of the stage: metrics.jsonl, timing.jsonl, state/
     cache: Path  # for snapshots
     ranks: Ranks
+    scoring: str = ""  # precision and code behind cached snapshots
     rails: rails.Rails = field(default_factory=rails.Rails)
     on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
+
+    @property
+    def how(self) -> str:
+        """What the last bits of a snapshot depend on beside models, sequences and code."""
+        o, device = self.optim, self.ranks.device.type
+        return f"{self.scoring} {device} {o.scorer} {o.chunk_mb} {o.micro_batch_size}"
 
     @property
     def trainable(self) -> frozenset[str]:
@@ -103,7 +110,7 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     """
     stored = _stored_snapshots(job)
     module = _module(job)
-    with _interrupts() as interrupted:
+    with interrupts() as interrupted:
         loop = _Loop(job, module, _buffers(job, module, stored), stored, interrupted)
         loop.run()
     return {role: module.by_role[role] for role in sorted(job.trainable)}
@@ -127,7 +134,7 @@ def _stored_snapshots(job: Job) -> dict[str, snapshots.Stored]:
     items = [*job.items, *(job.validation.items if job.validation else ())]
     found = {}
     for name, s in job.scored[0].items():
-        path = job.cache / f"{snapshots.cache_name(s, job.digests, items)}.safetensors"
+        path = job.cache / f"{snapshots.cache_name(s, job.digests, items, job.how)}.safetensors"
         if not path.exists() and job.ranks.is_main:
             models = {role: job.load(role) for role in s.roles}
             scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
@@ -145,6 +152,12 @@ def _buffers(job: Job, module: ScoringModule, stored: Mapping[str, snapshots.Sto
         batches = schedule(len(job.items), optim.batch_size, optim, optim.steps, job.seed)
         return OfflineSource(job.items, job.algorithm.batch, batches, stored, job.pad_id, job.ranks)
     updates = rollout.updates(optim.batch_size)
+    least = min(rollout.prompts_per_buffer, len(rollout.prompts)) // job.ranks.size
+    if least * rollout.samples_per_prompt < max(1, updates // rollout.epochs):
+        raise DataError(
+            f"a rollout buffer is too small for {job.ranks.size} ranks: raise rollout.prompts or "
+            "train.batch_size"
+        )
     wanted = None if optim.steps is None else -(-optim.steps // updates)
     n, size = len(rollout.prompts), rollout.prompts_per_buffer
     batches = schedule(n, size, optim, wanted, job.seed)
@@ -188,15 +201,20 @@ class _Loop:
             while self.cursor.step < self.total:
                 self._train_on(self.source.buffer(self.cursor.buffer))
                 self.cursor = replace(self.cursor, buffer=self.cursor.buffer + 1)
-                due = self.cursor.step - saved >= self.job.optim.save_every
-                if due or (self.interrupted.is_set() and self.cursor.step < self.total):
+                stop = self._asked_to_stop()
+                if stop or self.cursor.step - saved >= self.job.optim.save_every:
                     self._save()
                     saved = self.cursor.step
-                if self.interrupted.is_set():
+                if stop:
                     raise KeyboardInterrupt
         finally:
             self.source.close()
         self._restore_best()
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any rank got a signal; all ranks must leave the loop at the same buffer."""
+        asked = torch.tensor(float(self.interrupted.is_set()))
+        return bool(self.job.ranks.max(asked).item())
 
     def _train_on(self, buffer: Buffer) -> None:
         """All updates on one buffer."""
@@ -215,7 +233,8 @@ class _Loop:
             try:
                 metrics, pairs = stepper(buffer.batch, given, items, self.state, compare)
             except TrainingError as error:
-                file = job.folder / "offending_batch.safetensors"
+                mark = f"-rank{job.ranks.rank}" if job.ranks.size > 1 else ""
+                file = job.folder / f"offending_batch{mark}.safetensors"
                 rails.save_batch(buffer.batch, items, file)
                 raise TrainingError(f"step {self.cursor.step + 1}: {error} ({file})") from error
             for pair in pairs.values():
@@ -241,8 +260,8 @@ class _Loop:
         tokens = int(batch.take(items).attention.sum()) * self.job.ranks.size
         timing = {"seconds": seconds, "tokens_per_second": tokens / seconds}
         if self.job.ranks.is_main:
-            _append(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
-            _append(self.job.folder / "timing.jsonl", {"step": self.cursor.step, **timing})
+            append_row(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
+            append_row(self.job.folder / "timing.jsonl", {"step": self.cursor.step, **timing})
             self.job.on_step(self.cursor.step, self.total, metrics, timing)
 
     def _drift(self, batch: Batch) -> dict[str, float]:
@@ -287,9 +306,14 @@ class _Loop:
         """Collated held-out batches; snapshots of frozen roles are made once, here."""
         if self.job.validation is None:
             return []
-        size, found = self.job.optim.batch_size, []
-        items = self.job.validation.items[self.job.ranks.rank :: self.job.ranks.size]
-        for some in (items[i : i + size] for i in range(0, len(items), size)):
+        items, ranks, found = self.job.validation.items, self.job.ranks, []
+        if len(items) < ranks.size:
+            raise DataError(f"validation has {len(items)} items for {ranks.size} ranks")
+        # Even parts: every rank has items in each, and no part is a single leftover.
+        parts = min(-(-len(items) // self.job.optim.batch_size), len(items) // ranks.size)
+        for numbers in torch.arange(len(items)).tensor_split(parts):
+            mine = share_of_rank(numbers, ranks.rank, ranks.size)
+            some = [items[i] for i in mine.tolist()]
             batch = self.job.algorithm.batch.collate(some, self.job.pad_id)
             found.append((batch, {name: s.fill(some, batch) for name, s in stored.items()}))
         return found
@@ -300,30 +324,33 @@ class _Loop:
             given = cached | self._snapshots(batch)
             buffers.append((batch, given | self._prepared(batch, given)))
         metrics = evaluate_loss(self.stepper, buffers, self.state)
+        self.module.set_modes()
         if validation.metric not in metrics:
             known = ", ".join(sorted(metrics))
             raise TrainingError(f"no validation metric '{validation.metric}'; there are: {known}")
         value = metrics[validation.metric]
         best = self.cursor.best
-        if best is None or validation.sign * (value - best) > 0:
+        if best is None or math.isnan(best) or validation.sign * (value - best) > 0:
             self.cursor = replace(self.cursor, best=value, best_step=self.cursor.step)
             if self.job.ranks.is_main:
                 self._save_best()
         return {f"validation/{name}": x for name, x in metrics.items()}
 
     def _save_best(self) -> None:
-        folder = self.job.folder / "state" / "best"
+        folder = self._best_folder()
         folder.mkdir(parents=True, exist_ok=True)
         for role, model in self.trained.items():
             checkpoint.save_own_tensors(model, folder / f"{role}.safetensors")
+
+    def _best_folder(self) -> Path:
+        return self.job.folder / "state" / f"best-{self.cursor.best_step:08d}"
 
     def _restore_best(self) -> None:
         """With validation, the stage's result is the best checkpoint, not the last."""
         self.job.ranks.barrier()
         if self.job.validation is not None and self.cursor.best_step != self.cursor.step:
             for role, model in self.trained.items():
-                file = self.job.folder / "state" / "best" / f"{role}.safetensors"
-                checkpoint.load_own_tensors(model, file)
+                checkpoint.load_own_tensors(model, self._best_folder() / f"{role}.safetensors")
 
     def _save(self) -> None:
         if self.job.ranks.is_main:
@@ -334,6 +361,9 @@ class _Loop:
                 self.state,
                 self.cursor,
             )
+            for old in (self.job.folder / "state").glob("best-*"):
+                if old != self._best_folder():
+                    shutil.rmtree(old)
         self.job.ranks.barrier()
 
     def _resume(self) -> None:
@@ -344,37 +374,4 @@ class _Loop:
             self.state, self.cursor = found
         if self.job.ranks.is_main:
             for name in ("metrics.jsonl", "timing.jsonl"):
-                _keep_until(self.job.folder / name, self.cursor.step)
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM asks to stop between buffers; the second stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _append(path: Path, row: Mapping[str, float]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def _keep_until(path: Path, step: int) -> None:
-    """Drop lines after a step: they will be written again, bit for bit."""
-    if path.exists():
-        rows = path.read_text().splitlines()
-        path.write_text("".join(f"{r}\n" for r in rows if r and json.loads(r)["step"] <= step))
+                keep_until(self.job.folder / name, self.cursor.step)

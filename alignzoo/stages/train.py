@@ -19,7 +19,7 @@ from alignzoo.engine.tokens import Encoded, Limits, decode_response, encode_all,
 from alignzoo.engine.train import Job, Validation, train
 from alignzoo.errors import DataError
 from alignzoo.evaluation import Answer
-from alignzoo.identity import model_digest
+from alignzoo.identity import core_digest, model_digest
 from alignzoo.options import build_options
 from alignzoo.recipe import DataSpec, RewardSpec, RolloutSpec, TrainSpec
 from alignzoo.rollout import Completion
@@ -29,6 +29,7 @@ from alignzoo.store import cache_folder
 from alignzoo.types import Batch, Item, PromptSample, Response, RolloutBatch, Sample, Tokens
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -37,7 +38,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     algorithm = build_options(context.registry.find("algorithm", spec.algorithm), spec.with_)
     bound = bind_roles(algorithm, spec)
     refs = {role: context.model(name) for role, name in bound.items()}
-    hooks = context.registry.hooks
+    hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
     tokenizer = load_tokenizer(hooks, refs[main_role(algorithm)])
     ranks = start_ranks(context.recipe.precision)
     kinds = algorithm.roles
@@ -51,7 +52,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         load=load,
         digests=_digests(bound, context),
         items=() if spec.rollout else _items(spec.data, algorithm.batch, tokenizer, context),
-        rollout=_rollout(spec, tokenizer, context) if spec.rollout else None,
+        rollout=_rollout(spec, tokenizer, context, ranks.device) if spec.rollout else None,
         validation=_validation(spec, algorithm, tokenizer, context),
         optim=Optim(**spec.train.model_dump()),
         pad_id=pad_id_of(tokenizer),
@@ -59,6 +60,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         folder=context.folder,
         cache=cache_folder() / "snapshots",
         ranks=ranks,
+        scoring=f"{context.dtype} {core_digest()} {owner.identity}",
         rails=_rails(spec, context),
         on_step=context.step,
     )
@@ -91,10 +93,12 @@ def main_role(algorithm: Algorithm[Any]) -> str:
 def bind_roles(algorithm: Algorithm[Any], spec: TrainSpec) -> dict[str, str | None]:
     """Role -> name of its starting model; None is the recipe's model."""
     bound: dict[str, str | None] = {main_role(algorithm): spec.policy, **spec.roles}
-    for name, role in algorithm.roles.items():
-        if name not in bound and role.like is not None:
-            bound[name] = bound[role.like]
-    return bound
+
+    def start(name: str) -> str | None:
+        """A role's own model, else that of the role it is like; the recipe is checked already."""
+        return bound[name] if name in bound else start(str(algorithm.roles[name].like))
+
+    return {name: start(name) for name in algorithm.roles}
 
 
 def _digests(bound: Mapping[str, str | None], context: StageContext) -> dict[str, str]:
@@ -171,19 +175,25 @@ def _validation(
 # --- on-policy ----------------------------------------------------------------------------------
 
 
-def _rollout(spec: TrainSpec, tokenizer: PreTrainedTokenizerBase, context: StageContext) -> Rollout:
+def _rollout(
+    spec: TrainSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    context: StageContext,
+    device: torch.device,
+) -> Rollout:
     block = spec.rollout or RolloutSpec.model_validate({})
     samples = context.samples(spec.data)
     prompts = [prompt_ids(sample, tokenizer) for sample in samples]
     limit = spec.data.max_prompt_length or spec.data.max_length
     kept = [n for n, ids in enumerate(prompts) if len(ids) <= limit]
     if len(kept) < len(prompts):
-        context.progress.note(
-            f"{context.name}: {len(prompts) - len(kept)} prompts longer than {limit} tokens dropped"
-        )
+        said = f"{context.name}: {len(prompts) - len(kept)} prompts are longer than {limit} tokens"
+        if spec.data.too_long == "error":
+            raise DataError(said)
+        context.progress.note(f"{said} and left out")
     ids = [prompts[n] for n in kept]
     sampling = resolve(block.sampling, tokenizer)
-    task = _Task([samples[n] for n in kept], ids, tokenizer, sampling.stop_ids)
+    task = _Task([samples[n] for n in kept], ids, tokenizer, sampling.stop_ids, device)
     return Rollout(
         prompts=ids,
         reward=_reward(block.reward, task, context) if block.reward else None,
@@ -204,6 +214,7 @@ class _Task:
     prompts: Sequence[tuple[int, ...]]
     tokenizer: PreTrainedTokenizerBase
     stop: tuple[int, ...]
+    device: torch.device
 
     def answer(self, number: int, done: Completion) -> Answer:
         """A completion as a judge sees it."""
@@ -232,6 +243,7 @@ def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
 def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
     model = load_model(context.registry.hooks, ref, Role(head="scalar"), context.dtype)
+    model.to(task.device)  # type: ignore[arg-type]
     pad_id = pad_id_of(task.tokenizer)
 
     def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
