@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import alignzoo
-from alignzoo.engine.data import data_digest
+from alignzoo.engine.data import cached_commit, data_digest
 from alignzoo.errors import DataError
 from alignzoo.inputs import BUILT_IN_ENGINE, data_of, data_source, model_ref, models_of
 from alignzoo.plugins import Registry, source_digest
@@ -97,14 +97,7 @@ def hub_commit(ref: ModelRef) -> str | None:
     """The commit of a hub model as far as this machine knows it; asks no server."""
     if ref.name.count("/") != 1:
         return None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        file = try_to_load_from_cache(ref.name, "config.json", revision=ref.revision)
-    except HFValidationError:
-        return None
-    return Path(file).parent.name if isinstance(file, str) else None
+    return cached_commit(ref.name, "config.json", "model", ref.revision)
 
 
 def _common(spec: Spec, recipe: Recipe) -> dict[str, Any]:
@@ -123,7 +116,8 @@ def _common(spec: Spec, recipe: Recipe) -> dict[str, Any]:
 def core_digest() -> str:
     """What can change a result: everything but the command line and the tables."""
     return source_digest(
-        Path(alignzoo.__file__), without=("cli", "leaderboard", "plan", "progress")
+        Path(alignzoo.__file__),
+        without=("cli", "leaderboard", "plan", "progress", "seeds", "testing", "__main__"),
     )
 
 

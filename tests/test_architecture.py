@@ -29,7 +29,7 @@ LAYERS = {
     2: {"hookspecs"},
     3: {"plugins", "recipe", "recipe_file", "recipe_check", "recipe_text", "faults", "options"},
     4: {"engine"},
-    5: {"run", "stages", "plan", "leaderboard", "identity", "context", "progress"}
+    5: {"run", "stages", "plan", "leaderboard", "identity", "context", "progress", "seeds"}
     | {"inputs", "store"},
     6: {"cli", "__main__"},
 }
@@ -39,7 +39,7 @@ TESTING = {"testing": set(range(6))}  # the kit for third parties stands beside 
 
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
 CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 120, "alignzoo_ppo": 120}
-BUDGET = {"engine": 2400, "stages": 650, "cli": 1300, "testing": 600, "rest": 3000}  # code lines
+BUDGET = {"engine": 2450, "stages": 650, "cli": 1300, "testing": 600, "rest": 3000}  # code lines
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 
 

@@ -277,7 +277,7 @@ def test_the_digest_follows_the_bytes_of_files_and_folders_and_the_name_of_hub_d
     write(path, PAIR, PAIR)
     after = data_digest(DataSource(str(path))), data_digest(DataSource(str(tmp_path)))
     assert before[0] != after[0] and before[1] != after[1]
-    assert data_digest(DataSource("org/set", "tiny")) == "hub:org/set@tiny/train"
+    assert data_digest(DataSource("org/set", "tiny")) == "hub:org/set@latest/tiny/train"
     with pytest.raises(DataError, match="no such file"):
         data_digest(DataSource("missing.jsonl"))
 

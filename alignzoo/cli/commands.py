@@ -61,11 +61,17 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew: reuse nothing, delete this run's results.")
     ] = False,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Repeat with so many seeds and print means over them.")
+    ] = 1,
 ) -> None:
     """Train and evaluate what a recipe says; a repeated run goes on where the last one stopped."""
-    from alignzoo.cli.running import run_command
+    from alignzoo.cli.running import run_command, run_seeds_command
 
-    raise typer.Exit(run_command(recipe, overrides or [], output, fresh=fresh))
+    if seeds == 1:
+        raise typer.Exit(run_command(recipe, overrides or [], output, fresh=fresh))
+    words = overrides or []
+    raise typer.Exit(run_seeds_command(recipe, words, output, fresh=fresh, seeds=seeds))
 
 
 @app.command(short_help="Check a recipe and print its stages.")

@@ -22,7 +22,8 @@ from alignzoo.plugins import load_plugins
 from alignzoo.recipe import Recipe
 from alignzoo.recipe_file import load_recipe
 from alignzoo.run import RunResult, default_folder, is_main, run_recipe
-from alignzoo.store import read_json
+from alignzoo.seeds import markdown, over_seeds, rows_of
+from alignzoo.store import read_json, write_text
 
 INTERRUPTED = 130
 
@@ -46,6 +47,29 @@ def run_command(name: str, overrides: Sequence[str], output: Path | None, *, fre
         return report(work, folder)
     with nothing_reused(folder):
         return report(work, folder)
+
+
+def run_seeds_command(
+    name: str, overrides: Sequence[str], output: Path | None, *, fresh: bool, seeds: int
+) -> int:
+    """Run a recipe with its seed and the next ones, then print means over seeds; exit status."""
+    first = load_recipe(find_recipe(name), load_plugins(), overrides)
+    numbers = range(first.seed, first.seed + seeds)
+    folder = output or Path(f"{default_folder(first)}-{seeds}-seeds")
+    runs = []
+    for seed in numbers:
+        place = folder / f"seed-{seed}"
+        status = run_command(name, [*overrides, f"seed={seed}"], place, fresh=fresh)
+        if status:
+            return status
+        runs.append(read_leaderboard([place]))
+    if is_main():
+        tables = over_seeds(runs)
+        for table in tables:
+            print_table((table.benchmark, *table.columns), rows_of(table))
+        write_text(folder / "seeds.md", markdown(tables, numbers))
+        print(f"mean ± standard error over seeds {numbers[0]}-{numbers[-1]}: {folder / 'seeds.md'}")
+    return 0
 
 
 def report(

@@ -265,19 +265,20 @@ def data_digest(source: DataSource) -> str:
         return _file_digest(path)
     if path.is_absolute() or path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: no such file")
-    return f"hub:{source.name}@{_hub_commit(source.name)}/{source.subset or ''}/{source.split}"
+    commit = cached_commit(source.name, "README.md", "dataset") or "latest"
+    return f"hub:{source.name}@{commit}/{source.subset or ''}/{source.split}"
 
 
-def _hub_commit(name: str) -> str:
-    """The commit of a hub data set as far as this machine knows it; asks no server."""
+def cached_commit(name: str, file: str, kind: str, revision: str | None = None) -> str | None:
+    """The commit of something from the hub as far as this machine knows it; asks no server."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        file = try_to_load_from_cache(name, "README.md", repo_type="dataset")
+        found = try_to_load_from_cache(name, file, repo_type=kind, revision=revision)
     except HFValidationError:
-        return "latest"
-    return Path(file).parent.name if isinstance(file, str) else "latest"
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _file_digest(path: Path) -> str:

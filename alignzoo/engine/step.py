@@ -79,6 +79,11 @@ def collect(algorithm: Algorithm[Any], loss: Loss, sums: Sums) -> None:
             raise PluginError(
                 f"algorithm '{algorithm.name}' logs '{name}' without declaring it in `metrics`"
             )
+        if not isinstance(metric, (Max, Mean, torch.Tensor)):
+            raise PluginError(
+                f"algorithm '{algorithm.name}': metric '{name}' is a {type(metric).__name__}; "
+                "log a tensor [I] or [B] (its mean is taken), a Mean or a Max"
+            )
         if isinstance(metric, Max):
             sums.add_max(name, metric.value, metric.weight)
         else:
