@@ -16,6 +16,7 @@ import torch
 from alignzoo_aligndistil import AlignDistil
 from alignzoo_dpo import DPO
 from alignzoo_ppo import PPO
+from alignzoo_sft import SFT
 from engine_jobs import assert_equal_runs, job, rollout, weights
 
 from alignzoo import Algorithm, Loss, Max, Mean, PairBatch, Term, TextBatch
@@ -59,6 +60,20 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, algorithm, changes, wh
     assert list((tmp_path / "cut" / "state").glob("step-*"))
     resumed = train(job(tmp_path / "cut", algorithm, **changes))
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut", whole, resumed)
+
+
+@pytest.mark.parametrize(
+    "method", [DPO(), SFT(), AlignDistil(r=2.0), AlignDistil(r=2.0, reduction="token_mean")]
+)
+def test_the_size_of_micro_batches_changes_no_step_of_the_real_loop(tmp_path, method):
+    logs = []
+    for size in (4, 3, 1):
+        optim = Optim(steps=3, batch_size=4, micro_batch_size=size, lr=1e-3)
+        train(job(tmp_path / str(size), method, optim=optim))
+        rows = (tmp_path / str(size) / "metrics.jsonl").read_text().splitlines()
+        logs.append([(json.loads(r)["loss"], json.loads(r)["grad_norm"]) for r in rows])
+    for other in logs[1:]:
+        assert [pytest.approx(pair, rel=1e-4) for pair in logs[0]] == other
 
 
 def test_a_crash_resumes_from_the_last_checkpoint_bit_for_bit(tmp_path):

@@ -119,6 +119,15 @@ def check_denominators(
             )
 
 
+def share_of_loss(loss: Loss, totals: Mapping[str, float], scales: Mapping[str, float]) -> Tensor:
+    """A micro-batch's share of the loss: sum over terms of scale * sum(v w) / global sum(w)."""
+    parts = [
+        (term.value * term.weights).sum() * (scales[name] / max(totals[name], 1e-300))
+        for name, term in loss.named.items()
+    ]
+    return torch.stack(parts).sum()
+
+
 @dataclass(frozen=True)
 class Stepper:
     """What stays the same from step to step."""
@@ -145,7 +154,9 @@ class Stepper:
             with self.ranks.unsynced(self.module, last):
                 live = self._forward(part, {**self.algorithm.signals(), **extra})
                 loss = self.algorithm.loss(part, {**signals, **live}, state)
-                self._backward(loss, totals, scales)
+                # DDP averages over ranks; the denominators are global already.
+                value = share_of_loss(loss, totals, scales) * self.ranks.size
+                self.ranks.accelerator.backward(value)
             collect(self.algorithm, loss, sums)
             sums.add("response_length", part.response.sum(-1), None)
             lengths = part.attention.sum(-1)
@@ -175,18 +186,6 @@ class Stepper:
         with self.ranks.autocast():
             rows: dict[str, Tensor] = self.module(part, signals)
         return rows
-
-    def _backward(
-        self, loss: Loss, totals: Mapping[str, float], scales: Mapping[str, float]
-    ) -> None:
-        """Sum over terms of scale * sum(v w) / global sum(w); DDP averages, hence the ranks."""
-        value = torch.stack(
-            [
-                (term.value * term.weights).sum() * (scales[name] / max(totals[name], 1e-300))
-                for name, term in loss.named.items()
-            ]
-        ).sum()
-        self.ranks.accelerator.backward(value * self.ranks.size)
 
     def _finish(
         self, sums: Sums, scales: Mapping[str, float], norms: Mapping[str, Tensor]

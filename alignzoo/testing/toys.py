@@ -28,7 +28,7 @@ from alignzoo.engine.optim import Optim
 from alignzoo.engine.parallel import start_ranks
 from alignzoo.engine.rails import Rails
 from alignzoo.engine.scoring import Scorer, ScoringModule, dense
-from alignzoo.engine.step import denominators
+from alignzoo.engine.step import denominators, share_of_loss
 from alignzoo.engine.train import Job, train
 from alignzoo.rollout import Sampling
 from alignzoo.types import Batch, Item, LabelledBatch, RolloutBatch, Tokens
@@ -123,11 +123,7 @@ def gradients(
     total = 0.0
     for part, known in _parts(batch, given, micro):
         loss = algorithm.loss(part, {**known, **module(part, algorithm.signals())}, state)
-        parts = [
-            (term.value * term.weights).sum() * scales[name] / totals[name]
-            for name, term in loss.named.items()
-        ]
-        value = torch.stack(parts).sum()
+        value = share_of_loss(loss, totals, scales)
         value.backward()
         total += value.item()
     by_role = {role: [p.grad for p in model.parameters()] for role, model in models.items()}
