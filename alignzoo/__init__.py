@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alignzoo.algorithm import Algorithm, Metric, Role, option
+    from alignzoo.datafiles import DataFile, file_digest, locate
     from alignzoo.dataset import Dataset
     from alignzoo.errors import AlignzooError, DataError, PluginError, RecipeError
     from alignzoo.evaluation import (
         Answer,
         Benchmark,
         Column,
+        Estimate,
         Judge,
         Score,
         ScoredBenchmark,
+        bootstrap,
     )
     from alignzoo.hookspecs import hookimpl
     from alignzoo.rollout import Completion, RolloutEngine, RolloutSession, Sampling
@@ -45,14 +48,31 @@ if TYPE_CHECKING:
         TextSample,
         World,
     )
+    from alignzoo.verdicts import (
+        AskedJudge,
+        Capabilities,
+        Decoding,
+        JudgeBusy,
+        JudgedBenchmark,
+        JudgeError,
+        JudgeSession,
+        Question,
+        Reply,
+        Usage,
+        Verdict,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "algorithm": ("Algorithm", "Metric", "Role", "option"),
+    "datafiles": ("DataFile", "file_digest", "locate"),
     "dataset": ("Dataset",),
     "errors": ("AlignzooError", "DataError", "PluginError", "RecipeError"),
-    "evaluation": ("Answer", "Benchmark", "Column", "Judge", "Score", "ScoredBenchmark"),
+    "evaluation": (
+        "Answer", "Benchmark", "Column", "Estimate", "Judge", "Score", "ScoredBenchmark",
+        "bootstrap",
+    ),
     "hookspecs": ("hookimpl",),
     "rollout": ("Completion", "RolloutEngine", "RolloutSession", "Sampling"),
     "stage": ("ModelRef", "Stage", "StageInputs"),
@@ -61,21 +81,34 @@ _HOMES = {
         "Outputs", "PairBatch", "PairSample", "PromptSample", "Response", "RolloutBatch", "Rows",
         "Sample", "Signal", "Signals", "State", "Term", "TextBatch", "TextSample", "World",
     ),
+    "verdicts": (
+        "AskedJudge", "Capabilities", "Decoding", "JudgeBusy", "JudgeError", "JudgeSession",
+        "JudgedBenchmark", "Question", "Reply", "Usage", "Verdict",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Algorithm",
     "AlignzooError",
     "Answer",
+    "AskedJudge",
     "Batch",
     "Benchmark",
+    "Capabilities",
     "Column",
     "Completion",
     "DataError",
+    "DataFile",
     "Dataset",
+    "Decoding",
+    "Estimate",
     "GroupSample",
     "Item",
     "Judge",
+    "JudgeBusy",
+    "JudgeError",
+    "JudgeSession",
+    "JudgedBenchmark",
     "LabelledBatch",
     "LabelledSample",
     "Loss",
@@ -88,7 +121,9 @@ __all__ = [
     "PairSample",
     "PluginError",
     "PromptSample",
+    "Question",
     "RecipeError",
+    "Reply",
     "Response",
     "Role",
     "RolloutBatch",
@@ -107,8 +142,13 @@ __all__ = [
     "Term",
     "TextBatch",
     "TextSample",
+    "Usage",
+    "Verdict",
     "World",
+    "bootstrap",
+    "file_digest",
     "hookimpl",
+    "locate",
     "option",
     "__version__",
 ]

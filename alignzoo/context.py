@@ -38,6 +38,7 @@ class StageContext:
     total: int
     outputs: Mapping[str, Path]  # earlier stage -> its folder
     progress: Progress
+    again: bool = False  # ask judges anew what they answered without a verdict
 
     @property
     def seed(self) -> int:

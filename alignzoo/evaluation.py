@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, ClassVar
 
+from alignzoo.datafiles import DataFile
 from alignzoo.types import PromptSample, PromptText, Response
 
 WIN_RATE = "win_rate"  # the column that needs a baseline
@@ -17,13 +19,19 @@ class Answer:
     """A response to a prompt, ready to be judged."""
 
     sample: PromptSample
-    response: Response
-    n_tokens: int  # response tokens, the stop token not counted
+    response: Response  # to the last turn
+    n_tokens: int  # tokens of `response`, the stop token not counted
+    earlier: tuple[Response, ...] = ()  # to the turns before the last
 
     @property
     def prompt(self) -> PromptText:
-        """The prompt as the dataset wrote it."""
+        """The prompt as the dataset wrote it: the first turn."""
         return self.sample.prompt
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """The text of every reply, turn by turn."""
+        return (*(response.text for response in self.earlier), self.response.text)
 
 
 @dataclass(frozen=True)
@@ -43,24 +51,64 @@ class Judge:
         """One score per answer, in order."""
         raise TypeError(f"{type(self).__name__} cannot score single answers")
 
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the scores beside the plug-in's code: the options, unless a subclass knows
+        better (the content of a file that an option names). JSON-able.
+        """
+        return asdict(self) if is_dataclass(self) else {}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure that is not the mean of its prompts' values, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    error: float | None = None  # the standard error its authors print, where they have one
+
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a leaderboard: a value per prompt; the core adds mean and interval."""
+    """One column of a leaderboard: a value per prompt; the core adds mean and interval.
 
-    values: tuple[float, ...]
+    None is a prompt without a verdict. With an `estimate`, that is shown, and the values serve
+    views by prompt and category.
+    """
+
+    values: tuple[float | None, ...]
     doc: str = ""
     better: int = 0  # +1 larger is better, -1 smaller, 0 neither
+    estimate: Estimate | None = None
+    note: str = ""  # about this model's figure: a fitted constant, a warning
 
 
 class Benchmark:
     """Base of benchmarks, frozen dataclasses: prompts, and how answers become columns."""
 
     name: ClassVar[str]
+    files: ClassVar[tuple[DataFile, ...]] = ()  # what it reads and alignzoo does not ship
+    file_options: ClassVar[tuple[str, ...]] = ()  # options that name files; `settings` has digests
 
     def prompts(self, seed: int) -> Iterable[PromptSample]:
         """The prompts every model answers."""
         raise TypeError(f"{type(self).__name__} defines no prompts")
+
+    def later_turns(self, prompt: PromptSample) -> Sequence[str]:
+        """What the user says after the model's first reply, turn by turn; the model's own replies
+        stay in the conversation.
+        """
+        return ()
+
+    def sampling(self, prompt: PromptSample) -> Mapping[str, Any]:
+        """Sampling settings the benchmark prescribes for a prompt, as `sampling:` writes them;
+        what the recipe says itself goes before.
+        """
+        return {}
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the numbers beside the options, e.g. digests of the files that were read."""
+        return {}
 
     def measure(
         self,
@@ -141,6 +189,30 @@ def standard_error(values: Sequence[float]) -> float:
         return 0.0
     centre = mean(values)
     return math.sqrt(math.fsum((x - centre) ** 2 for x in values) / (len(values) - 1) / len(values))
+
+
+def bootstrap(
+    n: int, statistic: Callable[[Sequence[int]], float], rounds: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a statistic under resampling n prompts with replacement.
+
+    `statistic` gets the numbers of the drawn prompts, so that everything about one prompt (games,
+    turns, samples) stays together. Draws for which it is not finite are left out.
+    """
+    noise = random.Random(seed)
+    drawn = (statistic(noise.choices(range(n), k=n)) for _ in range(rounds))
+    found = sorted(x for x in drawn if math.isfinite(x))
+    if not found:
+        return math.nan, math.nan
+    return percentile(found, 0.025), percentile(found, 0.975)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Linear interpolation between the neighbours of position share * (n - 1)."""
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

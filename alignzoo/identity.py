@@ -8,7 +8,7 @@ recipe. Whoever adds an input to a stage adds it here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from typing import Any
 import alignzoo
 from alignzoo.engine.data import cached_commit, data_digest
 from alignzoo.errors import DataError
+from alignzoo.evaluation import Benchmark, Judge
 from alignzoo.inputs import BUILT_IN_ENGINE, data_of, data_source, model_ref, models_of
+from alignzoo.options import build_options
 from alignzoo.plugins import Registry, source_digest
 from alignzoo.recipe import DataSpec, EvaluateSpec, Recipe, Spec, StageSpec
+from alignzoo.rollout import RolloutEngine
 from alignzoo.stage import ModelRef
-from alignzoo.store import Identity, digest_of, recorded_output
+from alignzoo.store import Identity, digest_of, digest_of_value, recorded_output
 
 Outputs = Mapping[str, Path]  # stage -> its folder
 
@@ -31,6 +34,7 @@ _NAMES: Any = {
     "roles": True,
     "models": True,
     "baseline": True,
+    "min_parsed": True,
     "kl_to": True,
     "data": {"name"},
     "validation": {"data": {"name"}},
@@ -74,8 +78,55 @@ def evaluation_identity(
             "baseline": digest(spec.baseline) if spec.baseline else None,
             "is_baseline": model == spec.baseline,
             "kl_to": {name: digest(name) for name in spec.kl_to},
+            "settings": _settings(spec, registry),
+            "judges": judge_identities(spec, registry),
         }
     )
+
+
+def answers_identity(
+    spec: EvaluateSpec,
+    model: str,
+    prompts: Sequence[Mapping[str, Any]],
+    recipe: Recipe,
+    registry: Registry,
+    outputs: Outputs,
+) -> Identity:
+    """The identity of a model's answers: no judge, no baseline. `prompts` has one JSON-able entry
+    per prompt with everything that decides how it is answered.
+    """
+    return Identity(
+        {
+            **_common(spec, recipe, kept=("engine", "samples")),
+            "plugins": [
+                registry.owner(cls).identity
+                for cls in _classes(spec, registry)
+                if issubclass(cls, RolloutEngine)
+            ],
+            "models": {"model": model_digest(model, recipe, registry, outputs)},
+            "prompts": digest_of_value(list(prompts)),
+        }
+    )
+
+
+def judge_identities(spec: EvaluateSpec, registry: Registry) -> list[dict[str, Any]]:
+    """Name, code and deciding settings of every judge of a block."""
+    found = []
+    for given in spec.judge:
+        cls = registry.find("judge", given.name)
+        judge: Judge = build_options(cls, given.with_)
+        plugin = registry.owner(cls).identity
+        found.append({"name": given.name, "plugin": plugin, "settings": dict(judge.identity())})
+    return found
+
+
+def _settings(spec: EvaluateSpec, registry: Registry) -> dict[str, Any]:
+    """What the benchmark's files hold; a plan must not fail for want of them."""
+    benchmark: Benchmark = build_options(registry.find("benchmark", spec.benchmark), spec.with_)
+    try:
+        return dict(benchmark.settings())
+    except DataError as error:
+        return {"missing": str(error)}
 
 
 def model_digest(name: str, recipe: Recipe, registry: Registry, outputs: Outputs) -> str:
@@ -100,7 +151,9 @@ def hub_commit(ref: ModelRef) -> str | None:
     return cached_commit(ref.name, "config.json", "model", ref.revision)
 
 
-def _common(spec: Spec, recipe: Recipe) -> dict[str, Any]:
+def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> dict[str, Any]:
+    """What every piece depends on; `kept` are the options of the block that matter (all)."""
+    options = spec.model_dump(mode="json", by_alias=True, exclude=_NAMES)
     return {
         "code": {
             "alignzoo": f"{alignzoo.__version__}#{core_digest()}",
@@ -108,7 +161,7 @@ def _common(spec: Spec, recipe: Recipe) -> dict[str, Any]:
         },
         "seed": recipe.seed,
         "precision": recipe.precision,
-        "options": spec.model_dump(mode="json", by_alias=True, exclude=_NAMES),
+        "options": options if kept is None else {key: options[key] for key in kept},
     }
 
 
@@ -131,7 +184,7 @@ def _classes(spec: Spec, registry: Registry) -> Iterable[type]:
     reward = getattr(rollout, "reward", None)
     named = [
         ("algorithm", getattr(spec, "algorithm", None)),
-        ("judge", getattr(spec, "judge", None)),
+        *(("judge", name) for name in _judges(spec)),
         ("judge", getattr(reward, "judge", None)),
         ("benchmark", getattr(spec, "benchmark", None)),
         ("engine", getattr(spec, "engine", None)),
@@ -142,6 +195,14 @@ def _classes(spec: Spec, registry: Registry) -> Iterable[type]:
             yield registry.find(kind, name)
     if (stage := getattr(spec, "stage", None)) in registry.stages:
         yield registry.find("stage", str(stage))
+
+
+def _judges(spec: Spec) -> list[str]:
+    """The judges a block names: one in a label stage, any number in an evaluation."""
+    given = getattr(spec, "judge", None)
+    if given is None or isinstance(given, str):
+        return [given] if given else []
+    return [judge.name for judge in given]
 
 
 def _loaders(registry: Registry) -> list[str]:

@@ -145,6 +145,18 @@ def pair_metrics(reward: Tensor, batch: PairBatch) -> dict[str, Mean]:
     }
 
 
+def pair_log_probs(log_probs: Tensor, batch: PairBatch) -> dict[str, Mean]:
+    """Summed log-probability of the chosen and rejected response from log_probs [B, S].
+
+    A margin also grows while both fall; these show it.
+    """
+    total = sequence_sum(log_probs.detach(), batch.mask)
+    return {
+        "logps/chosen": Mean(total[batch.chosen]),
+        "logps/rejected": Mean(total[batch.rejected]),
+    }
+
+
 # --- policy gradient ----------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignzoo.folders import default_folder, evaluation_folder, model_folder, stage_folder
 from alignzoo.identity import evaluation_identity, stage_identity
 from alignzoo.inputs import INITIAL, evaluated_models, models_of, stages_read
 from alignzoo.plugins import Registry
@@ -18,7 +19,6 @@ from alignzoo.recipe import (
     StageSpec,
     TrainSpec,
 )
-from alignzoo.run import default_folder, evaluation_folder, model_folder, stage_folder
 from alignzoo.store import Identity, find, resumable
 
 

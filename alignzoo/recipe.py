@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -86,6 +88,30 @@ class SamplingSpec(Spec):
     @classmethod
     def _minimum_fits(cls, value: int, info: ValidationInfo) -> int | None:
         return _not_above(value, "max_new_tokens", info)
+
+
+class PartialSampling(Spec):
+    """Sampling settings that go before those a benchmark prescribes; see SamplingSpec."""
+
+    max_new_tokens: int | None = Field(None, gt=0)
+    min_new_tokens: int | None = Field(None, ge=0)
+    temperature: float | None = Field(None, ge=0, description="0 is greedy")
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, description="0 is off")
+    stop: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.over({})
+        return self
+
+    def over(self, prescribed: Mapping[str, Any]) -> SamplingSpec:
+        """These settings, else the prescribed ones, else the defaults.
+
+        Raises pydantic's ValidationError when the mixture is not sound.
+        """
+        own = self.model_dump(exclude_none=True)
+        return SamplingSpec.model_validate({**prescribed, **own})
 
 
 class OptimSpec(Spec):
@@ -239,6 +265,19 @@ class PluginStageSpec(StageSpec):
     data: DataSpec | None = None
 
 
+class JudgeSpec(Spec):
+    """A judge with its options."""
+
+    name: str
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
+
+
+def _as_judges(value: Any) -> Any:
+    """`judge: NAME` and `judge: {name: NAME}` mean a list of one."""
+    several = value if isinstance(value, list | tuple) else [value]
+    return tuple({"name": one} if isinstance(one, str) else one for one in several)
+
+
 class EvaluateSpec(Spec):
     """One benchmark on some of the models."""
 
@@ -253,10 +292,21 @@ class EvaluateSpec(Spec):
     kl_to: tuple[str, ...] = Field(
         (), description="models to measure KL(model || this) to, on the model's own responses"
     )
+    limit: int | None = Field(None, gt=0, description="only the first so many prompts")
+    partial: bool = Field(
+        False, description="leave out prompts that a file of outputs does not answer"
+    )
     samples: int = Field(1, gt=0, description="responses per prompt")
-    sampling: SamplingSpec = SamplingSpec()
+    sampling: PartialSampling = PartialSampling()
     engine: str = "transformers"
     batch_size: int = Field(256, gt=0)
+    judge: Annotated[tuple[JudgeSpec, ...], BeforeValidator(_as_judges)] = Field(
+        (), description="who judges, where the benchmark leaves it open; several are a panel"
+    )
+    vote: Literal["mean", "majority"] = Field("mean", description="how a panel comes to a verdict")
+    min_parsed: float = Field(
+        0.9, ge=0, le=1, description="smallest share of questions with a verdict; below: an error"
+    )
 
 
 AnyStage: TypeAlias = TrainSpec | GenerateSpec | LabelSpec | PluginStageSpec

@@ -30,6 +30,7 @@ from alignzoo.recipe import (
     TrainSpec,
 )
 from alignzoo.types import LabelledBatch, PairBatch, RolloutBatch
+from alignzoo.verdicts import JudgedBenchmark
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
@@ -90,6 +91,7 @@ def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fa
         *_engine_faults(scope.registry, spec.engine, ("engine",), {}),
         *_evaluated(spec, scope),
         *(() if spec.baseline is None else _model_faults(spec.baseline, ("baseline",), end, scope)),
+        *judge_faults(spec, scope.registry),
     ]
     for k, name in enumerate(spec.kl_to):
         found += _model_faults(name, ("kl_to", k), end, scope)
@@ -183,6 +185,25 @@ def _plugin_faults(
     yield from (fault.under((*path[:-1], "with")) for fault in options)
 
 
+def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
+    """A benchmark with a judge of its own takes none; the others take one or a panel."""
+    for k, judge in enumerate(spec.judge):
+        yield from _plugin_faults(registry, "judge", judge.name, ("judge", k, "name"), judge.with_)
+    cls = registry.benchmarks.get(spec.benchmark)
+    if cls is None:
+        return
+    if not issubclass(cls, JudgedBenchmark):
+        if spec.judge:
+            yield Fault(("judge",), f"{cls.name} has a judge of its own; remove this", at_key=True)
+        return
+    if not spec.judge:
+        yield Fault(("benchmark",), f"{cls.name} needs `judge:`; `alignzoo list judges` names them")
+    if spec.samples > 1:
+        yield Fault(("samples",), f"{cls.name} takes one answer per prompt")
+    if spec.kl_to:
+        yield Fault(("kl_to",), f"KL is not measured with {cls.name}; use a benchmark with a rule")
+
+
 def _engine_faults(
     registry: Registry, name: str, path: Path, given: Mapping[str, Any]
 ) -> Iterator[Fault]:
@@ -249,6 +270,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from _role_faults(spec, cls)
         yield from _rate_faults(spec, cls)
         yield from _batch_faults(spec, cls, scope)
+        yield from _reuse_faults(spec, cls)
         yield from _metric_faults(spec, cls)
 
 
@@ -333,6 +355,20 @@ def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> I
     if on_pairs and stage is not None and stage.kind == "generate":
         what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"
         yield Fault(("data", "name"), what)
+
+
+def _reuse_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Without an importance ratio, a second update on the same answers has a wrong gradient."""
+    rollout = spec.rollout
+    if rollout is None or not cls.single_update:
+        return
+    why = f"{cls.name} has no importance ratio, so answers serve one update"
+    buffer = rollout.prompts * rollout.samples_per_prompt
+    if rollout.epochs > 1:
+        yield Fault(("rollout", "epochs"), f"{why}; make it 1")
+    if buffer > spec.train.batch_size:
+        what = f"{why}; sample {spec.train.batch_size} (train.batch_size), not {buffer}"
+        yield Fault(("rollout",), what)
 
 
 def _metric_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

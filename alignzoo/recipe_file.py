@@ -165,6 +165,7 @@ _CHOICES = (  # block, key that names a plug-in, kind of plug-in
     ("RewardSpec", "judge", "judge"),
     ("DataSpec", "name", "dataset"),
     ("EvaluateSpec", "benchmark", "benchmark"),
+    ("JudgeSpec", "name", "judge"),
     ("RolloutSpec", "engine", "engine"),
     ("PluginStageSpec", "stage", "stage"),
 )
@@ -185,6 +186,10 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         if kind not in ("dataset", "engine"):  # those name other things too
             _offer(blocks[block]["properties"][key], sorted(registry.kinds[kind]))
     blocks["DataSpec"] = {"anyOf": [{"type": "string"}, blocks["DataSpec"]]}
+    blocks["JudgeSpec"] = {"anyOf": [{"type": "string"}, blocks["JudgeSpec"]]}
+    judges = blocks["EvaluateSpec"]["properties"]["judge"]
+    judges["anyOf"] = [{"$ref": "#/$defs/JudgeSpec"}, {"type": "array", "items": judges["items"]}]
+    del judges["type"], judges["items"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -32,6 +32,7 @@ import yaml
 import alignzoo
 from alignzoo.context import StageContext
 from alignzoo.errors import UsageError
+from alignzoo.folders import evaluation_folder, model_folder, resolved, stage_folder
 from alignzoo.identity import evaluation_identity, hub_commit, stage_identity
 from alignzoo.inputs import evaluated_models, model_ref, models_of
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
@@ -44,7 +45,6 @@ from alignzoo.store import (
     adopt,
     begin,
     changed_inputs,
-    digest_of_value,
     find,
     finish,
     locked,
@@ -56,6 +56,7 @@ from alignzoo.store import (
     write_json,
     write_text,
 )
+from alignzoo.verdicts import JudgedBenchmark
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets")
 
@@ -77,6 +78,12 @@ class Run:
     folder: Path
     progress: Progress
     total: int
+    again: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)  # model -> its name in tables
+
+    def label(self, model: str) -> str:
+        """How tables call a model."""
+        return self.labels.get(model, model)
 
 
 @dataclass(frozen=True)
@@ -92,26 +99,25 @@ class Piece:
     labels: Mapping[str, Any] = field(default_factory=dict)  # names in its row of scores.jsonl
 
 
-def default_folder(recipe: Recipe) -> Path:
-    """runs/<name>-<hash>: equal recipes share a folder, others never do."""
-    return Path("runs") / f"{recipe.name}-{digest_of_value(resolved(recipe))[:8]}"
-
-
-def resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe with every default, as JSON-able values that load as the same recipe."""
-    return recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
 def run_recipe(
-    recipe: Recipe, source: str, registry: Registry, folder: Path, progress: Progress
+    recipe: Recipe,
+    source: str,
+    registry: Registry,
+    folder: Path,
+    progress: Progress,
+    *,
+    again: bool = False,
+    labels: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Bring every stage and evaluation of a recipe to its end and fold the scores.
 
-    `source` is the recipe's text as written. Raises what the pieces raise, after `run.json` says
-    how far the run came; the same call goes on from there.
+    `source` is the recipe's text as written; `again` asks judges anew what they answered without
+    a verdict; `labels` say how tables call models that have no stage's name. Raises what the
+    pieces raise, after `run.json` says how far the run came; the same call goes on from there.
     """
     total = len(recipe.stages) + sum(len(evaluated_models(e, recipe)) for e in recipe.evaluate)
-    run = Run(recipe, registry, folder, progress if is_main() else Silent(), total)
+    run = Run(recipe, registry, folder, progress if is_main() else Silent(), total, again,
+              labels or {})  # fmt: skip
     with _writing(run, source):
         outputs: dict[str, Path] = {}
         for piece in stage_pieces(run, outputs):
@@ -152,37 +158,27 @@ def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
             has_baseline = spec.baseline is not None and model != spec.baseline
             baseline = folder / model_folder(str(spec.baseline)) if has_baseline else None
             yield Piece(
-                name=f"{spec.benchmark}: {model}",
+                name=f"{spec.benchmark}: {run.label(model)}",
                 index=index,
                 folder=folder / model_folder(model),
                 identity=evaluation_identity(spec, model, run.recipe, run.registry, outputs),
                 work=partial(_run_evaluation, spec, model, baseline),
                 labels={
-                    "model": model,
-                    "baseline": spec.baseline,
+                    "model": run.label(model),
+                    "baseline": spec.baseline and run.label(spec.baseline),
                     "is_baseline": model == spec.baseline,
                 },
             )
 
 
-def stage_folder(run: Path, index: int, name: str) -> Path:
-    """stages/01-sft."""
-    return run / "stages" / f"{index:02d}-{name}"
-
-
-def evaluation_folder(run: Path, number: int, spec: EvaluateSpec) -> Path:
-    """evaluations/01-benchmark; it holds a folder per model."""
-    return run / "evaluations" / f"{number:02d}-{spec.benchmark}"
-
-
-def model_folder(model: str) -> str:
-    """A model's name as the name of a folder."""
-    return model.strip("./").replace("/", "--")
-
-
 def _run_evaluation(
     spec: EvaluateSpec, model: str, baseline: Path | None, context: StageContext
 ) -> None:
+    if issubclass(context.registry.find("benchmark", spec.benchmark), JudgedBenchmark):
+        from alignzoo.stages.judged import run_judged
+
+        run_judged(spec, model, context, baseline)
+        return
     from alignzoo.stages.evaluate import run_evaluation
 
     run_evaluation(spec, model, context, baseline)
@@ -241,6 +237,9 @@ def _reused(piece: Piece, run: Run) -> bool:
     if state_of(piece.folder, piece.identity) == "damaged":
         run.progress.note(f"{piece.name}: its files changed since it was finished; done again")
     found = find(piece.folder, piece.identity)
+    if found and run.again and _has_failures(found):
+        begin(piece.folder, piece.identity, keep=False)
+        return False
     changed = changed_inputs(piece.folder, piece.identity)
     if found is None and changed:
         run.progress.note(f"{piece.name}: done again, other {', '.join(changed)} than last time")
@@ -257,6 +256,12 @@ def _reused(piece: Piece, run: Run) -> bool:
     return True
 
 
+def _has_failures(folder: Path) -> bool:
+    """Whether a judged piece of work has questions without a verdict."""
+    counts = read_json(folder / "scores.json").get("row", {}).get("counts", {})
+    return bool(counts.get("failed"))
+
+
 def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContext:
     return StageContext(
         recipe=run.recipe,
@@ -268,6 +273,7 @@ def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContex
         total=run.total,
         outputs=dict(outputs),
         progress=run.progress,
+        again=run.again,
     )
 
 

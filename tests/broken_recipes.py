@@ -204,6 +204,16 @@ STAGES = {
         "4:57: stages.0.rollout.samples_per_prompt: siblings compares the answers to one prompt; "
         "make it 2 or more",
     ),
+    "a second update without an importance ratio": (
+        "  - {name: a, algorithm: once, data: toys, rollout: {prompts: 64, epochs: 2}}",
+        "4:75: stages.0.rollout.epochs: once has no importance ratio, so answers serve one update; "
+        "make it 1",
+    ),
+    "a buffer of two updates without an importance ratio": (
+        "  - {name: a, algorithm: once, data: toys, rollout: {prompts: 128}}",
+        "4:53: stages.0.rollout: once has no importance ratio, so answers serve one update; "
+        "sample 64 (train.batch_size), not 128",
+    ),
     "a reward from nowhere": (
         "  - {name: a, algorithm: online, data: toys, rollout: {reward: {}}}",
         "4:64: stages.0.rollout.reward: a reward needs exactly one of 'judge' and 'model'",

@@ -69,6 +69,13 @@ class Siblings(Online):
     least_samples = 2
 
 
+class Once(Online):
+    """Rollouts without an importance ratio."""
+
+    name = "once"
+    single_update = True
+
+
 @dataclass(frozen=True)
 class Toys(Dataset):
     """A dataset with a size."""
@@ -111,7 +118,7 @@ def registry(*broken: BrokenPlugin) -> Registry:
     """Everything above, registered by one module."""
     module = ModuleType("toy_plugins")
     hooks = {
-        "register_algorithms": [Margin, Copy, Online, Siblings],
+        "register_algorithms": [Margin, Copy, Online, Siblings, Once],
         "register_datasets": [Toys],
         "register_judges": [Length],
         "register_benchmarks": [Quiz],

@@ -29,6 +29,7 @@ GOOD = {"role": "assistant", "content": "Hello."}
 BAD = {"role": "assistant", "content": "Go away."}
 CHAT_PAIR = PairSample((USER,), Response("Hello."), Response("Go away."))
 PAIR = {"prompt": "Hi?", "chosen": "Hello.", "rejected": "Go away."}
+HI = ("Hi?", Response("Hello."), Response("Go away."))
 PLAIN_PAIR = PairSample("Hi?", Response("Hello."), Response("Go away."))
 
 
@@ -64,6 +65,9 @@ def load(path, **options):
             LabelledSample("a", Response("b"), False),
         ),
         ({"prompt": "a", "meta": {"k": 1}, "other": 2}, PromptSample("a", {"k": 1})),
+        (PAIR | {"margin": 1}, PairSample(*HI, {"margin": 1.0})),
+        (PAIR | {"margin": None}, PairSample(*HI)),
+        (PAIR | {"margin": 1, "meta": {"margin": 2}}, PairSample(*HI, {"margin": 2})),
         (
             {"prompt": "a", "responses": ["b", {"text": "c", "ids": [5, 2]}], "scores": [1, 2]},
             GroupSample("a", (Response("b"), Response("c", (5, 2))), (1.0, 2.0)),
@@ -110,6 +114,8 @@ def test_the_prompt_of_two_transcripts_ends_after_the_last_answer_turn_they_shar
         ({"prompt": "a", "responses": ["b"], "scores": [float("nan")]}, "finite"),
         ({"prompt": "a", "responses": [{"text": "b", "ids": [True]}]}, "ids is not a list"),
         ({"prompt": "a", "meta": []}, "meta is a list"),
+        (PAIR | {"margin": "large"}, "margin is a text"),
+        (PAIR | {"margin": float("nan")}, "finite"),
     ],
 )
 def test_a_bad_row_is_refused_with_its_cause(row, cause):

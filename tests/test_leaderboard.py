@@ -6,7 +6,14 @@ import pytest
 
 from alignzoo import Column
 from alignzoo.errors import DataError, UsageError
-from alignzoo.leaderboard import as_json, fold, read_leaderboard, render_markdown, render_text
+from alignzoo.leaderboard import (
+    as_json,
+    fold,
+    read_leaderboard,
+    render_csv,
+    render_markdown,
+    render_text,
+)
 from alignzoo.stages.evaluate import summarise
 
 
@@ -74,6 +81,50 @@ def test_a_narrow_terminal_says_which_columns_it_leaves_out():
     text = render_text(fold([("run", row("m", 1, columns=columns))]), width=75)
     assert "more in leaderboard.md: d" in text
     assert "kl(dpo)" in text.splitlines()[2]
+
+
+JUDGED = {"judge": "wise-72b", "counts": {"judged": 80, "parsed": 78, "failed": 2}}
+NOTHING = {"mean": None, "low": None, "high": None, "better": 1, "doc": "what it is"}
+
+
+def test_judge_counts_and_official_standard_error_are_shown_where_there_are_any():
+    columns = {"score": cell(15.734) | {"error": 1.12}}
+    sections = fold([("run", row("dpo", 1, columns=columns, **JUDGED))])
+    text = render_text(sections, width=120)
+    assert "15.734 ±0.100 (SE 1.120)" in text
+    assert "80/78/2" in text
+    assert "judged by wise-72b" in text
+    assert "| dpo | 15.734 [15.634, 15.834] (SE 1.120) | 80/78/2 |" in render_markdown(sections)
+    assert as_json(sections)[0]["rows"][0]["counts"] == JUDGED["counts"]
+
+
+def test_a_narrow_terminal_keeps_the_counts():
+    columns = {name: cell(1.0) for name in ("a", "b", "c", "d", "e")}
+    text = render_text(fold([("run", row("m", 1, columns=columns, **JUDGED))]), width=75)
+    assert "80/78/2" in text
+    assert "more in leaderboard.md: d, e" in text
+
+
+def test_a_model_without_a_verdict_has_no_figure_and_stands_last():
+    rows = [row("lost", 0, columns={"score": NOTHING}, **JUDGED), row("dpo", -5)]
+    (section,) = fold([("run", one) for one in rows])
+    assert [r.model for r in section.rows] == ["dpo", "lost"]
+    assert "| lost | - | - | 80/78/2 |" in render_markdown([section])
+    assert ",lost,s1/lost/0,score,,,,,3,80,78,2" in render_csv([section])
+
+
+def test_nan_in_a_file_is_no_figure():
+    columns = {"score": NOTHING | {"mean": float("nan")}}
+    (section,) = fold([("run", row("m", 0, columns=columns))])
+    assert section.rows[0].cells == {}
+
+
+def test_csv_has_a_line_per_figure_in_full_precision():
+    (section,) = fold([("run", row("dpo", 1 / 3))])
+    head, *lines = render_csv([section]).splitlines()
+    assert head.split(",")[5:8] == ["column", "mean", "low"]
+    assert [line.split(",")[5] for line in lines] == ["length", "score", "hidden"]
+    assert float(lines[1].split(",")[6]) == 1 / 3
 
 
 def test_the_difference_to_the_baseline_is_paired():

@@ -13,10 +13,11 @@ import pytest
 import alignzoo
 from alignzoo import Stage, hookimpl, option
 from alignzoo.errors import AlignzooError, DataError, PluginError, UsageError
+from alignzoo.folders import default_folder
 from alignzoo.identity import stage_identity
 from alignzoo.plugins import Plugin, build_registry, load_plugins
 from alignzoo.recipe import Recipe
-from alignzoo.run import default_folder, run_recipe
+from alignzoo.run import run_recipe
 from alignzoo.store import locked
 
 CALLS = []

@@ -119,39 +119,108 @@ def doctor() -> None:
     raise typer.Exit(doctor_command())
 
 
-@app.command("eval", short_help="Measure existing models with a benchmark.")
+@app.command("eval", short_help="Measure models, or anybody's outputs, with a benchmark.")
 def evaluate(
-    models: Annotated[
-        list[str], typer.Argument(help="Runs (all trained stages), RUN/STAGE, folders, hub names.")
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs (all trained stages), RUN/STAGE, folders, hub names, or files of outputs."
+        ),
     ],
     benchmark: Annotated[str, typer.Option(help="A name from `alignzoo list benchmarks`.")],
-    baseline: Annotated[str | None, typer.Option(help="Model to compare the others with.")] = None,
+    *,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name from `alignzoo list judges`, or '{name: ..., with: {...}}'; "
+            "several make a panel."
+        ),
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Target to compare the others with.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many prompts.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 1,
     options: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="with.size=100, sampling.top_p=0.9, ..."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="with.size=100, sampling.top_p=0.9, judge.with.model=NAME, ...",
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed.  [default: the seed of the first model's run]")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the first questions and the cost; ask nobody.")
+    ] = False,
+    rejudge_failed: Annotated[
+        bool, typer.Option("--rejudge-failed", help="Ask anew where no verdict could be read.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Measure existing models with a benchmark and print the table."""
-    from alignzoo.cli.measuring import Measurement, eval_command
+    """Measure models, or files of anybody's outputs, with a benchmark and print the table."""
+    from alignzoo.cli.measuring import Manner, Measurement, eval_command
 
-    wanted = Measurement(models, benchmark, baseline, samples, options or [], seed)
-    raise typer.Exit(eval_command(wanted, output))
+    wanted = Measurement(
+        targets, benchmark, judge or [], baseline, samples, limit, options or [], seed
+    )
+    raise typer.Exit(eval_command(wanted, output, Manner(dry_run, rejudge_failed, as_json)))
+
+
+@app.command("eval-judge", short_help="Measure a judge against people.")
+def evaluate_judge(
+    annotations: Annotated[Path, typer.Argument(help="Pairs that several people compared.")],
+    *,
+    judge: Annotated[str, typer.Option(help="A name from `alignzoo list judges`.")],
+    benchmark: Annotated[
+        str, typer.Option(help="Whose questions the judge is asked.")
+    ] = "pairwise",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="judge.with.model=NAME, with.orders=one."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
+    generators: Annotated[
+        Path | None, typer.Option(help="A file that says which models wrote the outputs.")
+    ] = None,
+    labels: Annotated[
+        int | None, typer.Option(min=1, help="People per pair.  [default: what most pairs have]")
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Labels of the judge per pair; bias and variance need two.")
+    ] = 1,
+    rejudge_failed: Annotated[
+        bool, typer.Option("--rejudge-failed", help="Ask anew where no verdict could be read.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Agreement with people, correlation of win rates, biases, price: how good a judge is."""
+    from alignzoo.cli.judge_quality import Wish, eval_judge_command
+
+    wish = Wish(generators, labels, repeats, rejudge_failed)
+    words = options or []
+    raise typer.Exit(
+        eval_judge_command(annotations, judge, words, benchmark, limit, as_json=as_json, wish=wish)
+    )
 
 
 @app.command(short_help="Put the results of several runs into one table.")
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to read, sort and compare answers in.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts per table on the page.")] = 100,
 ) -> None:
     """Put the results of several runs into one table per comparable benchmark."""
     from alignzoo.cli.running import leaderboard_command
 
-    leaderboard_command(runs, as_json=as_json)
+    leaderboard_command(runs, as_json=as_json, as_csv=as_csv, html=html, prompts=prompts)
 
 
 @app.command(short_help="Answer prompts, or hold a conversation.")

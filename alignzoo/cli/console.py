@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TextIO
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
@@ -18,6 +20,9 @@ SHOWN = {  # what a person looks for: the names it may have, best first
     "loss": ("loss",),
     "reward": ("reward", "rollout/reward", "rewards/margin"),
     "kl": ("kl",),
+    "cost": ("cost",),
+    "cost_left": ("cost_left",),
+    "unread": ("unread",),
 }
 
 
@@ -181,14 +186,16 @@ class Live:
         self.bars.console.print(text, markup=False, highlight=False)
 
 
-def watch() -> tuple[Progress, AbstractContextManager[object]]:
+def watch(out: TextIO | None = None) -> tuple[Progress, AbstractContextManager[object]]:
     """The progress that fits the output, and the context in which it may be used."""
-    if not sys.stdout.isatty():
-        return Lines(lambda text: print(text, flush=True)), nullcontext()
+    out = out or sys.stdout
+    if not out.isatty():
+        return Lines(lambda text: print(text, file=out, flush=True)), nullcontext()
     bars = Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[text]}", markup=False),
+        console=Console(file=out),
     )
     return Live(bars), bars

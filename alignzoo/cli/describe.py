@@ -13,6 +13,7 @@ from alignzoo.cli import screen
 from alignzoo.cli.catalogue import RECIPE, built_in, entries
 from alignzoo.cli.find import bundled_recipes
 from alignzoo.errors import UsageError, suggest
+from alignzoo.evaluation import Benchmark
 from alignzoo.options import OptionDoc, option_table, try_options, type_name
 from alignzoo.plugins import KINDS, Registry, load_plugins
 from alignzoo.types import Signal
@@ -55,6 +56,9 @@ def _print_class(kind: str, name: str, cls: type, registry: Registry) -> None:
     _print_options(_options(cls))
     if issubclass(cls, Algorithm):
         _print_algorithm(cls)
+    if issubclass(cls, Benchmark) and cls.files:
+        rows = [(file.names[0], file.what, file.get) for file in cls.files]
+        _table(("file", "holds", "get it with"), rows)
 
 
 def _options(cls: type) -> list[OptionDoc]:

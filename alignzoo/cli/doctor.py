@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 from alignzoo.cli.screen import print_table
-from alignzoo.plugins import load_plugins
+from alignzoo.datafiles import find, places_of
+from alignzoo.plugins import Registry, load_plugins
 from alignzoo.store import cache_folder
 
 IMPORTED = ("torch", "transformers", "accelerate", "datasets", "safetensors")
@@ -33,7 +34,16 @@ class Finding:
 
 def doctor_command() -> int:
     """Print the report; 1 when something is broken."""
-    findings = [*_python(), *_requirements(), _device(), *_plugins(), *_extras(), _cache()]
+    registry = load_plugins()
+    findings = [
+        *_python(),
+        *_requirements(),
+        _device(),
+        *_plugins(registry),
+        *_benchmark_files(registry),
+        *_extras(),
+        _cache(),
+    ]
     print_table(("what", "", "found"), [finding.row for finding in findings])
     broken = sum(bool(finding.advice) for finding in findings)
     print(f"{broken} broken" if broken else "all well")
@@ -88,9 +98,8 @@ def _device() -> Finding:
     return Finding("device", f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
 
 
-def _plugins() -> Iterator[Finding]:
+def _plugins(registry: Registry) -> Iterator[Finding]:
     """Plug-ins with their distributions; a clash or a failed import is broken."""
-    registry = load_plugins()
     for plugin in registry.plugins:
         names = [name for cls, owner in registry.owners.items() if owner == plugin
                  for name in [getattr(cls, "name", cls.__name__)]]  # fmt: skip
@@ -101,6 +110,18 @@ def _plugins() -> Iterator[Finding]:
         yield Finding(broken.module, "", f"{advice}; repair or uninstall it")
     for (_, name), clash in registry.clashes.items():
         yield Finding(name, "", clash)
+
+
+def _benchmark_files(registry: Registry) -> Iterator[Finding]:
+    """What the benchmarks read and alignzoo does not ship; an absent file is no fault."""
+    for name, cls in registry.benchmarks.items():
+        absent = [file.what for file in cls.files if find(file, name) is None]
+        if not cls.files:
+            continue
+        here = f"{len(cls.files) - len(absent)} of {len(cls.files)} files"
+        place = places_of(name, None)[0]
+        missing = f"; absent: {', '.join(absent)} (put them into {place})" if absent else ""
+        yield Finding(f"{name} data", here + missing)
 
 
 def _extras() -> Iterator[Finding]:

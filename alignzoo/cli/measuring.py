@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +14,39 @@ import yaml
 
 from alignzoo.cli.console import watch
 from alignzoo.cli.find import TrainedStage, find_stages
+from alignzoo.cli.preview import preview_command
 from alignzoo.cli.running import report
 from alignzoo.errors import PluginError, Problem, RecipeError, UsageError
 from alignzoo.faults import Block, Fault, validate
-from alignzoo.leaderboard import Section
+from alignzoo.folders import default_folder
 from alignzoo.options import option_faults
 from alignzoo.plugins import Registry, load_plugins
-from alignzoo.recipe import EvaluateSpec, Recipe, SamplingSpec
-from alignzoo.run import RunResult, default_folder, run_recipe
+from alignzoo.recipe import EvaluateSpec, JudgeSpec, PartialSampling, Recipe, Spec
+from alignzoo.recipe_check import judge_faults
+from alignzoo.run import RunResult, run_recipe
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What the command line asks for."""
 
-    models: Sequence[str]
+    targets: Sequence[str]
     benchmark: str
+    judges: Sequence[str]
     baseline: str | None
     samples: int
+    limit: int | None
     options: Sequence[str]
     seed: int | None
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How it is to be done and shown."""
+
+    dry_run: bool = False
+    again: bool = False
+    as_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,28 +58,41 @@ class Named:
     stage: TrainedStage | None = None
 
 
-def eval_command(wanted: Measurement, output: Path | None) -> int:
-    """Measure the models and print the table; the exit status."""
+def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> int:
+    """Measure the targets and print the table; the exit status."""
     registry = load_plugins()
-    models = [found for name in wanted.models for found in named(name)]
+    models = [found for name in wanted.targets for found in named(name)]
     baseline = _only(wanted.baseline) if wanted.baseline else None
     recipe = measuring_recipe(wanted, models, baseline, registry)
+    labels = labels_of([*models, *([baseline] if baseline else [])])
+    if manner.dry_run:
+        return preview_command(recipe, registry, labels)
     folder = output or default_folder(recipe)
     source = yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
-    labels = {found.model: found.label for found in (*models, *([baseline] if baseline else ()))}
 
     def work() -> RunResult:
-        progress, display = watch()
+        progress, display = watch(sys.stderr if manner.as_json else sys.stdout)
         with display:
-            return run_recipe(recipe, source, registry, folder, progress)
+            return run_recipe(
+                recipe, source, registry, folder, progress, again=manner.again, labels=labels
+            )
 
-    return report(work, folder, lambda section: relabelled(section, labels))
+    return report(work, folder, as_json=manner.as_json)
 
 
 def named(name: str) -> list[Named]:
-    """The models a name stands for: every trained stage of a run, else one."""
+    """What a name stands for: every trained stage of a run, a file of outputs, or one model."""
+    if Path(name).is_file():
+        return [Named(Path(name).name.partition(".")[0], name)]
     stages = [Named(stage.label, str(stage.model), stage) for stage in find_stages(name)]
     return stages or [Named(name, name)]
+
+
+def labels_of(models: Sequence[Named]) -> dict[str, str]:
+    """How tables call the models; the whole name where a short one stands for several."""
+    given = {found.model: found.label for found in models}
+    often = Counter(given.values())
+    return {model: label if often[label] == 1 else model for model, label in given.items()}
 
 
 def _only(name: str) -> Named:
@@ -113,23 +141,45 @@ def evaluation(wanted: Measurement, registry: Registry) -> EvaluateSpec:
     except PluginError as error:
         raise UsageError(f"--benchmark {wanted.benchmark}: {error}") from error
     data: dict[str, Any] = {"benchmark": wanted.benchmark, "samples": wanted.samples}
+    judges = [judge_named(text) for text in wanted.judges]
+    if judges:
+        data["judge"] = judges if len(judges) > 1 else judges[0]
+    if wanted.limit is not None:
+        data["limit"] = wanted.limit
     for option in wanted.options:
         place(data, option)
     spec, faults = validate(EvaluateSpec, data, _block)
     given = data.get("with", {})
     if isinstance(given, dict):
         faults += tuple(f.under(("with",)) for f in option_faults(benchmark, given))
+    if spec is not None:
+        faults += tuple(judge_faults(spec, registry))
     if faults or spec is None:
         raise RecipeError(list(_problems(faults)))
     return spec
 
 
+def judge_named(text: str) -> dict[str, Any]:
+    """A judge of the command line: a name, or a YAML mapping of name and options."""
+    if not text.startswith("{"):
+        return {"name": text, "with": {}}
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--judge {text}: not YAML: {' '.join(str(error).split())}") from error
+    return dict(given)
+
+
 def _problems(faults: Iterable[Fault]) -> Iterable[Problem]:
-    return (Problem(f"--set {'.'.join(map(str, fault.path))}", fault.what) for fault in faults)
+    for fault in faults:
+        place = ".".join(str(step) for step in fault.path if not isinstance(step, int))
+        flag = {"benchmark": "--benchmark", "judge.name": "--judge"}.get(place, f"--set {place}")
+        yield Problem(flag, fault.what)
 
 
 def _block(path: tuple[str | int, ...]) -> Block:
-    spec = SamplingSpec if path == ("sampling",) else EvaluateSpec
+    inner: dict[str, type[Spec]] = {"sampling": PartialSampling, "judge": JudgeSpec}
+    spec = inner.get(str(path[0]), EvaluateSpec) if path else EvaluateSpec
     keys = (field.alias or name for name, field in spec.model_fields.items())
     return Block("key", ".".join(map(str, path)) or "an evaluation", tuple(keys))
 
@@ -148,10 +198,3 @@ def place(data: dict[str, Any], option: str) -> None:
         data[last] = json.loads(text)
     except ValueError:
         data[last] = text
-
-
-def relabelled(section: Section, labels: dict[str, str]) -> Section:
-    """The section with the names that the command line used."""
-    rows = tuple(replace(row, model=labels.get(row.model, row.model)) for row in section.rows)
-    baseline = labels.get(section.baseline or "", section.baseline)
-    return replace(section, rows=rows, baseline=baseline)

@@ -16,12 +16,13 @@ from alignzoo import leaderboard
 from alignzoo.cli.find import find_recipe, is_run
 from alignzoo.cli.screen import print_json, print_table, width
 from alignzoo.errors import UsageError
-from alignzoo.leaderboard import Section, read_leaderboard, render_text
+from alignzoo.folders import default_folder
+from alignzoo.leaderboard import read_leaderboard, render_text
 from alignzoo.plan import plan_recipe
 from alignzoo.plugins import load_plugins
 from alignzoo.recipe import Recipe
 from alignzoo.recipe_file import load_recipe
-from alignzoo.run import RunResult, default_folder, is_main, run_recipe
+from alignzoo.run import RunResult, is_main, run_recipe
 from alignzoo.seeds import markdown, over_seeds, rows_of
 from alignzoo.store import read_json, write_text
 
@@ -73,7 +74,10 @@ def run_seeds_command(
 
 
 def report(
-    work: Callable[[], RunResult], folder: Path, shown: Callable[[Section], Section] = lambda s: s
+    work: Callable[[], RunResult],
+    folder: Path,
+    *,
+    as_json: bool = False,
 ) -> int:
     """Do the work and print its tables, or say how to go on after Ctrl-C; the exit status."""
     try:
@@ -81,8 +85,12 @@ def report(
     except KeyboardInterrupt:
         print(f"\n{resume_hint(folder)}", file=sys.stderr)
         return INTERRUPTED
-    if is_main():
-        print("\n" + render_text([shown(section) for section in result.sections], width()))
+    if not is_main():
+        return 0
+    if as_json:
+        print_json(leaderboard.as_json(result.sections))
+    else:
+        print("\n" + render_text(result.sections, width()))
         print(f"results: {result.folder}")
     return 0
 
@@ -138,13 +146,33 @@ def _bound(models: Mapping[str, str]) -> str:
     return ", ".join(f"{role} = {name}" for role, name in models.items())
 
 
-def leaderboard_command(runs: Sequence[Path], *, as_json: bool) -> None:
-    """Print the results of several runs."""
+def leaderboard_command(
+    runs: Sequence[Path],
+    *,
+    as_json: bool,
+    as_csv: bool = False,
+    html: Path | None = None,
+    prompts: int = leaderboard.PROMPTS,
+) -> None:
+    """Print the results of several runs, or write them as a page with that many prompts."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv: choose one of them")
     for folder in runs:
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder; name the folders of runs")
     sections = read_leaderboard(runs)
+    if html is not None:
+        _write_page(html, leaderboard.render_page(sections, runs, prompts))
     if as_json:
         print_json(leaderboard.as_json(sections))
-    else:
+    elif as_csv:
+        print(leaderboard.render_csv(sections), end="")
+    elif html is None:
         print(render_text(sections, width()), end="")
+
+
+def _write_page(file: Path, page: str) -> None:
+    if file.is_dir():
+        raise UsageError(f"--html {file}: this is a folder; name a file, such as page.html")
+    write_text(file, page)
+    print(f"page: {file} ({file.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)

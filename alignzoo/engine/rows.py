@@ -31,13 +31,14 @@ def sample_from_row(row: Mapping[str, Any]) -> Sample:
     """The sample a row holds; raises DataError with the cause (the reader adds the place).
 
     Known forms, the first that fits: `prompt, responses[, scores]`; `[prompt,] chosen, rejected`;
-    `messages`; `prompt, response[, label]`; `prompt`. Other keys than these and `meta` are ignored.
+    `messages`; `prompt, response[, label]`; `prompt`. A `margin` beside `chosen` goes to `meta`.
+    Other keys than these and `meta` are ignored.
     """
     meta = _meta(row.get("meta"))
     if "responses" in row:
         return _group(row, meta)
     if "chosen" in row or "rejected" in row:
-        return _pair(row, meta)
+        return _pair(row, _margin(row.get("margin")) | meta)
     if "messages" in row:
         return _conversation(row, meta)
     key = _first_key(row, ANSWER_KEYS)
@@ -246,12 +247,22 @@ def _label(value: Any) -> bool:
     return LABELS[value]
 
 
-def _meta(value: Any) -> Mapping[str, Any]:
+def _meta(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise DataError(f"meta is {describe(value)}, not an object")
     return dict(value)
+
+
+def _margin(value: Any) -> dict[str, Any]:
+    """By how much the chosen answer is better, where a data set says it in a column of its own."""
+    if value is None:
+        return {}
+    if type(value) not in (int, float) or not math.isfinite(value):
+        cause = f"margin is {describe(value)}, not a finite number"
+        raise DataError(f"{cause}; rename the column if it means something else")
+    return {"margin": float(value)}
 
 
 def _plain(response: Response) -> str | dict[str, Any]:

@@ -7,8 +7,8 @@ unit leaves `answers.jsonl` (ids, text and the judge's view of every answer) and
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from alignzoo.engine.measure import sequence_kl
 from alignzoo.engine.models import pad_id_of
 from alignzoo.engine.rows import row_from_sample, sample_from_row
 from alignzoo.engine.tokens import prompt_ids
-from alignzoo.errors import DataError, PluginError
+from alignzoo.errors import DataError
 from alignzoo.evaluation import (
     WIN_RATE,
     Answer,
@@ -25,12 +25,12 @@ from alignzoo.evaluation import (
     Column,
     Score,
     ScoredBenchmark,
-    interval,
     mean,
 )
 from alignzoo.identity import model_digest
 from alignzoo.options import build_options
 from alignzoo.recipe import EvaluateSpec
+from alignzoo.stages.columns import check_columns, summarise
 from alignzoo.stages.generate import answer_figures
 from alignzoo.stages.label import n_tokens
 from alignzoo.stages.sampling import Speaker, load_speaker, sample_answers
@@ -52,7 +52,7 @@ def run_evaluation(
     benchmark: Benchmark = build_options(
         context.registry.find("benchmark", spec.benchmark), spec.with_
     )
-    prompts = list(benchmark.prompts(context.seed))
+    prompts = list(islice(benchmark.prompts(context.seed), spec.limit))
     if not prompts:
         raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
     speaker = load_speaker(context.model(model), context)
@@ -69,15 +69,14 @@ def run_evaluation(
         **measured,
         **_kl_columns(spec, model, answers, speaker, context),
     }
-    _check_columns(spec.benchmark, columns, len(prompts))
+    check_columns(spec.benchmark, columns, len(prompts))
     _write_answers(groups, _scores(benchmark, answers), context.folder)
     write_json(
         context.folder / "scores.json",
         _result(spec, columns, answers, baseline, context),
     )
-    context.summary(
-        answer_figures(sampled) | {name: mean(c.values) for name, c in columns.items() if c.better}
-    )
+    told = {n: mean([x for x in c.values if x is not None]) for n, c in columns.items() if c.better}
+    context.summary(answer_figures(sampled) | told)
 
 
 def read_answers(folder: Path) -> Answers:
@@ -150,17 +149,6 @@ def _by_prompt(values: Sequence[float], samples: int) -> tuple[float, ...]:
     return tuple(mean(values[i : i + samples]) for i in range(0, len(values), samples))
 
 
-def _check_columns(name: str, columns: Mapping[str, Column], n_prompts: int) -> None:
-    for column, content in columns.items():
-        if not all(map(math.isfinite, content.values)):
-            raise PluginError(f"benchmark '{name}': column '{column}' has values not finite")
-        if len(content.values) != n_prompts:
-            raise PluginError(
-                f"benchmark '{name}': column '{column}' has {len(content.values)} values for "
-                f"{n_prompts} prompts; `measure` must return one value per prompt"
-            )
-
-
 def _result(
     spec: EvaluateSpec,
     columns: Mapping[str, Column],
@@ -209,7 +197,7 @@ def _section(
         "plugin": context.registry.owner(benchmark).identity,
         "prompts": digest_of_value(prompts),
         "samples": spec.samples,
-        "sampling": spec.sampling.model_dump(mode="json"),
+        "sampling": spec.sampling.over({}).model_dump(mode="json"),
         "engine": spec.engine,
         "baseline": compared if spec.baseline else None,
         "kl_to": {
@@ -217,14 +205,3 @@ def _section(
             for name in spec.kl_to
         },
     }
-
-
-def summarise(column: Column, baseline: Sequence[float] | None) -> dict[str, Any]:
-    """Mean and 95 % interval over prompts, and those of the paired difference to the baseline."""
-    centre, low, high = interval(column.values)
-    entry = {"mean": centre, "low": low, "high": high, "better": column.better, "doc": column.doc}
-    if baseline is None:
-        return entry
-    difference = [x - y for x, y in zip(column.values, baseline, strict=True)]
-    centre, low, high = interval(difference)
-    return entry | {"diff_mean": centre, "diff_low": low, "diff_high": high}

@@ -54,7 +54,8 @@ def sample_answers(
     """
     ids = [prompt_ids(prompt, speaker.tokenizer) for prompt in prompts]
     jobs = [(p, k) for p in range(len(prompts)) for k in range(spec.samples)]
-    sampling = resolve(spec.sampling, speaker.tokenizer)
+    wanted = spec.sampling if isinstance(spec, GenerateSpec) else spec.sampling.over({})
+    sampling = resolve(wanted, speaker.tokenizer)
     engine = context.engine(spec.engine, {}, spec.batch_size)
     done: list[Completion] = []
     with closing(engine.start(speaker.model)) as session:

@@ -38,6 +38,13 @@ def require(kept: bool, detail: str) -> None:
         raise PluginError(detail)
 
 
+def documented(plugin: object) -> str:
+    """The first line of a plug-in's docstring; without one the promise is broken."""
+    text = (type(plugin).__doc__ or "").strip()
+    require(bool(text), "no docstring says what is measured")
+    return text.partition("\n")[0]
+
+
 def raise_broken(name: str, checks: Iterable[Check]) -> None:
     """PluginError with every broken promise; silent when there is none."""
     broken = [f"  {check.promise}: {check.detail}" for check in checks if not check.kept]

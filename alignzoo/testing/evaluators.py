@@ -6,11 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 
 from alignzoo.evaluation import Answer, Benchmark, Judge, Score
-from alignzoo.testing.checks import Check, Trial, raise_broken, require, try_all
+from alignzoo.testing.checks import Check, Trial, documented, raise_broken, require, try_all
+from alignzoo.testing.judged import (
+    SHOWN,
+    TEXTS,
+    asked_judge_trials,
+    judged_benchmark_trials,
+)
 from alignzoo.types import PromptSample, Response
-
-TEXTS = ("yes .", "", "no no no !", "a rather long answer " * 20)
-SHOWN = 6  # prompts of a benchmark that are answered
+from alignzoo.verdicts import AskedJudge, JudgedBenchmark
 
 
 def check_judge(judge: Judge, prompts: Sequence[PromptSample]) -> None:
@@ -20,6 +24,8 @@ def check_judge(judge: Judge, prompts: Sequence[PromptSample]) -> None:
 
 def run_judge_checks(judge: Judge, prompts: Sequence[PromptSample]) -> list[Check]:
     """Try a judge on short, empty and long answers to some prompts it understands."""
+    if isinstance(judge, AskedJudge):
+        return try_all(asked_judge_trials(judge, prompts))
     answers = [
         Answer(prompt, Response(text, ended=bool(text)), len(text.split()))
         for prompt in prompts[:SHOWN]
@@ -33,7 +39,7 @@ def _judge(judge: Judge, answers: Sequence[Answer]) -> Iterator[tuple[str, Trial
     yield "the same answers get the same scores", lambda: _repeat(judge, answers)
     yield "a score does not depend on its neighbours", lambda: _alone(judge, answers)
     yield "no answers, no scores", lambda: _none(judge)
-    yield "docstring", lambda: _documented(judge)
+    yield "docstring", lambda: documented(judge)
 
 
 def _scores(judge: Judge, answers: Sequence[Answer]) -> str:
@@ -63,28 +69,29 @@ def _none(judge: Judge) -> str:
     return ""
 
 
-def _documented(plugin: object) -> str:
-    text = (type(plugin).__doc__ or "").strip()
-    require(bool(text), "no docstring says what is measured")
-    return text.partition("\n")[0]
-
-
 def check_benchmark(benchmark: Benchmark) -> None:
     """Raise PluginError with every promise of the contract that a benchmark breaks."""
     raise_broken(benchmark.name, run_benchmark_checks(benchmark))
 
 
 def run_benchmark_checks(benchmark: Benchmark) -> list[Check]:
-    """Try a benchmark on made-up answers to its first prompts."""
-    return try_all(_benchmark(benchmark))
+    """Try a benchmark on made-up answers to its first prompts, if it has any."""
+    first = try_all(_prompted(benchmark))
+    return first + (try_all(_benchmark(benchmark)) if first[0].kept else [])
+
+
+def _prompted(benchmark: Benchmark) -> Iterator[tuple[str, Trial]]:
+    yield "prompts depend on the seed alone", lambda: _prompts(benchmark)
+    yield "docstring", lambda: documented(benchmark)
 
 
 def _benchmark(benchmark: Benchmark) -> Iterator[tuple[str, Trial]]:
-    yield "prompts depend on the seed alone", lambda: _prompts(benchmark)
+    if isinstance(benchmark, JudgedBenchmark):
+        yield from judged_benchmark_trials(benchmark)
+        return
     yield "columns hold a finite value per prompt", lambda: _columns(benchmark)
     yield "a model ties with itself", lambda: _tie(benchmark)
     yield "columns are explained", lambda: _explained(benchmark)
-    yield "docstring", lambda: _documented(benchmark)
 
 
 def _prompts(benchmark: Benchmark) -> str:
@@ -104,7 +111,8 @@ def _columns(benchmark: Benchmark) -> str:
     columns = benchmark.measure(answers, answers)
     for name, column in columns.items():
         require(len(column.values) == len(answers), f"{name} has {len(column.values)} values")
-        require(all(map(math.isfinite, column.values)), f"{name} has a value that is not finite")
+        odd = [x for x in column.values if x is None or not math.isfinite(x)]
+        require(not odd, f"{name} has a value that is not finite")
     return ", ".join(columns)
 
 
@@ -113,7 +121,8 @@ def _tie(benchmark: Benchmark) -> str:
     column = benchmark.measure(answers, answers).get("win_rate")
     if column is None:
         return "no win rate"
-    require(all(abs(x - 0.5) < 1e-9 for x in column.values), f"win rates {column.values[:3]}")
+    odd = [x for x in column.values if x is None or abs(x - 0.5) > 1e-9]
+    require(not odd, f"win rates {odd[:3]}")
     return "win rate .5"
 
 

@@ -42,6 +42,7 @@ class Bandit(Algorithm[RolloutBatch]):
 
     name = "bandit"
     batch = RolloutBatch
+    single_update = True
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),
         "teacher": Role(doc="the DPO model pi_dpo"),

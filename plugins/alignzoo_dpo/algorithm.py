@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from alignzoo import Algorithm, Loss, Metric, PairBatch, Role, Signal, Signals, State, Term, option
-from alignzoo.ops import implicit_reward, log_prob, log_sigmoid, pair_metrics
+from alignzoo.ops import implicit_reward, log_prob, log_sigmoid, pair_log_probs, pair_metrics
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class DPO(Algorithm[PairBatch]):
         "rewards/rejected": Metric("the same of the rejected response", "nats"),
         "rewards/margin": Metric("chosen minus rejected reward", "nats", low=0.0),
         "rewards/accuracy": Metric("share of pairs with chosen > rejected, ties wrong", low=0.5),
+        "logps/chosen": Metric("S_pi of the chosen response; falls if both answers do", "nats"),
+        "logps/rejected": Metric("S_pi of the rejected response", "nats"),
     }
 
     beta: float = option(0.1, "strength of the KL constraint, Eq. 4", gt=0)
@@ -55,4 +57,5 @@ class DPO(Algorithm[PairBatch]):
         """One value per pair."""
         ratio = implicit_reward(1.0, signals["policy"], signals["reference"], batch.mask)  # [B]
         delta = ratio[batch.chosen] - ratio[batch.rejected]  # [I]
-        return Loss(Term(self.pair_loss(delta)), pair_metrics(self.beta * ratio, batch))
+        logged = pair_metrics(self.beta * ratio, batch) | pair_log_probs(signals["policy"], batch)
+        return Loss(Term(self.pair_loss(delta)), logged)

@@ -44,7 +44,7 @@ def test_hinge_dpo_of_a_pair_by_hand():
     assert value(HingeDPO(beta=0.75)) == 0.0
 
 
-def test_logged_rewards_are_beta_times_the_log_ratios():
+def test_logged_rewards_are_beta_times_the_log_ratios_beside_the_log_probabilities():
     logged = DPO(beta=0.1).loss(BATCH, SIGNALS, {}).metrics
     got = {name: metric.value.item() for name, metric in logged.items()}
     assert got == pytest.approx(
@@ -53,6 +53,8 @@ def test_logged_rewards_are_beta_times_the_log_ratios():
             "rewards/rejected": -0.05,
             "rewards/margin": 0.2,
             "rewards/accuracy": 1.0,
+            "logps/chosen": -3.0,
+            "logps/rejected": -4.0,
         }
     )
 

@@ -34,6 +34,7 @@ class Reinforce(Algorithm[RolloutBatch]):
 
     name = "reinforce"
     batch = RolloutBatch
+    single_update = True
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),
         "teacher": Role(doc="the DPO model pi_dpo"),

@@ -27,7 +27,7 @@ from alignzoo.ops import log_sigmoid, pair_metrics, spread_on_last, value
 class GradedPairBatch(PairBatch):
     """Pairs of which some say by how much the chosen response is better."""
 
-    margin: Tensor  # [I] float32: the number `margin` of a pair's meta, 0 without one
+    margin: Tensor  # [I] float32: the number `margin` of a pair, 0 without one
 
     @classmethod
     def collate(cls, items: Sequence[Item], pad_id: int) -> Self:

@@ -25,11 +25,12 @@ class RLOO(Algorithm[RolloutBatch]):
     """L = -mean_b A_b log pi(y_b|x), A_b = R_b - mean of R over the other answers to the prompt.
 
     R = reward - kl_coef log(pi_old/pi_ref)(y|x), a response is one action. Source:
-    arXiv:2402.14740 Section 2.3. There is no importance ratio: use a buffer for one update.
+    arXiv:2402.14740 Section 2.3. There is no importance ratio: a buffer serves one update.
     """
 
     name = "rloo"
     batch = RolloutBatch
+    single_update = True
     least_samples = 2
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),

@@ -1,0 +1,147 @@
+"""Putting questions to a judge until every one has a reply on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from random import SystemRandom
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+
+from alignzoo.judging.commit import group_commit
+from alignzoo.judging.journal import Journal
+from alignzoo.judging.work import Standing, Task, Work
+from alignzoo.verdicts import (
+    AskedJudge,
+    Capabilities,
+    JudgeBusy,
+    JudgedBenchmark,
+    JudgeError,
+    JudgeSession,
+    Question,
+)
+
+__all__ = ["Backoff", "Standing", "ask"]
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait after the n-th attempt in vain, in seconds.
+
+    wait(n) = U(1/2, 1) min(longest, first 2^(n-1)), but not less than the server asks for
+    (itself cut at `longest`) plus U(0, first), so that those told the same do not return at once.
+    """
+
+    first: float = 1.0
+    longest: float = 60.0
+
+    def __call__(self, state: RetryCallState) -> float:
+        """The wait, as tenacity wants to know it."""
+        chance = SystemRandom()  # the seeded generators belong to the runs
+        grown = min(self.longest, self.first * 2.0 ** (state.attempt_number - 1))
+        wait = chance.uniform(0.5, 1) * grown
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, JudgeBusy) and error.after is not None:
+            wait = max(wait, min(self.longest, error.after) + chance.uniform(0, self.first))
+        return wait
+
+
+PATIENT = Backoff()
+
+
+def ask(
+    benchmark: JudgedBenchmark,
+    judge: AskedJudge,
+    questions: Callable[[], Iterator[Question]],
+    journal: Journal,
+    *,
+    again: bool,
+    report: Callable[[Standing], None],
+    backoff: Backoff = PATIENT,
+) -> Capabilities:
+    """Ask what the journal has no reply to, and with `again` what it has no readable reply to.
+
+    Every raw reply is on disk before it is read; follow-ups are asked in turn. The judge is not
+    contacted when nothing is missing and its capabilities are known. `questions` is gone through
+    twice and never held. SIGINT and SIGTERM keep what has come.
+
+    Raises JudgeError when the judge cannot be used or questions are left without a reply, and
+    PluginError when judge or benchmark break their contract; everything that came is kept.
+    """
+    task = Task(benchmark, judge, questions, journal, again, report)
+    standing = task.survey()
+    report(standing)
+    if standing.done == standing.total and journal.capabilities is not None:
+        return journal.capabilities
+    try:
+        return asyncio.run(_ask(task, standing, backoff))
+    except asyncio.CancelledError:  # by SIGTERM; SIGINT becomes a KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM) from None
+
+
+async def _ask(task: Task, standing: Standing, backoff: Backoff) -> Capabilities:
+    patient = AsyncRetrying(
+        retry=retry_if_exception_type(JudgeBusy),
+        stop=stop_after_attempt(task.judge.attempts),
+        wait=backoff,
+        sleep=asyncio.sleep,
+        reraise=True,
+    )
+    with _ended_by_sigterm():
+        async with (
+            group_commit(task.journal.append) as put,
+            _connected(task.judge, patient) as session,
+        ):
+            _check(task.benchmark, task.judge, session.capabilities)
+            if session.capabilities != task.journal.capabilities:
+                await put(session.capabilities)
+            await Work(task, standing, session, patient, put).run()
+            return session.capabilities
+
+
+@asynccontextmanager
+async def _connected(judge: AskedJudge, patient: AsyncRetrying) -> AsyncIterator[JudgeSession]:
+    async with AsyncExitStack() as stack:
+
+        async def enter() -> JudgeSession:
+            return await stack.enter_async_context(judge.connect())
+
+        try:
+            session: JudgeSession = await patient(enter)
+        except JudgeBusy as busy:
+            raise JudgeError(
+                f"judge '{judge.name}' does not answer ({busy}); "
+                "run the same command again when it does"
+            ) from busy
+        yield session
+
+
+def _check(benchmark: JudgedBenchmark, judge: AskedJudge, able: Capabilities) -> None:
+    if benchmark.top_logprobs > able.top_logprobs:
+        returns = f"at most {able.top_logprobs}" if able.top_logprobs else "none"
+        raise JudgeError(
+            f"judge '{judge.name}' ({able.model}): benchmark '{benchmark.name}' needs the "
+            f"{benchmark.top_logprobs} likeliest first tokens with their log-probs and the judge "
+            f"returns {returns}; choose another judge, or options of the benchmark that read "
+            f"the judge's words (`alignzoo show {benchmark.name}`)"
+        )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the asking as Ctrl-C does; outside the main thread it is left alone."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    try:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel if task else loop.stop)
+    except (ValueError, RuntimeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)

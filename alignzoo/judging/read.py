@@ -1,0 +1,168 @@
+"""Reading verdicts out of kept replies: no network, in the order of the questions, repeatable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from alignzoo.errors import AlignzooError, PluginError
+from alignzoo.evaluation import Answer, Judge
+from alignzoo.judging.journal import Journal
+from alignzoo.verdicts import (
+    AskedJudge,
+    JudgeBusy,
+    JudgedBenchmark,
+    Question,
+    Reply,
+    Usage,
+    Verdict,
+)
+
+TURNS = 8  # questions in a row about one thing; a benchmark that wants more never ends
+NO_TOKENS = Usage(0, 0)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A question and what became of it.
+
+    Without a `reply`, the last of `asked` still waits for one. Without a `verdict`, the reply could
+    not be read or says that there can be none.
+    """
+
+    asked: tuple[Question, ...]  # the question, then its follow-ups
+    replies: tuple[Reply, ...]  # to these, as far as there are any
+    verdict: Verdict | None
+
+    @property
+    def question(self) -> Question:
+        """As the benchmark asks it; it has the id of the verdict."""
+        return self.asked[0]
+
+    @property
+    def reply(self) -> Reply | None:
+        """What the verdict is read in: the reply to the last question asked."""
+        return self.replies[-1] if len(self.replies) == len(self.asked) else None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Tokens and price of replies. The price is None as soon as that of one is not known."""
+
+    usage: Usage = NO_TOKENS
+    cost: float | None = 0.0
+
+    def plus(self, replies: Iterable[Reply], judge: AskedJudge) -> Spent:
+        """With these replies too. An error without usage was never computed and costs nothing."""
+        usage, cost = self.usage, self.cost
+        for reply in replies:
+            price = judge.cost(reply.usage) if reply.usage else 0.0 if reply.error else None
+            cost = None if cost is None or price is None else cost + price
+            if reply.usage:
+                usage = Usage(
+                    usage.prompt_tokens + reply.usage.prompt_tokens,
+                    usage.completion_tokens + reply.usage.completion_tokens,
+                )
+        return Spent(usage, cost)
+
+
+NOTHING = Spent()
+
+
+def read(
+    benchmark: JudgedBenchmark, questions: Iterable[Question], journal: Journal
+) -> Iterator[Judged]:
+    """What the journal says about every question, in order; nobody is asked.
+
+    Raises PluginError when the benchmark fails on a reply.
+    """
+    return (follow(benchmark, question, journal) for question in questions)
+
+
+def follow(benchmark: JudgedBenchmark, question: Question, journal: Journal) -> Judged:
+    """One question and its follow-ups, as far as there are replies."""
+    asked: tuple[Question, ...] = (question,)
+    replies: tuple[Reply, ...] = ()
+    for _ in range(TURNS):
+        reply = journal.get(asked[-1].digest)
+        if reply is None:
+            return Judged(asked, replies, None)
+        replies = (*replies, reply)
+        said = meaning(benchmark, asked[-1], reply)
+        if not isinstance(said, Question):
+            return Judged(asked, replies, said)
+        asked = (*asked, said)
+    raise PluginError(
+        f"benchmark '{benchmark.name}': question {question.id} leads to more than {TURNS} "
+        "follow-ups; `verdict` must come to an end"
+    )
+
+
+def meaning(
+    benchmark: JudgedBenchmark, question: Question, reply: Reply
+) -> Verdict | Question | None:
+    """What the benchmark reads in a reply.
+
+    Raises PluginError when it fails, or finds a value that is not finite.
+    """
+    if reply.error is not None:
+        return None
+    with blaming(f"benchmark '{benchmark.name}': reply to question {question.id}"):
+        said = (
+            benchmark.verdict(question, reply)
+            if reply.scores is None
+            else benchmark.scored(question, reply.scores)
+        )
+    if isinstance(said, Verdict) and not math.isfinite(said.value):
+        raise PluginError(
+            f"benchmark '{benchmark.name}': the verdict on question {question.id} is {said.value}; "
+            "`verdict` must return None where there is none"
+        )
+    return said
+
+
+def score(
+    benchmark: JudgedBenchmark,
+    judge: Judge,
+    questions: Iterable[Question],
+    batch: int = 64,
+) -> Iterator[Judged]:
+    """Questions to a judge that scores single answers, `batch` questions at once, in order.
+
+    Raises PluginError when the judge does not return one finite score per answer.
+    """
+    rest = iter(questions)
+    while some := list(islice(rest, batch)):
+        values = iter(_scores(judge, [answer for q in some for answer in q.answers]))
+        for question in some:
+            reply = Reply(scores=tuple(islice(values, len(question.answers))))
+            said = meaning(benchmark, question, reply)
+            yield Judged((question,), (reply,), said if isinstance(said, Verdict) else None)
+
+
+def _scores(judge: Judge, answers: Sequence[Answer]) -> list[float]:
+    with blaming(f"judge '{judge.name}'"):
+        scores = judge.score(answers)
+    if len(scores) != len(answers):
+        raise PluginError(
+            f"judge '{judge.name}': {len(scores)} scores for {len(answers)} answers; `score` must "
+            "return one per answer"
+        )
+    values = [score.value for score in scores]
+    if not all(map(math.isfinite, values)):
+        raise PluginError(f"judge '{judge.name}': a score is not finite")
+    return values
+
+
+@contextmanager
+def blaming(whom: str) -> Iterator[None]:
+    """Turn what a plug-in did not mean to raise into a PluginError that names it."""
+    try:
+        yield
+    except (AlignzooError, JudgeBusy):
+        raise
+    except Exception as error:
+        raise PluginError(f"{whom}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,189 @@
+"""From the rows that runs wrote to sections of comparable results, best first."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from alignzoo.errors import DataError, UsageError
+
+LEADING = 3  # columns of a benchmark that stand before everything else
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure with its 95 % interval over prompts.
+
+    `diff` is the paired difference to the baseline: mean, low, high.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    diff: tuple[float, float, float] | None = None
+    error: float | None = None  # the standard error that the benchmark's authors print
+    note: str = ""  # about this figure alone: a fitted constant, a warning
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval, where it is known."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How the questions to the judge fared; failed are those without a verdict."""
+
+    judged: int
+    parsed: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's result. A column without a single verdict has no cell."""
+
+    run: str
+    model: str
+    result: str  # hash of everything that made the numbers
+    prompts: int
+    samples: int
+    is_baseline: bool
+    cells: Mapping[str, Cell]
+    counts: Counts | None = None
+    cost: float | None = None  # of judging, in the user's currency; None: not known
+    agreement: float | None = None  # of a panel of judges, 0 to 1
+    identity: str | None = None  # hash of everything the evaluation depended on
+    decoding: str | None = None  # where the answers come from: sampled, or a file
+
+
+@dataclass(frozen=True)
+class Section:
+    """Results that may be compared, best first."""
+
+    id: str
+    benchmark: str
+    options: Mapping[str, Any]
+    baseline: str | None
+    docs: Mapping[str, str]  # column -> meaning
+    better: Mapping[str, int]  # column -> +1 larger is better, -1 smaller, 0 neither
+    rows: tuple[Row, ...]
+    judge: str | None = None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The columns of the tables: those that are explained or have a direction.
+
+        A benchmark's leading columns come first, then the distances to other models.
+        """
+        told = [name for name in self.docs if self.docs[name] or self.better[name]]
+        distances = [name for name in told if name.startswith("kl(")]
+        rest = [name for name in told if name not in distances]
+        return (*rest[:LEADING], *distances, *rest[LEADING:])
+
+    @property
+    def lead(self) -> str | None:
+        """The column that ranks: the first in which larger is better."""
+        return next((name for name, better in self.better.items() if better == 1), None)
+
+
+def read_leaderboard(folders: Iterable[Path]) -> list[Section]:
+    """The sections of some runs' results.
+
+    Raises UsageError for a folder without results and DataError for a damaged file.
+    """
+    return fold([row for folder in folders for row in _read_rows(folder)])
+
+
+def fold(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Section]:
+    """Group (run, row of scores.jsonl) by section; an equal result of a model is kept once."""
+    grouped: dict[str, dict[tuple[str, str], tuple[str, Mapping[str, Any]]]] = {}
+    for run, row in rows:
+        grouped.setdefault(row["section"], {}).setdefault((row["model"], row["result"]), (run, row))
+    return [_section(list(group.values())) for group in grouped.values()]
+
+
+def as_json(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Everything, as JSON-able values."""
+    return [asdict(section) for section in sections]
+
+
+def _read_rows(folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    file = folder / "scores.jsonl"
+    if not file.exists():
+        raise UsageError(f"{folder}: no scores.jsonl; name the folder of a run that has evaluated")
+    try:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        fold([("", row) for row in rows])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: damaged ({error}); run the recipe again to rewrite it") from error
+    return [(folder.resolve().name, row) for row in rows]
+
+
+def _section(group: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
+    first = group[0][1]
+    columns = {name: cell for _, row in group for name, cell in row["columns"].items()}
+    section = Section(
+        id=first["section"],
+        benchmark=first["benchmark"],
+        options=first["options"],
+        baseline=first["baseline"],
+        docs={name: cell["doc"] for name, cell in columns.items()},
+        better={name: cell["better"] for name, cell in columns.items()},
+        rows=(),
+        judge=next((row["judge"] for _, row in group if row.get("judge")), None),
+    )
+    rows = [_row(run, row) for run, row in group]
+    ranked = sorted(rows, key=lambda row: _rank(row, section.lead))
+    return Section(**{**vars(section), "rows": tuple(ranked)})
+
+
+def _rank(row: Row, lead: str | None) -> float:
+    """Best first; rows without a figure last, in the order given."""
+    cell = row.cells.get(lead) if lead else None
+    return -cell.mean if cell else math.inf
+
+
+def _row(run: str, row: Mapping[str, Any]) -> Row:
+    counts = row.get("counts")
+    cells = {name: _cell(cell) for name, cell in row["columns"].items()}
+    return Row(
+        run=run,
+        model=row["model"],
+        result=row["result"],
+        prompts=row["prompts"],
+        samples=row["samples"],
+        is_baseline=row["is_baseline"],
+        cells={name: cell for name, cell in cells.items() if cell is not None},
+        counts=Counts(counts["judged"], counts["parsed"], counts["failed"]) if counts else None,
+        cost=row.get("cost"),
+        agreement=row.get("agreement"),
+        identity=row.get("identity"),
+        decoding=row.get("decoding"),
+    )
+
+
+def _cell(cell: Mapping[str, Any]) -> Cell | None:
+    """None where not one prompt had a verdict."""
+    mean = finite(cell["mean"])
+    if mean is None:
+        return None
+    diff = [x for part in ("mean", "low", "high") if (x := finite(cell.get(f"diff_{part}")))
+            is not None]  # fmt: skip
+    return Cell(
+        mean=mean,
+        low=finite(cell["low"]),
+        high=finite(cell["high"]),
+        diff=(diff[0], diff[1], diff[2]) if len(diff) == 3 else None,
+        error=finite(cell.get("error")),
+        note=cell.get("note", ""),
+    )
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None for what is none: null and NaN."""
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -1,0 +1,150 @@
+"""Sections as Markdown and as tables for a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from itertools import accumulate
+
+from alignzoo.leaderboard.fold import Cell, Row, Section
+
+GAP = 3  # characters between the columns of a table on a terminal
+COUNTS = "judged/parsed/failed"
+
+
+def render_markdown(sections: Sequence[Section]) -> str:
+    """Markdown tables: mean [low, high], the 95 % interval over prompts."""
+    return "\n".join(_markdown(section) for section in sections)
+
+
+def render_text(sections: Sequence[Section], width: int = 100) -> str:
+    """Tables for a terminal of that many columns; ± is half the 95 % interval over prompts."""
+    from rich.console import Console
+    from rich.table import Table
+
+    out = io.StringIO()
+    console = Console(file=out, width=width)
+    for section in sections:
+        names = labels(section)
+        columns = _columns(section)
+        room = width - 4 - max(map(len, names)) - sum(_width(c) for c in columns if c[0] == COUNTS)
+        kept = _fitting(columns, room)
+        left_out = [column[0] for column in columns if column not in kept]
+        more = f"\nmore in leaderboard.md: {', '.join(left_out)}" if left_out else ""
+        table = Table(title=title(section), caption=caption(section) + more)
+        table.add_column("model", no_wrap=True)
+        for column in kept:
+            table.add_column(column[0], justify="right", no_wrap=True)
+        for name, *cells in zip(names, *(column[1:] for column in kept), strict=True):
+            table.add_row(name, *cells)
+        console.print(table)
+        for note in notes(section):
+            console.print(note, markup=False, highlight=False)
+    return out.getvalue()
+
+
+def labels(section: Section) -> list[str]:
+    """The rows' names; the run is named when there are several."""
+    several = len({row.run for row in section.rows}) > 1
+    return [
+        (f"{row.run}/" if several else "") + row.model + (" (baseline)" if row.is_baseline else "")
+        for row in section.rows
+    ]
+
+
+def notes(section: Section) -> list[str]:
+    """What is to be said about single figures: "model, column: note"."""
+    return [
+        f"{label}, {name}: {cell.note}"
+        for label, row in zip(labels(section), section.rows, strict=True)
+        for name, cell in row.cells.items()
+        if cell.note
+    ]
+
+
+def title(section: Section) -> str:
+    """The benchmark with its options."""
+    options = ", ".join(f"{key}: {value}" for key, value in section.options.items())
+    return section.benchmark + (f" ({options})" if options else "")
+
+
+def caption(section: Section) -> str:
+    """What all rows share."""
+    first = section.rows[0]
+    versus = f", against {section.baseline}" if section.baseline else ""
+    judged = f", judged by {section.judge}" if section.judge else ""
+    return (
+        f"{first.prompts} prompts x {first.samples} samples{versus}{judged}; "
+        f"95 % intervals over prompts; section {section.id[:8]}"
+    )
+
+
+def counts(row: Row) -> str:
+    """Questions asked / verdicts / replies without one; "-" where nobody was asked."""
+    found = row.counts
+    return f"{found.judged}/{found.parsed}/{found.failed}" if found else "-"
+
+
+def _markdown(section: Section) -> str:
+    judged = any(row.counts for row in section.rows)
+    names = ("model", *section.shown, *([COUNTS] if judged else []))
+    lines = [
+        f"## {title(section)}\n",
+        caption(section) + "\n",
+        "| " + " | ".join(names) + " |",
+        "|" + "---|" * len(names),
+        *(
+            "| " + " | ".join([label, *_markdown_cells(section, row, judged)]) + " |"
+            for label, row in zip(labels(section), section.rows, strict=True)
+        ),
+        "",
+        *(f"* {name}: {section.docs[name]}" for name in section.shown if section.docs[name]),
+        *(f"* {note}" for note in notes(section)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _markdown_cells(section: Section, row: Row, judged: bool) -> list[str]:
+    return [*(_interval(row, n) for n in section.shown), *([counts(row)] if judged else [])]
+
+
+def _interval(row: Row, name: str) -> str:
+    cell = row.cells.get(name)
+    if cell is None:
+        return "-"
+    between = " [{:.3f}, {:.3f}]".format(*cell.interval) if cell.interval else ""
+    return f"{cell.mean:.3f}{between}{_error(cell)}"
+
+
+def _plus_minus(row: Row, name: str) -> str:
+    cell = row.cells.get(name)
+    if cell is None:
+        return "-"
+    low, high = cell.interval or (0.0, 0.0)
+    half = f" ±{(high - low) / 2:.3f}" if cell.interval else ""
+    return f"{cell.mean:.3f}{half}{_error(cell)}"
+
+
+def _error(cell: Cell) -> str:
+    return "" if cell.error is None else f" (SE {cell.error:.3f})"
+
+
+def _columns(section: Section) -> list[tuple[str, ...]]:
+    """Head and cells of every column beside the model's."""
+    columns = [(n, *(_plus_minus(row, n) for row in section.rows)) for n in section.shown]
+    if any(row.counts for row in section.rows):
+        columns.append((COUNTS, *(counts(row) for row in section.rows)))
+    return columns
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(map(len, column)) + GAP
+
+
+def _fitting(columns: Sequence[tuple[str, ...]], room: int) -> list[tuple[str, ...]]:
+    """The first columns that fit, at least one; the counts always, as the last."""
+    figures = [column for column in columns if column[0] != COUNTS]
+    reach = accumulate(map(_width, figures))
+    n_fit = max(1, sum(end <= room for end in reach))
+    return [*figures[:n_fit], *(column for column in columns if column[0] == COUNTS)]

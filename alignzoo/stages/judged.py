@@ -1,0 +1,325 @@
+"""One model on a judged benchmark: its answers, the judges' verdicts, the columns.
+
+Leaves `answers.jsonl` (with the baseline's answers beside), `judgments.jsonl` (every question with
+the raw reply and what was read in it) and `scores.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from alignzoo.context import StageContext
+from alignzoo.engine.rows import row_from_sample
+from alignzoo.errors import DataError, UsageError
+from alignzoo.evaluation import Answer, Column, Judge
+from alignzoo.identity import judge_identities
+from alignzoo.judging import Judged, Spent, Standing, ask, open_journal, panel, read, score
+from alignzoo.judging.outputs import answered, read_outputs
+from alignzoo.options import build_options
+from alignzoo.recipe import EvaluateSpec, JudgeSpec
+from alignzoo.stages.answers import answers_of, asked, is_outputs, read_answers, write_answers
+from alignzoo.stages.columns import check_columns, summarise
+from alignzoo.store import digest_of_value, read_json, write_json
+from alignzoo.types import PromptSample
+from alignzoo.verdicts import (
+    AskedJudge,
+    Capabilities,
+    JudgedBenchmark,
+    JudgeError,
+    Question,
+    Tally,
+    Verdict,
+)
+
+SHOWN = 200  # characters of an unreadable reply in an error
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is judged: a model's answers beside the baseline's."""
+
+    benchmark: JudgedBenchmark
+    prompts: Sequence[PromptSample]
+    answers: Sequence[Answer]
+    baseline: Sequence[Answer] | None
+    is_baseline: bool
+
+    def questions(self) -> Iterator[Question]:
+        """Everything to ask; the baseline against itself is a tie by definition."""
+        for question in self.benchmark.questions(self.answers, self.baseline):
+            if not (self.is_baseline and len(question.answers) > 1):
+                yield question
+
+    def ties(self) -> dict[str, Verdict]:
+        """The verdicts that need no judge."""
+        if not self.is_baseline:
+            return {}
+        every = self.benchmark.questions(self.answers, self.baseline)
+        return {q.id: Verdict(0.5, label="itself") for q in every if len(q.answers) > 1}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What one judge came to."""
+
+    name: str
+    verdicts: Mapping[str, Verdict]
+    tally: Tally
+    capabilities: Capabilities | None
+
+
+def run_judged(
+    spec: EvaluateSpec, model: str, context: StageContext, baseline: Path | None
+) -> None:
+    """Judge one model; `baseline` is the finished folder of the model it is compared with.
+
+    Raises DataError when there are no prompts or no answers, JudgeError when a judge cannot be
+    used or too few of its replies hold a verdict; what was paid for is kept.
+    """
+    contest = _contest(spec, model, context, baseline)
+    benches = [_judge(contest, judge, context) for judge in spec.judge]
+    for bench in benches:
+        _check_parsed(bench, spec, context)
+    verdicts, agreement = _agreed(benches, spec)
+    columns = contest.benchmark.columns(contest.answers, contest.baseline, verdicts)
+    check_columns(spec.benchmark, columns, len(contest.answers))
+    write_answers(contest.answers, context.folder, _beside(contest))
+    result = _result(spec, model, contest, benches, columns, baseline, context)
+    if agreement is not None:
+        result["row"]["agreement"] = agreement
+    write_json(context.folder / "scores.json", result)
+    told = {name: cell["mean"] for name, cell in result["row"]["columns"].items() if cell["better"]}
+    context.summary({name: value for name, value in told.items() if value is not None})
+
+
+def _contest(
+    spec: EvaluateSpec, model: str, context: StageContext, baseline: Path | None
+) -> Contest:
+    benchmark: JudgedBenchmark = build_options(
+        context.registry.find("benchmark", spec.benchmark), spec.with_
+    )
+    every = list(islice(benchmark.prompts(context.seed), spec.limit))
+    if not every:
+        raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
+    kept = _kept(spec, model, every, context)
+    prompts = [every[n] for n in kept]
+    answers = answers_of(model, asked(prompts, spec, benchmark), spec, context)
+    theirs: Sequence[Answer] | None
+    if model == spec.baseline:
+        theirs = answers
+    elif baseline:
+        other = read_answers(baseline)
+        theirs = [other[n] for n in kept]
+    else:
+        theirs = benchmark.baseline_answers(prompts)
+    if theirs is None and benchmark.compares:
+        raise UsageError(f"{spec.benchmark} compares two models; name the other with `baseline`")
+    return Contest(benchmark, prompts, answers, theirs, model == spec.baseline)
+
+
+def _kept(
+    spec: EvaluateSpec, model: str, prompts: Sequence[PromptSample], context: StageContext
+) -> Sequence[int]:
+    """The numbers of the prompts that count: all, unless a file may leave some out."""
+    if not (spec.partial and is_outputs(model, context)):
+        return range(len(prompts))
+    kept = answered(read_outputs(Path(model)), prompts)
+    if not kept:
+        raise DataError(f"{model}: answers none of the {len(prompts)} prompts")
+    if len(kept) < len(prompts):
+        missing = len(prompts) - len(kept)
+        context.progress.note(f"{context.name}: {missing} of {len(prompts)} prompts left out")
+    return kept
+
+
+def _beside(contest: Contest) -> list[dict[str, Any]]:
+    """What a reader wants to see next to each answer: later turns, and the baseline's answer."""
+    later = [list(contest.benchmark.later_turns(prompt)) for prompt in contest.prompts]
+    rows: list[dict[str, Any]] = [{"later": turns} if turns else {} for turns in later]
+    for row, answer in zip(rows, contest.baseline or (), strict=False):
+        row["baseline"] = list(answer.turns)
+    return rows
+
+
+# --- judging ---------------------------------------------------------------------------------
+
+
+def _judge(contest: Contest, spec: JudgeSpec, context: StageContext) -> Bench:
+    """Put every question to one judge and keep what it said."""
+    judge: Judge = build_options(context.registry.find("judge", spec.name), spec.with_)
+    if not isinstance(judge, AskedJudge):
+        found = score(contest.benchmark, judge, contest.questions())
+        return _bench(contest, judge, found, None, context)
+
+    def report(standing: Standing) -> None:
+        told = {} if standing.cost is None else {"cost": standing.cost}
+        told |= {} if standing.cost_left is None else {"cost_left": standing.cost_left}
+        told |= {"unread": standing.failed} if standing.failed else {}
+        context.progress.step(context.name, standing.done, standing.total, told, {})
+
+    with open_journal(judge) as journal:
+        able = ask(
+            contest.benchmark,
+            judge,
+            contest.questions,
+            journal,
+            again=context.again,
+            report=report,
+        )
+        found = read(contest.benchmark, contest.questions(), journal)
+        return _bench(contest, judge, found, able, context)
+
+
+def _bench(
+    contest: Contest,
+    judge: Judge,
+    found: Iterable[Judged],
+    able: Capabilities | None,
+    context: StageContext,
+) -> Bench:
+    verdicts = contest.ties()
+    judged = 0
+    spent = Spent()
+    unread: list[str] = []
+    with (context.folder / "judgments.jsonl").open("a", encoding="utf-8") as file:
+        for one in found:
+            judged += 1
+            if one.verdict is not None:
+                verdicts[one.question.id] = one.verdict
+            else:
+                unread.append(f"{one.question.id}: {_said(one)}")
+            if isinstance(judge, AskedJudge):
+                spent = spent.plus(one.replies, judge)
+            file.write(json.dumps(_line(judge.name, one), ensure_ascii=False) + "\n")
+    parsed = judged - len(unread)
+    tally = Tally(judged, parsed, len(unread), spent.usage, spent.cost, tuple(unread[:3]))
+    return Bench(judge.name, verdicts, tally, able)
+
+
+def _said(one: Judged) -> str:
+    if one.reply is None:
+        return "no reply"
+    return one.reply.error or repr(one.reply.text[:SHOWN])
+
+
+def _line(judge: str, one: Judged) -> dict[str, Any]:
+    """A row of `judgments.jsonl`."""
+    question, reply, verdict = one.question, one.reply, one.verdict
+    row: dict[str, Any] = {
+        "id": question.id,
+        "index": question.index,
+        "candidate": question.candidate,
+        "judge": judge,
+        "question": question.digest,
+        "value": verdict.value if verdict else None,
+        "label": verdict.label if verdict else None,
+        "weight": verdict.weight if verdict else None,
+    }
+    if reply is None:
+        return row
+    more: dict[str, Any] = {"finish": reply.finish, "error": reply.error}
+    more |= {"top_logprobs": reply.top_logprobs, "scores": reply.scores}
+    usage = reply.usage and {
+        "prompt_tokens": reply.usage.prompt_tokens,
+        "completion_tokens": reply.usage.completion_tokens,
+    }
+    kept = {key: x for key, x in (more | {"usage": usage}).items() if x is not None}
+    return row | {"reply": reply.text} | kept
+
+
+def _check_parsed(bench: Bench, spec: EvaluateSpec, context: StageContext) -> None:
+    tally = bench.tally
+    if tally.judged and tally.parsed < spec.min_parsed * tally.judged:
+        raise JudgeError(
+            f"{context.name}: {tally.parsed} of {tally.judged} replies of judge '{bench.name}' "
+            f"hold a verdict, fewer than min_parsed = {spec.min_parsed:g}; the first without: "
+            f"{tally.unread[0]}; every reply is kept, and --rejudge-failed asks those again"
+        )
+
+
+def _agreed(
+    benches: Sequence[Bench], spec: EvaluateSpec
+) -> tuple[Mapping[str, Verdict], float | None]:
+    if len(benches) == 1:
+        return benches[0].verdicts, None
+    return panel([bench.verdicts for bench in benches], spec.vote)
+
+
+# --- the result ------------------------------------------------------------------------------
+
+
+def _result(
+    spec: EvaluateSpec,
+    model: str,
+    contest: Contest,
+    benches: Sequence[Bench],
+    columns: Mapping[str, Column],
+    baseline: Path | None,
+    context: StageContext,
+) -> dict[str, Any]:
+    """The content of `scores.json`; `row` goes to the run's `scores.jsonl`."""
+    section = _section(spec, contest, benches, context)
+    theirs = read_json(baseline / "scores.json").get("values", {}) if baseline else {}
+    answers = digest_of_value([row_from_sample(a.sample) | {"turns": a.turns}
+                               for a in contest.answers])  # fmt: skip
+    costs = [bench.tally.cost for bench in benches]
+    return {
+        "row": {
+            "benchmark": spec.benchmark,
+            "options": _options(spec, contest.benchmark),
+            "prompts": len(contest.answers),
+            "samples": 1,
+            "section": digest_of_value(section),
+            "result": digest_of_value([section, answers]),
+            "judge": ", ".join(_called(bench) for bench in benches),
+            "counts": {
+                key: sum(getattr(bench.tally, key) for bench in benches)
+                for key in ("judged", "parsed", "failed")
+            },
+            "cost": None if None in costs else sum(filter(None, costs)),
+            "decoding": "outputs file" if is_outputs(model, context) else "sampled",
+            "columns": {name: summarise(c, theirs.get(name)) for name, c in columns.items()},
+        },
+        "section": section,
+        "values": {name: list(column.values) for name, column in columns.items()},
+    }
+
+
+def _called(bench: Bench) -> str:
+    """A judge in a table: its model where it has one."""
+    return bench.capabilities.model if bench.capabilities else bench.name
+
+
+def _options(spec: EvaluateSpec, benchmark: JudgedBenchmark) -> dict[str, Any]:
+    """The options that mean the same on every machine."""
+    return {k: v for k, v in spec.with_.items() if k not in benchmark.file_options}
+
+
+def _section(
+    spec: EvaluateSpec, contest: Contest, benches: Sequence[Bench], context: StageContext
+) -> dict[str, Any]:
+    """Everything that two results must share to stand in one table: all but the outputs.
+
+    How the outputs were decoded belongs to the outputs.
+    """
+    cls = context.registry.find("benchmark", spec.benchmark)
+    theirs = contest.baseline
+    return {
+        "benchmark": spec.benchmark,
+        "options": _options(spec, contest.benchmark),
+        "plugin": context.registry.owner(cls).identity,
+        "settings": dict(contest.benchmark.settings()),
+        "prompts": digest_of_value([row_from_sample(p) for p in contest.prompts]),
+        "judges": judge_identities(spec, context.registry),
+        "served": [
+            bench.capabilities and [bench.capabilities.model, bench.capabilities.revision]
+            for bench in benches
+        ],
+        "vote": spec.vote if len(benches) > 1 else None,
+        "baseline": theirs and digest_of_value([list(a.turns) for a in theirs]),
+    }

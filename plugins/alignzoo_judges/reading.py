@@ -1,0 +1,182 @@
+"""How a local model reads a question and replies: ids in, text and first-token log-probs out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from alignzoo import Decoding, JudgeError, Reply, Usage
+
+SPARE = 4  # candidates looked at per alternative wanted, since several tokens may read the same
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A loaded model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    stops: tuple[int, ...]
+    context: int | None
+    vocabulary: int
+
+    def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of a conversation in the model's own template, ready for the reply.
+
+        Raises JudgeError when the template refuses it.
+        """
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(m) for m in messages], add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # a template may raise anything
+            raise JudgeError(
+                f"local: the chat template refuses {', '.join(m['role'] for m in messages)}: "
+                f"{error}; for a model without a system role set `system_as_user: true`"
+            ) from error
+        return self._ids(str(text), special=False)
+
+    def plain_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of the messages' contents with an empty line between them."""
+        return self._ids("\n\n".join(m["content"] for m in messages), special=True)
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        # Half surrogate pairs, which JSON can carry, have no UTF-8 form.
+        sound = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        ids = self.tokenizer(sound, add_special_tokens=special, verbose=False)["input_ids"]
+        return list(cast(Any, ids)) or [self.stops[0]]
+
+    @torch.inference_mode()
+    def reply(self, ids: Sequence[int], decoding: Decoding, key: str) -> Reply:
+        """Greedy at temperature 0, else sampled with noise keyed by `key` (hex)."""
+        picker = Picker(decoding.temperature, int(key[:15], 16))
+        prompt = torch.tensor([ids], device=self.model.device)
+        config = _config(
+            do_sample=False,  # the picker has sampled already
+            max_new_tokens=decoding.max_tokens,
+            eos_token_id=list(self.stops),
+            pad_token_id=self.stops[0],
+        )
+        output = cast(Any, self.model).generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([picker]),
+        )
+        new = output[0, len(ids) :].tolist()
+        wanted = decoding.top_logprobs
+        return Reply(
+            text=str(self.tokenizer.decode(new, skip_special_tokens=True)),
+            top_logprobs=self._alternatives(picker.first, wanted) if wanted else None,
+            usage=Usage(len(ids), len(new)),
+            finish="stop" if new and new[-1] in self.stops else "length",
+        )
+
+    def _alternatives(self, logits: Tensor | None, wanted: int) -> dict[str, float] | None:
+        """The likeliest first tokens by how a reply of that token alone reads.
+
+        Tokens that read the same (in some tokenizers "m" at the start of a word and inside one)
+        are one alternative with P the sum of theirs; " m" and "m" stay two.
+        """
+        if logits is None:
+            return None
+        log_probs = logits.double().log_softmax(-1)
+        values, ids = log_probs.topk(min(wanted * SPARE, len(log_probs)))
+        found: dict[str, float] = {}
+        for value, token in zip(values.tolist(), ids.tolist(), strict=True):
+            text = self.spelling(token)
+            found[text] = _log_sum(found[text], value) if text in found else value
+        likeliest = sorted(found, key=lambda text: -found[text])[:wanted]
+        return {text: found[text] for text in likeliest}
+
+    def spelling(self, token: int) -> str:
+        """How a reply of one token reads; special tokens keep their names."""
+        return str(
+            self.tokenizer.decode(
+                [token], skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+
+class Picker(LogitsProcessor):
+    """Chooses the next token; it remembers the logits of the first one.
+
+    At temperature t > 0 it adds Gumbel noise g to logits / t: argmax(logits / t + g) is a sample
+    from softmax(logits / t).
+    """
+
+    def __init__(self, temperature: float, seed: int) -> None:
+        self.temperature = temperature
+        self.noise = torch.Generator().manual_seed(seed)
+        self.first: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [1, V] whose largest is the token."""
+        if self.first is None:
+            self.first = scores[0].float().cpu()
+        if self.temperature == 0:
+            return scores
+        uniform = torch.rand(scores.shape, generator=self.noise, dtype=torch.float64)
+        gumbel = -(-uniform.clamp_min(1e-300).log()).log()
+        return scores / self.temperature + gumbel.to(scores)
+
+
+def load(name: str, revision: str | None, dtype: str) -> Reader:
+    """The model and tokenizer of a folder or hub name: safetensors only, no code of others.
+
+    Raises JudgeError with one sentence when it cannot be loaded.
+    """
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=getattr(torch, dtype), use_safetensors=True, **options
+        )
+        model = cast(Any, model).to(device).eval()
+    except Exception as error:  # a damaged folder makes the libraries raise anything
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise JudgeError(f"local: cannot load '{name}': {cause}") from error
+    return _reader(name, model, tokenizer)
+
+
+def _reader(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Reader:
+    stops = _stops(model, tokenizer)
+    if not stops:
+        raise JudgeError(f"local: {name} has no end-of-sequence token; set one in its tokenizer")
+    # `generate` fills what a request leaves open from the folder's own defaults (penalties).
+    model.generation_config = _config()
+    text = model.config.get_text_config(decoder=True)
+    context = getattr(text, "max_position_embeddings", None)
+    return Reader(model, tokenizer, stops, context, int(text.vocab_size))
+
+
+def _stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every id that ends a turn, by the tokenizer and by the model's own generation settings."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    several = own if isinstance(own, list) else [own]
+    return tuple(dict.fromkeys(i for i in (tokenizer.eos_token_id, *several) if i is not None))
+
+
+def _config(**options: Any) -> GenerationConfig:
+    config: GenerationConfig = cast(Any, GenerationConfig)(**options)
+    return config
+
+
+def _log_sum(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    return max(a, b) + math.log1p(math.exp(-abs(a - b)))

@@ -1,0 +1,249 @@
+"""The endpoint judge against a real HTTP server: what is sent, and what every answer means."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from email.utils import formatdate
+
+import pytest
+
+from alignzoo import JudgeBusy, JudgeError, Question, Usage
+from alignzoo_judges.endpoint import Endpoint
+from alignzoo_judges.test_server import (
+    after_probe,
+    answered,
+    ask,
+    completion,
+    question,
+    quiet,
+    refusal,
+    sane,
+    serving,
+)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    quiet(monkeypatch)
+
+
+# --- what is sent and read -------------------------------------------------------------------
+
+
+def test_a_question_goes_out_as_it_is_and_its_reply_comes_back_with_log_probs_and_usage():
+    asked = question("Which?", max_tokens=3, temperature=1.0, top_logprobs=5)
+    (reply,), session, server = ask(sane, asked)
+    assert (reply.text, reply.finish, reply.error) == ("m", "stop", None)
+    assert reply.top_logprobs == {"m": -0.1, "M": -2.5, " m": -9.0}
+    assert reply.usage == Usage(7, 2)
+    assert server.seen[-1][:2] == (
+        "/chat/completions",
+        {
+            "model": "judge",
+            "messages": [dict(m) for m in asked.messages],
+            "max_tokens": 3,
+            "temperature": 1.0,
+            "logprobs": True,
+            "top_logprobs": 5,
+        },
+    )
+    assert session.capabilities.context_length == 4096
+    assert session.capabilities.top_logprobs == 3
+    assert session.capabilities.model == "judge"
+
+
+def test_a_server_without_log_probs_is_found_out_at_the_start():
+    def say(path, body, headers):
+        if path == "/models":
+            return 404, b"not here"
+        if "logprobs" in body:
+            return 400, refusal("logprobs are not supported")
+        return 200, completion()
+
+    (reply,), session, server = ask(say, question(top_logprobs=5))
+    assert session.capabilities.top_logprobs == 0
+    assert session.capabilities.context_length is None
+    assert reply.text == "yes"
+    assert "logprobs" not in server.seen[-1][1]
+
+
+def test_a_server_that_ignores_log_probs_has_none():
+    assert ask(lambda *_: (200, completion()))[1].capabilities.top_logprobs == 0
+
+
+def test_a_model_that_wants_max_completion_tokens_gets_them():
+    def say(path, body, headers):
+        if "max_tokens" in (body or {}):
+            return 400, refusal("use max_completion_tokens instead", param="max_tokens")
+        return sane(path, body, headers)
+
+    _, session, server = ask(say, question(max_tokens=9))
+    assert session.capabilities.top_logprobs == 3
+    assert server.seen[-1][1]["max_completion_tokens"] == 9
+    assert "max_tokens" not in server.seen[-1][1]
+
+
+def test_extra_fields_are_sent_null_takes_one_out_and_a_repeated_question_has_another_seed():
+    extra = {"seed": 3, "reasoning_effort": "low", "temperature": None}
+    repeated = Question(**vars(question()) | {"repeat": 2})
+    _, _, server = ask(sane, question(), repeated, extra=extra)
+    first, second = (body for _, body, _ in server.seen[-2:])
+    assert (first["seed"], second["seed"], first["reasoning_effort"]) == (3, 5, "low")
+    assert "temperature" not in first
+
+
+def test_a_model_without_a_system_role_gets_the_system_message_from_the_user():
+    _, _, server = ask(sane, system_as_user=True)
+    assert server.seen[-1][1]["messages"] == [{"role": "user", "content": "Judge.\n\nIs it good?"}]
+
+
+def test_text_that_is_no_utf8_is_sent_all_the_same():
+    _, _, server = ask(sane, question("half \ud83d a smile, ñ, 漢"))
+    assert server.seen[-1][1]["messages"][1]["content"] == "half \ud83d a smile, ñ, 漢"
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"message": {"role": "assistant", "content": None}}, ""),
+        ({"message": {"content": [{"type": "text", "text": "a"}, {"text": "b"}]}}, "ab"),
+        ({"logprobs": {"content": []}}, "yes"),
+        ({"logprobs": {"content": [{"token": "yes"}]}}, "yes"),
+        ({"logprobs": "none"}, "yes"),
+    ],
+)
+def test_replies_of_odd_but_legal_forms_are_read(choice, text):
+    reply = answered(200, completion(choice=choice))
+    assert (reply.text, reply.error, reply.top_logprobs) == (text, None, None)
+
+
+def test_a_reply_without_usage_has_none_and_one_cut_at_the_limit_says_so():
+    reply = answered(200, completion(usage=None, choice={"finish_reason": "length"}))
+    assert (reply.usage, reply.finish, reply.error) == (None, "length", None)
+
+
+def test_log_probs_that_are_no_numbers_are_left_out():
+    body = json.dumps(completion(top=(("m", -0.5), ("x", -1.0)))).replace("-1.0", "-Infinity")
+    assert answered(200, body.encode()).top_logprobs == {"m": -0.5}
+
+
+# --- questions that cannot be answered -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "This model's maximum context length is 4096 tokens. Reduce the length"),
+        (400, "'max_tokens' is too large: 2048. This model's maximum context length is 512"),
+        (400, "the request exceeds the available context size"),
+        (422, "inputs are too long"),
+        (413, "Request Entity Too Large"),
+    ],
+)
+def test_a_question_longer_than_the_context_is_a_counted_failure(status, words):
+    reply = answered(status, refusal(words, param="max_tokens"))
+    assert reply.error.startswith("context: ")
+    assert words[:20] in reply.error
+
+
+def test_a_refused_question_is_a_counted_failure():
+    assert answered(400, refusal("flagged by our policy")).error == "refused: flagged by our policy"
+    filtered = answered(200, completion("no", choice={"finish_reason": "content_filter"}))
+    assert (filtered.error, filtered.usage) == (
+        "refused: stopped by the server's content filter",
+        Usage(7, 2),
+    )
+    declined = answered(
+        200, completion(choice={"message": {"content": None, "refusal": "I won't"}})
+    )
+    assert declined.error == "refused: I won't"
+
+
+def test_a_refused_setting_stops_the_run_because_no_question_would_pass():
+    with pytest.raises(
+        JudgeError, match=r"refuses the setting 'temperature'.*extra: \{temperature"
+    ):
+        answered(400, refusal("Unsupported value", param="temperature"))
+
+
+# --- come again ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
+def test_a_busy_server_is_to_be_asked_again(status):
+    with pytest.raises(JudgeBusy, match=str(status)):
+        answered(status, refusal("slow down"))
+
+
+@pytest.mark.parametrize(
+    ("header", "low", "high"),
+    [
+        ("retry-after: 7", 7, 7),
+        ("retry-after-ms: 250", 0.25, 0.25),
+        (f"retry-after: {formatdate(time.time() + 3600, usegmt=True)}", 3500, 3600),
+        (f"retry-after: {formatdate(time.time() - 3600, usegmt=True)}", 0, 0),
+        ("retry-after: -3", 0, 0),
+    ],
+)
+def test_the_time_a_server_asks_to_wait_is_passed_on(header, low, high):
+    with pytest.raises(JudgeBusy) as caught:
+        answered(429, refusal("slow down"), [header])
+    assert low <= caught.value.after <= high
+
+
+@pytest.mark.parametrize("header", ["retry-after: soon", "retry-after: nan", "x: y"])
+def test_a_waiting_time_that_is_none_is_none(header):
+    with pytest.raises(JudgeBusy) as caught:
+        answered(503, b"", [header])
+    assert caught.value.after is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"choices": [{"mess',
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        {"choices": []},
+        {"choices": [None]},
+        {"choices": [{"message": {"content": 3}}]},
+        {"error": {"message": "overloaded", "code": 503}},
+        completion(choice={"finish_reason": "error"}),
+    ],
+)
+def test_a_damaged_body_is_no_reply_and_to_be_asked_for_again(content):
+    with pytest.raises(JudgeBusy):
+        answered(200, content)
+
+
+def test_a_dropped_connection_and_a_body_cut_short_are_to_be_asked_again():
+    with pytest.raises(JudgeBusy, match="connection"):
+        ask(after_probe(lambda *_: "drop"))
+    with pytest.raises(JudgeBusy):
+        answered(200, completion(), ["content-encoding: gzip"])
+
+
+def test_a_stalled_reply_ends_at_the_time_limit():
+    started = time.monotonic()
+    with pytest.raises(JudgeBusy, match=r"no reply within 0\.3 s"):
+        ask(after_probe(lambda *_: "stall"), timeout=0.3)
+    assert time.monotonic() - started < 5
+
+
+def test_the_session_goes_on_after_a_failure():
+    async def run():
+        faults = iter([(500, b""), "drop", (200, completion("fine"))])
+        async with (
+            serving(after_probe(lambda *_: next(faults))) as server,
+            Endpoint(model="judge", url=server.url).connect() as session,
+        ):
+            for _ in range(2):
+                with pytest.raises(JudgeBusy):
+                    await session.replies([question()])
+            return await session.replies([question()])
+
+    assert asyncio.run(run())[0].text == "fine"

@@ -1,0 +1,61 @@
+"""The instruction a judge reads: a text with slots for the prompt and the two answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignzoo import Answer, DataError
+from alignzoo_pairwise.prompts import LATER
+
+BUILT_IN = Path(__file__).with_name("judge.md")
+SLOTS = ("prompt", "first", "second")
+_SLOT = re.compile(r"\{(" + "|".join(SLOTS) + r")\}")
+
+
+def read_template(path: Path) -> str:
+    """The template's text; raises DataError when it cannot be read or a slot is missing."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"{path}: no readable template; write one with {_listed(SLOTS)}") from None
+    missing = [slot for slot in SLOTS if f"{{{slot}}}" not in text]
+    if missing:
+        raise DataError(f"{path}: the template has no {_listed(missing)}; put it where it belongs")
+    return text
+
+
+def _listed(slots: Sequence[str]) -> str:
+    return ", ".join(f"{{{slot}}}" for slot in slots)
+
+
+def fill(template: str, first: Answer, second: Answer) -> str:
+    """The template with its slots filled at once: braces in an answer stay what they are."""
+    texts = {"prompt": shown_prompt(first), "first": shown(first), "second": shown(second)}
+    return _SLOT.sub(lambda slot: texts[slot.group(1)], template)
+
+
+def shown_prompt(answer: Answer) -> str:
+    """The prompt as a reader wants it: a conversation with its speakers, else only the text."""
+    prompt = answer.prompt
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return prompt[0]["content"]
+    return _transcript([(message["role"], message["content"]) for message in prompt])
+
+
+def shown(answer: Answer) -> str:
+    """The answer; of several turns the whole exchange that followed the prompt."""
+    if not answer.earlier:
+        return answer.response.text
+    asked = list(answer.sample.meta.get(LATER, ()))
+    exchange = [("assistant", answer.turns[0])]
+    for user, reply in zip(asked, answer.turns[1:], strict=False):
+        exchange += [("user", user), ("assistant", reply)]
+    return _transcript(exchange)
+
+
+def _transcript(said: Sequence[tuple[str, str]]) -> str:
+    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in said)
