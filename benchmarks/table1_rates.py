@@ -35,16 +35,16 @@ RECIPE = ROOT / "recipes" / "table1.yaml"
 RESULTS = Path(__file__).parent / "results"
 PAIRS = (1.2e-4, 3e-4, 5e-4, 8e-4, 1.2e-3)
 SAMPLED = (1e-4, 3e-4, 6e-4, 1e-3)
-DISTIL = (5e-4, 1e-3, 2e-3)
+DISTIL = (5e-4, 1e-3, 2e-3, 4e-3)
 GRID: Mapping[str, tuple[float, ...]] = {  # row -> learning rates
     "dpo-strong": PAIRS,
     "dpo-beta-0.01": (6e-5, *PAIRS),
     "kto": PAIRS,
     "simpo": PAIRS,
     "tdpo1": (6e-5, *PAIRS),
-    "tdpo2": PAIRS,
-    "ppo": SAMPLED,
-    "rto": SAMPLED,
+    "tdpo2": (*PAIRS, 2e-3),
+    "ppo": (3e-5, *SAMPLED),
+    "rto": (*SAMPLED, 2e-3),
     "aligndistil-off": DISTIL,
     "aligndistil-on": DISTIL,
 }

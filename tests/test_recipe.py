@@ -231,6 +231,7 @@ def test_the_schema_describes_plugins_and_their_options():
     assert schema["$defs"]["TrainSpec"]["properties"]["algorithm"]["enum"] == [
         "copy",
         "margin",
+        "once",
         "online",
         "siblings",
     ]

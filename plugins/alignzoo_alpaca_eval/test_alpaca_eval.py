@@ -331,9 +331,9 @@ def test_without_any_verdict_no_rate_is_invented(folder):
     bench = benchmark(folder)
     answers, baseline = answered(bench, ["other"] * len(ROWS))
     columns = bench.columns(answers, baseline, {})
-    assert columns["lc_win_rate"].estimate is None
-    assert set(columns["lc_win_rate"].values) == {None}
-    assert math.isnan(columns["win_rate"].estimate.value)
+    for name in ("lc_win_rate", "win_rate", "discrete_win_rate"):
+        assert columns[name].estimate is None
+        assert set(columns[name].values) == {None}
 
 
 def test_the_baseline_has_50_everywhere(folder):

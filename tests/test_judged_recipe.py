@@ -1,0 +1,54 @@
+"""A recipe that trains and then lets a judge compare the models, as a user would write it."""
+
+import json
+import re
+
+import yaml
+from alignzoo_facts.data import HeldOutPrompts
+
+
+def test_a_recipe_trains_and_a_judge_compares_its_models(tmp_path, cli, monkeypatch):
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": s.prompt, "meta": dict(s.meta)} for s in HeldOutPrompts(5).samples(0)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sft = {
+        "name": "sft",
+        "algorithm": "sft",
+        "data": {"name": "facts.sft", "with": {"size": 128}},
+        "train": {"lr": 3e-3, "batch_size": 32, "micro_batch_size": 32},
+    }
+    compared = {
+        "benchmark": "pairwise",
+        "with": {"prompts_file": str(prompts)},
+        "baseline": "initial",
+        "sampling": {"max_new_tokens": 8},
+        "judge": "facts.oracle",
+    }
+    recipe = {"name": "r", "model": "facts", "threads": 1, "stages": [sft], "evaluate": [compared]}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+
+    status, planned, _ = cli("plan", file)
+    assert status == 0 and "pairwise: sft" in planned
+    status, _, error = cli("run", file, "--output", tmp_path / "run")
+    assert status == 0, error
+    table = (tmp_path / "run" / "leaderboard.md").read_text()
+    assert "judged by facts.oracle" in table and re.search(r"\| [1-9]\d*/\d+/0 \|", table)
+
+    status, _, _ = cli("leaderboard", tmp_path / "run", "--html", tmp_path / "board.html")
+    assert status == 0
+    assert "initial" in (tmp_path / "board.html").read_text()
+    status, again, _ = cli("run", tmp_path / "run" / "recipe.yaml", "--output", tmp_path / "run")
+    assert status == 0 and again.count("reused") == 3
+
+
+def test_a_judge_that_the_recipe_forgets_or_misspells_is_an_error_with_its_line(tmp_path, cli):
+    file = tmp_path / "recipe.yaml"
+    text = "name: r\nmodel: facts\nstages: []\nevaluate:\n  - benchmark: pairwise\n    {}\n"
+    file.write_text(text.format("models: [initial]"))
+    status, _, error = cli("plan", file)
+    assert status == 2 and f"{file}:5" in error and "needs `judge:`" in error
+    file.write_text(text.format("judge: {name: openai, with: {modle: x}}\n    models: [initial]"))
+    status, _, error = cli("plan", file)
+    assert status == 2 and f"{file}:6" in error and "did you mean 'model'" in error
