@@ -32,6 +32,11 @@ def evaluation_folder(run: Path, number: int, spec: EvaluateSpec) -> Path:
 
 
 def model_folder(model: str) -> str:
-    """A model's name as the name of a folder; a long path keeps its end."""
+    """A model's name as the name of a folder, another one for every model.
+
+    A name that does not come back from it, such as one of a long path, gets a digest before it.
+    """
     name = model.strip("./").replace("/", "--")
-    return name if len(name) <= LONGEST else f"{digest_of_value(model)[:8]}-{name[-LONGEST:]}"
+    if name.replace("--", "/") == model and len(name) <= LONGEST:
+        return name
+    return f"{digest_of_value(model)[:8]}-{name[-LONGEST:]}"

@@ -34,7 +34,6 @@ _NAMES: Any = {
     "roles": True,
     "models": True,
     "baseline": True,
-    "min_parsed": True,
     "kl_to": True,
     "data": {"name"},
     "validation": {"data": {"name"}},

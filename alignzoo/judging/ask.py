@@ -96,6 +96,7 @@ async def _ask(task: Task, standing: Standing, backoff: Backoff) -> Capabilities
             _connected(task.judge, patient) as session,
         ):
             _check(task.benchmark, task.judge, session.capabilities)
+            _check_same(task.judge, session.capabilities, task.journal)
             if session.capabilities != task.journal.capabilities:
                 await put(session.capabilities)
             await Work(task, standing, session, patient, put).run()
@@ -127,6 +128,19 @@ def _check(benchmark: JudgedBenchmark, judge: AskedJudge, able: Capabilities) ->
             f"{benchmark.top_logprobs} likeliest first tokens with their log-probs and the judge "
             f"returns {returns}; choose another judge, or options of the benchmark that read "
             f"the judge's words (`alignzoo show {benchmark.name}`)"
+        )
+
+
+def _check_same(judge: AskedJudge, able: Capabilities, journal: Journal) -> None:
+    """Replies of two models under one name must not meet in one result."""
+    before = journal.capabilities
+    if before is None or not len(journal):
+        return
+    then, now = (f"{x.model} ({x.revision or 'no revision'})" for x in (before, able))
+    if then != now:
+        raise JudgeError(
+            f"judge '{judge.name}' is now {now}, the replies kept so far are by {then}; name the "
+            "revision in the judge's options, which keeps the replies of both apart"
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Contest:
     answers: Sequence[Answer]
     baseline: Sequence[Answer] | None
     is_baseline: bool
+    places: Sequence[int] = ()  # of the prompts in what the baseline's own evaluation kept
 
     def questions(self) -> Iterator[Question]:
         """Everything to ask; the baseline against itself is a tie by definition."""
@@ -106,35 +107,44 @@ def _contest(
     every = list(islice(benchmark.prompts(context.seed), spec.limit))
     if not every:
         raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
-    kept = _kept(spec, model, every, context)
-    prompts = [every[n] for n in kept]
-    answers = answers_of(model, asked(prompts, spec, benchmark), spec, context)
-    theirs: Sequence[Answer] | None
-    if model == spec.baseline:
-        theirs = answers
-    elif baseline:
+    numbers = _answered(spec, model, every, context)
+    theirs: Sequence[Answer] | None = None
+    places: Sequence[int] = ()
+    if baseline:
+        there = {n: i for i, n in enumerate(_answered(spec, str(spec.baseline), every, context))}
+        numbers = [n for n in numbers if n in there]
+        places = [there[n] for n in numbers]
         other = read_answers(baseline)
-        theirs = [other[n] for n in kept]
-    else:
-        theirs = benchmark.baseline_answers(prompts)
+        theirs = [other[place] for place in places]
+    _note_left_out(model, len(every) - len(numbers), len(every), context)
+    prompts = [every[n] for n in numbers]
+    answers = answers_of(model, asked(prompts, spec, benchmark), spec, context)
+    if theirs is None:
+        own = model == spec.baseline
+        theirs = answers if own else benchmark.baseline_answers(prompts)
     if theirs is None and benchmark.compares:
         raise UsageError(f"{spec.benchmark} compares two models; name the other with `baseline`")
-    return Contest(benchmark, prompts, answers, theirs, model == spec.baseline)
+    return Contest(benchmark, prompts, answers, theirs, model == spec.baseline, places)
 
 
-def _kept(
+def _answered(
     spec: EvaluateSpec, model: str, prompts: Sequence[PromptSample], context: StageContext
 ) -> Sequence[int]:
-    """The numbers of the prompts that count: all, unless a file may leave some out."""
+    """The numbers of the prompts a model answers: all, unless its file may leave some out."""
     if not (spec.partial and is_outputs(model, context)):
         return range(len(prompts))
-    kept = answered(read_outputs(Path(model)), prompts)
-    if not kept:
-        raise DataError(f"{model}: answers none of the {len(prompts)} prompts")
-    if len(kept) < len(prompts):
-        missing = len(prompts) - len(kept)
-        context.progress.note(f"{context.name}: {missing} of {len(prompts)} prompts left out")
-    return kept
+    return answered(read_outputs(Path(model)), prompts)
+
+
+def _note_left_out(model: str, missing: int, total: int, context: StageContext) -> None:
+    """Say how many prompts are left out.
+
+    Raises DataError when all are.
+    """
+    if missing == total:
+        raise DataError(f"{model}: none of the {total} prompts is answered by it and the baseline")
+    if missing:
+        context.progress.note(f"{context.name}: {missing} of {total} prompts left out")
 
 
 def _beside(contest: Contest) -> list[dict[str, Any]]:
@@ -265,8 +275,9 @@ def _result(
     """The content of `scores.json`; `row` goes to the run's `scores.jsonl`."""
     section = _section(spec, contest, benches, context)
     theirs = read_json(baseline / "scores.json").get("values", {}) if baseline else {}
-    answers = digest_of_value([row_from_sample(a.sample) | {"turns": a.turns}
-                               for a in contest.answers])  # fmt: skip
+    matched = {name: [of[place] for place in contest.places] for name, of in theirs.items()}
+    answers = [[row_from_sample(a.sample), *_counted(a)] for a in contest.answers]
+    said = [{id: asdict(v) for id, v in bench.verdicts.items()} for bench in benches]
     costs = [bench.tally.cost for bench in benches]
     return {
         "row": {
@@ -275,7 +286,7 @@ def _result(
             "prompts": len(contest.answers),
             "samples": 1,
             "section": digest_of_value(section),
-            "result": digest_of_value([section, answers]),
+            "result": digest_of_value([section, answers, said]),
             "judge": ", ".join(_called(bench) for bench in benches),
             "counts": {
                 key: sum(getattr(bench.tally, key) for bench in benches)
@@ -283,7 +294,7 @@ def _result(
             },
             "cost": None if None in costs else sum(filter(None, costs)),
             "decoding": "outputs file" if is_outputs(model, context) else "sampled",
-            "columns": {name: summarise(c, theirs.get(name)) for name, c in columns.items()},
+            "columns": {name: summarise(c, matched.get(name)) for name, c in columns.items()},
         },
         "section": section,
         "values": {name: list(column.values) for name, column in columns.items()},
@@ -321,5 +332,10 @@ def _section(
             for bench in benches
         ],
         "vote": spec.vote if len(benches) > 1 else None,
-        "baseline": theirs and digest_of_value([list(a.turns) for a in theirs]),
+        "baseline": theirs and digest_of_value([_counted(a) for a in theirs]),
     }
+
+
+def _counted(answer: Answer) -> tuple[Any, ...]:
+    """What columns may depend on: the texts, and the tokens on record."""
+    return (list(answer.turns), answer.n_tokens)

@@ -116,7 +116,7 @@ class RTOv3(RTO):
     the second version. Deviation: R is not normalised here, a reward model may do that.
     """
 
-    name = "rto-v3"
+    name = "rto_v3"
 
     beta1: float = option(0.05, "weight of the DPO model's log-ratio", gt=0)
     beta2: float = option(0.01, "weight of the KL to the reference", ge=0)
