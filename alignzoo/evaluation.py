@@ -51,6 +51,11 @@ class Judge:
         """One score per answer, in order."""
         raise TypeError(f"{type(self).__name__} cannot score single answers")
 
+    @property
+    def label(self) -> str:
+        """How tables call it."""
+        return self.name
+
     def identity(self) -> Mapping[str, Any]:
         """What decides the scores beside the plug-in's code: the options, unless a subclass knows
         better (the content of a file that an option names). JSON-able.

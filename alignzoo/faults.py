@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from alignzoo.errors import suggest
 
@@ -53,7 +53,12 @@ def validate(
 
     JSON rules, strictly: no text where a number is expected, no true for 1, lists for tuples.
     """
-    text = to_json(value, inf_nan_mode="constants", fallback=repr)
+    try:
+        text = to_json(value, inf_nan_mode="constants", fallback=repr)
+    except PydanticSerializationError:
+        return None, (
+            Fault((), "holds half a character (not UTF-8), or a block that holds itself"),
+        )
     try:
         return model.model_validate_json(text, strict=True, by_alias=True, by_name=False), ()
     except ValidationError as error:

@@ -292,7 +292,7 @@ class EvaluateSpec(Spec):
     kl_to: tuple[str, ...] = Field(
         (), description="models to measure KL(model || this) to, on the model's own responses"
     )
-    limit: int | None = Field(None, gt=0, description="only the first so many prompts")
+    limit: int | None = Field(None, gt=0, lt=2**63, description="only the first so many prompts")
     partial: bool = Field(
         False, description="leave out prompts that a file of outputs does not answer"
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from alignzoo.algorithm import Algorithm, Role
 from alignzoo.errors import PluginError, suggest
+from alignzoo.evaluation import Judge
 from alignzoo.faults import Fault, Path
 from alignzoo.options import option_faults
 from alignzoo.plugins import Registry
@@ -30,16 +31,12 @@ from alignzoo.recipe import (
     TrainSpec,
 )
 from alignzoo.types import LabelledBatch, PairBatch, RolloutBatch
-from alignzoo.verdicts import JudgedBenchmark
+from alignzoo.verdicts import AskedJudge, JudgedBenchmark
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
 BUILT_IN_ENGINE = "transformers"
-_MAKES = {  # what each kind of stage leaves behind
-    "train": "a model",
-    "generate": "samples",
-    "label": "pairs",
-}
+_MAKES = {"train": "a model", "generate": "samples", "label": "pairs"}  # what a stage leaves
 
 
 @dataclass(frozen=True)
@@ -92,6 +89,7 @@ def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fa
         *_evaluated(spec, scope),
         *(() if spec.baseline is None else _model_faults(spec.baseline, ("baseline",), end, scope)),
         *judge_faults(spec, scope.registry),
+        *_opponent_faults(spec, scope.registry),
     ]
     for k, name in enumerate(spec.kl_to):
         found += _model_faults(name, ("kl_to", k), end, scope)
@@ -185,6 +183,15 @@ def _plugin_faults(
     yield from (fault.under((*path[:-1], "with")) for fault in options)
 
 
+def _scorer_faults(
+    registry: Registry, name: str, path: Path, given: Mapping[str, Any]
+) -> Iterator[Fault]:
+    """A judge that must score single answers by itself."""
+    yield from _plugin_faults(registry, "judge", name, path, given)
+    if issubclass(registry.judges.get(name, Judge), AskedJudge):
+        yield Fault(path, f"{name} replies to a benchmark's questions; name a judge that scores")
+
+
 def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
     """A benchmark with a judge of its own takes none; the others take one or a panel."""
     for k, judge in enumerate(spec.judge):
@@ -202,6 +209,15 @@ def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
         yield Fault(("samples",), f"{cls.name} takes one answer per prompt")
     if spec.kl_to:
         yield Fault(("kl_to",), f"KL is not measured with {cls.name}; use a benchmark with a rule")
+
+
+def _opponent_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
+    """A comparison needs a baseline, the recipe's or the benchmark's own."""
+    cls = registry.benchmarks.get(spec.benchmark)
+    if spec.baseline is not None or cls is None or not issubclass(cls, JudgedBenchmark):
+        return
+    if cls.compares and cls.baseline_answers is JudgedBenchmark.baseline_answers:
+        yield Fault(("benchmark",), f"{cls.name} compares two models; name the other: `baseline:`")
 
 
 def _engine_faults(
@@ -235,7 +251,7 @@ def _(spec: GenerateSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
 @_faults.register
 def _(spec: LabelSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     yield from _data_faults(spec.data, ("data",), draft, scope)
-    yield from _plugin_faults(scope.registry, "judge", spec.judge, ("judge",), spec.with_)
+    yield from _scorer_faults(scope.registry, spec.judge, ("judge",), spec.with_)
     stage = scope.stage(spec.data.name)
     if stage is not None and stage.index < draft.index and stage.kind == "label":
         what = f"'{stage.name}' is a label stage; a judge needs the responses of a generate stage"
@@ -288,7 +304,7 @@ def _rollout_faults(
     yield from _engine_faults(registry, rollout.engine, ("rollout", "engine"), rollout.with_)
     reward, path = rollout.reward, ("rollout", "reward")
     if reward is not None and reward.judge is not None:
-        yield from _plugin_faults(registry, "judge", reward.judge, (*path, "judge"), reward.with_)
+        yield from _scorer_faults(registry, reward.judge, (*path, "judge"), reward.with_)
     if reward is not None and reward.model is not None:
         yield from _model_faults(reward.model, (*path, "model"), draft, scope)
 

@@ -36,6 +36,7 @@ from alignzoo.folders import evaluation_folder, model_folder, resolved, stage_fo
 from alignzoo.identity import evaluation_identity, hub_commit, stage_identity
 from alignzoo.inputs import evaluated_models, model_ref, models_of
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
+from alignzoo.options import build_options
 from alignzoo.plugins import Registry
 from alignzoo.progress import Progress, Silent
 from alignzoo.recipe import EvaluateSpec, Recipe, TrainSpec
@@ -119,6 +120,8 @@ def run_recipe(
     run = Run(recipe, registry, folder, progress if is_main() else Silent(), total, again,
               labels or {})  # fmt: skip
     with _writing(run, source):
+        if is_main():
+            _check_files(run)
         outputs: dict[str, Path] = {}
         for piece in stage_pieces(run, outputs):
             settle(piece, run, outputs)
@@ -126,6 +129,13 @@ def run_recipe(
         rows = [_evaluated(piece, run, outputs) for piece in evaluation_pieces(run, outputs)]
         sections = _leaderboard(run.folder, rows) if is_main() and rows else ()
     return RunResult(folder, sections)
+
+
+def _check_files(run: Run) -> None:
+    """Let every benchmark read its files now: one that is missing must not show after training."""
+    for spec in run.recipe.evaluate:
+        cls = run.registry.find("benchmark", spec.benchmark)
+        build_options(cls, spec.with_).settings()
 
 
 def is_main() -> bool:
@@ -325,7 +335,7 @@ def _writing(run: Run, source: str) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt)
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             _end(run, "interrupted" if stopped else "failed", error)
             raise
         _end(run, "done", None)

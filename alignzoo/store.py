@@ -42,7 +42,7 @@ class Identity:
 def digest_of_value(value: object) -> str:
     """Sha256 (hex) of a JSON-able value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def digest_of(path: Path) -> str:
@@ -62,10 +62,14 @@ def _file_digest(path: str, size: int, mtime_ns: int) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file at once: a reader sees the old or the new text, never a part."""
+    """Replace a file at once: a reader sees the old or the new text, never a part.
+
+    Half a character (a lone surrogate), which UTF-8 has no form for, is written as \\udXXX: in JSON
+    that is the same text.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
+    with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -81,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or {} when the file is missing or not one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

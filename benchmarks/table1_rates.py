@@ -6,8 +6,9 @@ Every row of recipes/table1.yaml at every rate of its grid, with the row's own b
 steps, batch). Parents (SFT, pairs, the two gentle DPO models, reward model) are made once per seed.
 A row's best rate has the highest true reward under the exact oracle, mean over the seeds, on 300
 held-out prompts x 4 answers. The first seed runs the whole grid; the others run the rate that is
-best on the first, and those beside it. The table is measured on other seeds than these. Each seed
-is one `alignzoo run`; finished stages are reused when a grid is extended or a run was interrupted.
+best on the first, and two on either side. The table is measured on other seeds than these. Each
+seed is one `alignzoo run`; finished stages are reused when a grid is extended or a run interrupted.
+The reward model is judged by the PPO that it rewards.
 Writes results/table1_rates.{json,md} beside this file, anew after every seed.
 """
 
@@ -35,15 +36,17 @@ RECIPE = ROOT / "recipes" / "table1.yaml"
 RESULTS = Path(__file__).parent / "results"
 PAIRS = (1.2e-4, 3e-4, 5e-4, 8e-4, 1.2e-3)
 SAMPLED = (1e-4, 3e-4, 6e-4, 1e-3)
-DISTIL = (5e-4, 1e-3, 2e-3, 4e-3)
+DISTIL = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+SCORED = "ppo-by-reward-model"  # PPO at the recipe's rate, its reward model at the grid's
 GRID: Mapping[str, tuple[float, ...]] = {  # row -> learning rates
     "dpo-strong": PAIRS,
-    "dpo-beta-0.01": (6e-5, *PAIRS),
-    "kto": PAIRS,
+    "dpo-beta-0.01": (3e-5, 6e-5, *PAIRS),
+    "kto": (*PAIRS, 2e-3),
     "simpo": PAIRS,
     "tdpo1": (6e-5, *PAIRS),
-    "tdpo2": (*PAIRS, 2e-3),
-    "ppo": (3e-5, *SAMPLED),
+    "tdpo2": (*PAIRS, 2e-3, 3e-3),
+    "ppo": (*SAMPLED, 2e-3),
+    SCORED: (1e-4, 3e-4, 6e-4, 1e-3),
     "rto": (*SAMPLED, 2e-3),
     "aligndistil-off": DISTIL,
     "aligndistil-on": DISTIL,
@@ -75,8 +78,9 @@ def recipe(seed: int, grid: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     (evaluation,) = content["evaluate"]
     fixed = [stage for stage in content["stages"] if is_parent(stage, evaluation["models"])]
     rows = {stage["name"]: stage for stage in content["stages"]}
-    tried = [variant(rows[row], rate) for row, rates in grid.items() for rate in rates]
-    models = ["sft", "dpo", *(stage["name"] for stage in tried)]
+    trials = [(row, rate) for row, rates in grid.items() for rate in rates]
+    tried = [stage for row, rate in trials for stage in stages_of(rows, row, rate)]
+    models = ["sft", "dpo", *(trial_name(row, rate) for row, rate in trials)]
     evaluate = [{**evaluation, "models": models}]
     return {**content, "seed": seed, "stages": [*fixed, *tried], "evaluate": evaluate}
 
@@ -86,8 +90,23 @@ def is_parent(stage: Mapping[str, Any], models: Sequence[str]) -> bool:
     return stage["name"] == "dpo" or stage["name"] not in models
 
 
+def stages_of(
+    rows: Mapping[str, Mapping[str, Any]], row: str, rate: float
+) -> list[Mapping[str, Any]]:
+    """What is trained for one trial."""
+    if row != SCORED:
+        return [variant(rows[row], rate)]
+    scorer, ppo = variant(rows["reward-model"], rate), rows["ppo"]
+    bound = {
+        "name": trial_name(row, rate),
+        "roles": {"critic": scorer["name"]},
+        "rollout": {**ppo["rollout"], "reward": {"model": scorer["name"]}},
+    }
+    return [scorer, {**ppo, **bound}]
+
+
 def variant(stage: Mapping[str, Any], rate: float) -> dict[str, Any]:
-    """A row's stage at another rate."""
+    """A stage at another rate."""
     name = trial_name(stage["name"], rate)
     return {**stage, "name": name, "train": {**stage["train"], "lr": rate}}
 
@@ -142,12 +161,12 @@ def best_rate(found: Sequence[Trial], row: str) -> float:
 
 
 def beside_best(found: Sequence[Trial]) -> dict[str, tuple[float, ...]]:
-    """Each row's best rate and the ones beside it."""
+    """Each row's best rate and two on either side."""
     narrow = {}
     for row in dict.fromkeys(trial.row for trial in found):
         rates = rates_of(found, row)
         at = rates.index(best_rate(found, row))
-        narrow[row] = tuple(rates[max(0, at - 1) : at + 2])
+        narrow[row] = tuple(rates[max(0, at - 2) : at + 3])
     return narrow
 
 

@@ -15,6 +15,7 @@ from alignzoo import (
     ModelRef,
     PromptSample,
     Question,
+    Response,
     Role,
     Score,
     hookimpl,
@@ -174,3 +175,10 @@ def test_sampling_goes_on_after_a_stop_where_it_was_and_ends_the_same(tmp_path, 
     given = conversations(monkeypatch)
     assert run(model, tmp_path / "r", batch_size=1) == undisturbed
     assert len(given) == 2
+
+
+def test_a_row_that_a_kill_cut_costs_none_of_those_after_it(tmp_path):
+    state, reply = tmp_path / "turn-1.jsonl", Response("ok", (1, 2), True)
+    state.write_text('{"number": 0, "te')
+    answers._keep(state, [(1, reply), (2, reply)])
+    assert dict(answers._kept(state)) == {1: reply, 2: reply}

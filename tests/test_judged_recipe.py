@@ -52,3 +52,37 @@ def test_a_judge_that_the_recipe_forgets_or_misspells_is_an_error_with_its_line(
     file.write_text(text.format("judge: {name: openai, with: {modle: x}}\n    models: [initial]"))
     status, _, error = cli("plan", file)
     assert status == 2 and f"{file}:6" in error and "did you mean 'model'" in error
+
+
+def test_a_judge_that_is_asked_in_words_cannot_label_or_reward(tmp_path, cli):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "name: r\nmodel: facts\nstages:\n"
+        "  - {name: a, stage: generate, data: facts.prompts, samples: 2}\n"
+        "  - {name: b, stage: label, data: a, judge: local, with: {model: m}}\n"
+    )
+    status, _, error = cli("plan", file)
+    assert status == 2 and f"{file}:5" in error and "name a judge that scores" in error
+
+
+def test_what_an_evaluation_lacks_is_said_before_anything_is_trained(tmp_path, cli, monkeypatch):
+    monkeypatch.setenv("ALIGNZOO_DATA", str(tmp_path / "data"))
+    text = (
+        "name: r\nmodel: facts\nstages:\n"
+        "  - {name: sft, algorithm: sft, data: {name: facts.sft, with: {size: 32}}}\n"
+        "evaluate:\n  - {benchmark: BENCHMARK, judge: {name: openai, with: {model: m}}}\n"
+    )
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text.replace("BENCHMARK", "pairwise"))
+    status, _, error = cli("plan", file)
+    assert status == 2 and f"{file}:6" in error and "name the other: `baseline:`" in error
+    file.write_text(text.replace("BENCHMARK", "mt_bench"))
+    status, _, error = cli("run", file, "--output", tmp_path / "run")
+    assert status == 1 and "mt_bench: the references" in error and "not found" in error
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_commands_that_fetch_files_can_be_copied_from_show(cli):
+    _, out, _ = cli("show", "mt_bench")
+    lines = [line for line in out.splitlines() if line.startswith("curl -LO https://")]
+    assert len(lines) == 4 and all(" " not in line.split("-LO ")[1] for line in lines)

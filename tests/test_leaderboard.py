@@ -105,6 +105,19 @@ def test_a_narrow_terminal_keeps_the_counts():
     assert "more in leaderboard.md: d, e" in text
 
 
+def test_a_panel_s_agreement_and_the_cost_stand_below_the_table():
+    panel = row("dpo", 1, agreement=0.875, cost=1.25, **JUDGED)
+    sections = fold([("run", panel), ("run", row("base", 0, cost=0, **JUDGED))])
+    line = "dpo: the judges agree on 87.5%, judging cost 1.25"
+    assert line in render_text(sections, width=75) and f"* {line}" in render_markdown(sections)
+    assert "base" not in render_text(sections, width=75).splitlines()[-1]
+
+
+def test_a_long_name_is_folded_and_the_figures_stay_whole():
+    text = render_text(fold([("run", row("m" * 90, 1, **JUDGED))]), width=75)
+    assert "12.000 ±0.100" in text and "80/78/2" in text and "judged/parsed/failed" in text
+
+
 def test_a_model_without_a_verdict_has_no_figure_and_stands_last():
     rows = [row("lost", 0, columns={"score": NOTHING}, **JUDGED), row("dpo", -5)]
     (section,) = fold([("run", one) for one in rows])
@@ -137,6 +150,14 @@ def test_the_difference_to_the_baseline_is_paired():
 def test_a_folder_without_results_is_a_sentence(tmp_path):
     with pytest.raises(UsageError, match=r"no scores\.jsonl"):
         read_leaderboard([tmp_path])
+
+
+def test_a_run_that_has_no_results_yet_is_named_and_left_out(tmp_path, cli):
+    done = write(tmp_path / "done", [row("dpo", 1)])
+    (tmp_path / "begun").mkdir()
+    status, out, error = cli("leaderboard", tmp_path / "begun", done)
+    assert status == 0 and "dpo" in out
+    assert f"{tmp_path / 'begun'}: left out, it has no results yet" in error
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"section": "x"}'])

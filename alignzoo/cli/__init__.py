@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -15,6 +16,11 @@ def main() -> int:
     # Bars of the libraries would tear ours apart, and mix with answers.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: nobody reads
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # texts of models may have no form in UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="alignzoo")
     except AlignzooError as error:

@@ -150,7 +150,10 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed.  [default: the seed of the first model's run]")
+        int | None,
+        typer.Option(
+            min=0, max=2**32 - 1, help="Seed.  [default: the seed of the first model's run]"
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     dry_run: Annotated[

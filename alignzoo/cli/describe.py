@@ -12,6 +12,7 @@ from alignzoo.algorithm import Algorithm, Metric, Role
 from alignzoo.cli import screen
 from alignzoo.cli.catalogue import RECIPE, built_in, entries
 from alignzoo.cli.find import bundled_recipes
+from alignzoo.datafiles import DataFile, places_of
 from alignzoo.errors import UsageError, suggest
 from alignzoo.evaluation import Benchmark
 from alignzoo.options import OptionDoc, option_table, try_options, type_name
@@ -57,8 +58,14 @@ def _print_class(kind: str, name: str, cls: type, registry: Registry) -> None:
     if issubclass(cls, Algorithm):
         _print_algorithm(cls)
     if issubclass(cls, Benchmark) and cls.files:
-        rows = [(file.names[0], file.what, file.get) for file in cls.files]
-        _table(("file", "holds", "get it with"), rows)
+        _print_files(name, cls.files)
+
+
+def _print_files(name: str, files: Sequence[DataFile]) -> None:
+    """What a benchmark reads; each command on a line of its own, to be copied."""
+    _table(("file", "holds"), [(file.names[0], file.what) for file in files])
+    print("\n".join(dict.fromkeys(file.get for file in files)))
+    print(f"\nWhat pip or hf fetches is found; the rest belongs into {places_of(name, None)[0]}.\n")
 
 
 def _options(cls: type) -> list[OptionDoc]:

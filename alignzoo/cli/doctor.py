@@ -25,11 +25,12 @@ class Finding:
     what: str
     found: str
     advice: str = ""  # not empty: broken
+    state: str = "ok"
 
     @property
     def row(self) -> tuple[str, str, str]:
         """Columns of the report."""
-        return self.what, "BROKEN" if self.advice else "ok", self.advice or self.found
+        return self.what, "BROKEN" if self.advice else self.state, self.advice or self.found
 
 
 def doctor_command() -> int:
@@ -121,7 +122,7 @@ def _benchmark_files(registry: Registry) -> Iterator[Finding]:
         here = f"{len(cls.files) - len(absent)} of {len(cls.files)} files"
         place = places_of(name, None)[0]
         missing = f"; absent: {', '.join(absent)} (put them into {place})" if absent else ""
-        yield Finding(f"{name} data", here + missing)
+        yield Finding(f"{name} data", here + missing, state="absent" if absent else "ok")
 
 
 def _extras() -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def _pairs(annotations: Path, wish: Wish) -> tuple[HumanPair, ...]:
 def _watched(name: str, as_json: bool) -> Iterator[Progress]:
     """Progress of the one piece of work there is; beside JSON it goes to the error stream."""
     errors = Lines(lambda text: print(text, file=sys.stderr, flush=True))
-    progress, display = (errors, nullcontext()) if as_json else watch()
+    progress, display = (errors, redirect_stdout(sys.stderr)) if as_json else watch()
     with display:
         progress.stage_started(name, 1, 1)
         yield progress

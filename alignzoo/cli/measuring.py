@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,15 @@ from alignzoo.cli.running import report
 from alignzoo.errors import PluginError, Problem, RecipeError, UsageError
 from alignzoo.faults import Block, Fault, validate
 from alignzoo.folders import default_folder
+from alignzoo.judging.outputs import looks_like_outputs
 from alignzoo.options import option_faults
 from alignzoo.plugins import Registry, load_plugins
 from alignzoo.recipe import EvaluateSpec, JudgeSpec, PartialSampling, Recipe, Spec
 from alignzoo.recipe_check import judge_faults
 from alignzoo.run import RunResult, run_recipe
+
+
+ELSEWHERE = {"benchmark": "--benchmark", "models": "targets", "baseline": "--baseline"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> in
     recipe = measuring_recipe(wanted, models, baseline, registry)
     labels = labels_of([*models, *([baseline] if baseline else [])])
     if manner.dry_run:
-        return preview_command(recipe, registry, labels)
+        return preview_command(recipe, registry, labels, as_json=manner.as_json)
     folder = output or default_folder(recipe)
     source = yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
 
@@ -82,8 +87,10 @@ def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> in
 
 def named(name: str) -> list[Named]:
     """What a name stands for: every trained stage of a run, a file of outputs, or one model."""
+    if looks_like_outputs(Path(name)) and not Path(name).exists():
+        raise UsageError(f"{name}: no such file")
     if Path(name).is_file():
-        return [Named(Path(name).name.partition(".")[0], name)]
+        return [Named(re.sub(r"\.jsonl?(\.gz)?$", "", Path(name).name), name)]
     stages = [Named(stage.label, str(stage.model), stage) for stage in find_stages(name)]
     return stages or [Named(name, name)]
 
@@ -116,6 +123,9 @@ def measuring_recipe(
             "baseline": baseline.model if baseline else None,
         }
     )
+    named_models = [*models, *([baseline] if baseline else [])]
+    if "sampling" in spec.model_fields_set and all(Path(m.model).is_file() for m in named_models):
+        raise UsageError("--set sampling: nothing is sampled, every target is a file of outputs")
     origin = next((origin_of(f.stage) for f in models if f.stage), {})
     return Recipe(
         name=f"eval-{wanted.benchmark}",
@@ -140,6 +150,17 @@ def evaluation(wanted: Measurement, registry: Registry) -> EvaluateSpec:
         benchmark = registry.find("benchmark", wanted.benchmark)
     except PluginError as error:
         raise UsageError(f"--benchmark {wanted.benchmark}: {error}") from error
+    spec, faults = _checked(_written(wanted), benchmark, registry)
+    if words := _places(faults):  # with.revision=2025 may mean the text
+        words -= _places(_checked(_written(wanted, words), benchmark, registry)[1])
+        spec, faults = _checked(_written(wanted, words), benchmark, registry)
+    if faults or spec is None:
+        raise RecipeError(list(_problems(faults)))
+    return spec
+
+
+def _written(wanted: Measurement, as_text: Collection[str] = ()) -> dict[str, Any]:
+    """The block as the options write it; values of the keys in `as_text` are no JSON."""
     data: dict[str, Any] = {"benchmark": wanted.benchmark, "samples": wanted.samples}
     judges = [judge_named(text) for text in wanted.judges]
     if judges:
@@ -147,16 +168,23 @@ def evaluation(wanted: Measurement, registry: Registry) -> EvaluateSpec:
     if wanted.limit is not None:
         data["limit"] = wanted.limit
     for option in wanted.options:
-        place(data, option)
+        key, _, text = option.partition("=")
+        if key in ELSEWHERE:
+            raise UsageError(f"--set {key}: give this as {ELSEWHERE[key]}")
+        place(data, f"{key}={json.dumps(text)}" if key in as_text else option)
+    return data
+
+
+def _checked(
+    data: Mapping[str, Any], benchmark: type[Any], registry: Registry
+) -> tuple[EvaluateSpec | None, tuple[Fault, ...]]:
     spec, faults = validate(EvaluateSpec, data, _block)
     given = data.get("with", {})
     if isinstance(given, dict):
         faults += tuple(f.under(("with",)) for f in option_faults(benchmark, given))
     if spec is not None:
         faults += tuple(judge_faults(spec, registry))
-    if faults or spec is None:
-        raise RecipeError(list(_problems(faults)))
-    return spec
+    return spec, faults
 
 
 def judge_named(text: str) -> dict[str, Any]:
@@ -167,21 +195,35 @@ def judge_named(text: str) -> dict[str, Any]:
         given = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"--judge {text}: not YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, RecursionError) as error:  # an impossible date; thousands of brackets
+        raise UsageError(f"--judge {text[:60]}: not YAML that can be read") from error
     return dict(given)
 
 
 def _problems(faults: Iterable[Fault]) -> Iterable[Problem]:
     for fault in faults:
-        place = ".".join(str(step) for step in fault.path if not isinstance(step, int))
-        flag = {"benchmark": "--benchmark", "judge.name": "--judge"}.get(place, f"--set {place}")
+        place = _place(fault)
+        flag = {"": "--set", "benchmark": "--benchmark", "judge.name": "--judge"}.get(
+            place, f"--set {place}"
+        )
         yield Problem(flag, fault.what)
+
+
+def _places(faults: Iterable[Fault]) -> set[str]:
+    return {_place(fault) for fault in faults}
+
+
+def _place(fault: Fault) -> str:
+    """Where --set puts the value: one of several judges is not told apart."""
+    return ".".join(str(step) for step in fault.path if not isinstance(step, int))
 
 
 def _block(path: tuple[str | int, ...]) -> Block:
     inner: dict[str, type[Spec]] = {"sampling": PartialSampling, "judge": JudgeSpec}
     spec = inner.get(str(path[0]), EvaluateSpec) if path else EvaluateSpec
     keys = (field.alias or name for name, field in spec.model_fields.items())
-    return Block("key", ".".join(map(str, path)) or "an evaluation", tuple(keys))
+    words = [str(step) for step in path if not isinstance(step, int)]
+    return Block("key", ".".join(words) or "an evaluation", tuple(keys))
 
 
 def place(data: dict[str, Any], option: str) -> None:
@@ -192,9 +234,14 @@ def place(data: dict[str, Any], option: str) -> None:
         raise UsageError(f"--set {option}: write KEY=VALUE, for example with.size=100")
     for key in above:
         data = data.setdefault(key, {})
+        if isinstance(data, list):
+            raise UsageError(
+                f"--set {option}: there are several of '{key}'; give each its options in the form "
+                "--judge '{name: NAME, with: {KEY: VALUE}}'"
+            )
         if not isinstance(data, dict):
             raise UsageError(f"--set {option}: '{key}' is a value, not a block")
     try:
         data[last] = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         data[last] = text

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from alignzoo.cli.screen import print_table
+from alignzoo.cli.screen import print_json, print_table
 from alignzoo.errors import UsageError
 from alignzoo.evaluation import Answer
 from alignzoo.inputs import evaluated_models
-from alignzoo.judging.outputs import match, read_outputs
+from alignzoo.judging.outputs import answered, match, read_outputs
 from alignzoo.options import build_options
 from alignzoo.plugins import Registry
 from alignzoo.recipe import EvaluateSpec, Recipe
@@ -20,9 +20,12 @@ from alignzoo.verdicts import AskedJudge, JudgedBenchmark, Question, Usage
 SHOWN = 2  # questions printed in full
 CHARACTERS = 4  # per token: a rule of thumb for English, good enough for a price
 UNKNOWN = "(the model's answer)"
+HEAD = ("model", "questions", "prompt tokens", "reply tokens at most", "cost at most")
 
 
-def preview_command(recipe: Recipe, registry: Registry, labels: Mapping[str, str]) -> int:
+def preview_command(
+    recipe: Recipe, registry: Registry, labels: Mapping[str, str], *, as_json: bool = False
+) -> int:
     """Print the first questions, and counts and cost per model; asks and writes nothing."""
     (spec,) = recipe.evaluate
     benchmark = build_options(registry.find("benchmark", spec.benchmark), spec.with_)
@@ -30,16 +33,19 @@ def preview_command(recipe: Recipe, registry: Registry, labels: Mapping[str, str
         raise UsageError(f"--dry-run: {spec.benchmark} asks no judge; it costs nothing")
     prompts = list(islice(benchmark.prompts(recipe.seed), spec.limit))
     rows: list[tuple[str, ...]] = []
+    first: list[Question] = []
     for model in evaluated_models(spec, recipe):
         if benchmark.compares and model == spec.baseline:
             continue
         asked = list(_questions(model, spec, benchmark, prompts))
-        if not rows:
-            _show(asked[:SHOWN])
+        first = first or asked[:SHOWN]
         rows.append((labels.get(model, model), *_figures(asked, spec, registry)))
-    print_table(
-        ("model", "questions", "prompt tokens", "reply tokens at most", "cost at most"), rows
-    )
+    if as_json:
+        shown = [{"id": q.id, "messages": q.messages} for q in first]
+        print_json({"questions": shown, "models": [dict(zip(HEAD, r, strict=True)) for r in rows]})
+        return 0
+    _show(first)
+    print_table(HEAD, rows)
     print(
         f"Tokens are estimated at {CHARACTERS} characters each; an answer that does not exist yet "
         "counts as a few words. Nothing was asked and nothing written."
@@ -50,6 +56,7 @@ def preview_command(recipe: Recipe, registry: Registry, labels: Mapping[str, str
 def _questions(
     model: str, spec: EvaluateSpec, benchmark: JudgedBenchmark, prompts: Sequence[PromptSample]
 ) -> Iterator[Question]:
+    prompts = _answered(model, spec, prompts)
     baseline: Sequence[Answer] | None = None
     if spec.baseline is not None:
         baseline = _answers(spec.baseline, benchmark, prompts)
@@ -58,6 +65,15 @@ def _questions(
         if baseline is None:
             raise UsageError(f"{spec.benchmark} compares two models; name the other by --baseline")
     return benchmark.questions(_answers(model, benchmark, prompts), baseline)
+
+
+def _answered(
+    model: str, spec: EvaluateSpec, prompts: Sequence[PromptSample]
+) -> Sequence[PromptSample]:
+    """The prompts that count: all, unless files of outputs may leave some out."""
+    files = [Path(name) for name in (model, spec.baseline) if spec.partial and name]
+    known = [set(answered(read_outputs(f), prompts)) for f in files if f.is_file()]
+    return [p for n, p in enumerate(prompts) if all(n in numbers for numbers in known)]
 
 
 def _answers(

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
@@ -81,7 +81,8 @@ def report(
 ) -> int:
     """Do the work and print its tables, or say how to go on after Ctrl-C; the exit status."""
     try:
-        result = work()
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what plug-ins print
+            result = work()
     except KeyboardInterrupt:
         print(f"\n{resume_hint(folder)}", file=sys.stderr)
         return INTERRUPTED
@@ -160,7 +161,7 @@ def leaderboard_command(
     for folder in runs:
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder; name the folders of runs")
-    sections = read_leaderboard(runs)
+    sections = read_leaderboard(_finished(runs))
     if html is not None:
         _write_page(html, leaderboard.render_page(sections, runs, prompts))
     if as_json:
@@ -169,6 +170,14 @@ def leaderboard_command(
         print(leaderboard.render_csv(sections), end="")
     elif html is None:
         print(render_text(sections, width()), end="")
+
+
+def _finished(runs: Sequence[Path]) -> Sequence[Path]:
+    """The runs with results, if any has some; the others are named."""
+    found = [folder for folder in runs if (folder / "scores.jsonl").exists()]
+    for folder in sorted({*runs} - {*found}) if found else ():
+        print(f"{folder}: left out, it has no results yet", file=sys.stderr)
+    return found or runs
 
 
 def _write_page(file: Path, page: str) -> None:

@@ -246,7 +246,7 @@ def _entry(line: bytes) -> Entry | None:
             return Capabilities(**row["capabilities"])
         _short(row["key"])
         return Answered(row["key"], _reply(row["reply"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -43,6 +43,7 @@ GENERATOR_KEYS = ("generator", "model_id", "model")
 KEPT = ("dataset", "category", "conv_metadata", "metadata")  # keys that go into `Output.meta`
 IGNORED = ("label", "scores")  # judgments of others, in forms of their own
 SHOWN = 60  # characters of a prompt in an error
+MOST_TOKENS = 2**53  # a larger count is no count: means could not hold it
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ def match(outputs: Iterable[Output], prompts: Sequence[PromptSample], place: str
     if missing:
         raise DataError(
             f"{place}: answers {len(prompts) - len(missing)} of the {len(prompts)} prompts; "
-            f"first missing: {_shown(missing[0])}; with `partial: true` they are left out, and the "
-            "result stands in a table of its own"
+            f"first missing: {_shown(missing[0])}; with `partial: true` (or --set partial=true) "
+            "they are left out, and the result stands in a table of its own; or give the benchmark "
+            "the file's own prompts"
         )
     pairs = zip(prompts, found, strict=True)
     return [_answer(prompt, output) for prompt, output in pairs if output is not None]
@@ -204,6 +206,8 @@ def _reply(turn: Any, key: str) -> Response:
     text = turn if isinstance(turn, str) else _part(turn, "content")
     if not isinstance(text, str):
         raise DataError(f"{key} is {describe(turn)}, not a reply")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{key} holds half a character (a lone surrogate)")
     return Response(text)
 
 
@@ -225,7 +229,7 @@ def _counted(row: Mapping[str, Any], meta: Mapping[str, Any]) -> int | None:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < MOST_TOKENS else None
 
 
 # --- pairing -------------------------------------------------------------------------------
@@ -280,5 +284,8 @@ def _repeated(one: Output, other: Output) -> str:
 
 def _shown(prompt: PromptSample) -> str:
     own, text = _first(prompt.meta, ID_KEYS), _key(prompt.prompt) or ""
-    short = text if len(text) <= SHOWN else text[:SHOWN] + "..."
-    return f"{own} ({short!r})" if own else repr(short)
+    return f"{_cut(own)} ({_cut(text)!r})" if own else repr(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

@@ -116,17 +116,18 @@ class Work:
 
     async def _batches(self) -> None:
         """One batch after the other: follow-ups first, then new questions."""
-        batch: list[Question] = []
-        while batch := [*batch, *await self._take(self.task.judge.batch_size - len(batch))]:
+        size = self.task.judge.batch_size
+        rest: list[Question] = []
+        while rest := [*rest, *await self._take(size - len(rest))]:
+            batch, rest = rest[:size], rest[size:]
             try:
                 replies: Sequence[Reply] = await self.patient(self._replies, batch)
             except JudgeBusy as busy:
                 self._leave(batch, busy)
-                batch = []
                 continue
             pairs = list(zip(batch, replies, strict=True))
             await asyncio.gather(*(self.put(Answered(q.digest, reply)) for q, reply in pairs))
-            batch = [more for q, reply in pairs for more in self._settle(q, reply)]
+            rest = [more for q, reply in pairs for more in self._settle(q, reply)] + rest
 
     async def _replies(self, batch: Sequence[Question]) -> Sequence[Reply]:
         name = self.task.judge.name
@@ -143,7 +144,7 @@ class Work:
         """The next questions that need a reply, at most n; none: nothing is left."""
         taken: list[Question] = []
         async with self.turn:
-            while some := list(islice(self.rest, min(BREATH, n - len(taken)))):
+            while some := list(islice(self.rest, max(0, min(BREATH, n - len(taken))))):
                 taken += [more for question in some for more in self._open(question)]
                 await asyncio.sleep(0)
         return taken

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignzoo.errors import DataError
 from alignzoo.evaluation import mean
-from alignzoo.leaderboard.fold import Section, finite
+from alignzoo.leaderboard.fold import Section, finite, readable, typed
 
 LONGEST = 20_000  # characters of one text on the page
 
@@ -88,29 +86,25 @@ def find_evidence(
     for file in (
         f for folder in folders for f in sorted(folder.glob("evaluations/*/*/scores.json"))
     ):
-        with _readable(file):
+        with readable(file):
             scores = json.loads(file.read_text(encoding="utf-8"))
             result = scores["row"]["result"]
-        if result in wanted and result not in found and (file.parent / "answers.jsonl").exists():
-            found[result] = _evidence(file.parent, scores, chosen(wanted[result], limit))
+            if result not in wanted or result in found:
+                continue
+            kept = chosen(wanted[result], limit)
+        if (file.parent / "answers.jsonl").exists():
+            evidence = _evidence(file.parent, scores, kept)
+            with readable(file.parent):
+                found[result] = typed(evidence)
     return found
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Turn what a damaged file raises into a sentence."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise DataError(f"{file}: damaged ({error}); run the recipe again to rewrite it") from error
 
 
 def _evidence(folder: Path, scores: Mapping[str, Any], kept: Set[int]) -> Evidence:
     file = folder / "judgments.jsonl"
-    with _readable(file):
+    with readable(file):
         judgments = _judgments(file, kept) if file.exists() else {}
     exchanges, names, categories, lengths = {}, [], [], []
-    with _readable(folder / "answers.jsonl"):
+    with readable(folder / "answers.jsonl"):
         for number, row in enumerate(_rows(folder / "answers.jsonl")):
             meta = row.get("meta") or {}
             names.append(str(meta.get("id", number + 1)))
@@ -146,7 +140,7 @@ def _judgment(row: Mapping[str, Any]) -> Judgment:
     return Judgment(
         id=str(row["id"]),
         judge=row["judge"],
-        label=row.get("label") or "",
+        label=row.get("label") or ("asked on" if row.get("followed") else ""),
         value=finite(row["value"]),
         reply=cut(row.get("reply") or (f"scores {scores}" if scores else "")),
         error=row.get("error"),

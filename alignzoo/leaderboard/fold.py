@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from alignzoo.errors import DataError, UsageError
 
+T = TypeVar("T")
 LEADING = 3  # columns of a benchmark that stand before everything else
 
 
@@ -70,7 +74,7 @@ class Section:
     options: Mapping[str, Any]
     baseline: str | None
     docs: Mapping[str, str]  # column -> meaning
-    better: Mapping[str, int]  # column -> +1 larger is better, -1 smaller, 0 neither
+    better: Mapping[str, Literal[-1, 0, 1]]  # column -> +1 larger is better, -1 smaller, 0 neither
     rows: tuple[Row, ...]
     judge: str | None = None
 
@@ -96,7 +100,8 @@ def read_leaderboard(folders: Iterable[Path]) -> list[Section]:
 
     Raises UsageError for a folder without results and DataError for a damaged file.
     """
-    return fold([row for folder in folders for row in _read_rows(folder)])
+    rows = [row for folder in folders for row in _read_rows(folder)]
+    return [typed(section) for section in fold(rows)]
 
 
 def fold(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Section]:
@@ -116,12 +121,32 @@ def _read_rows(folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
     file = folder / "scores.jsonl"
     if not file.exists():
         raise UsageError(f"{folder}: no scores.jsonl; name the folder of a run that has evaluated")
-    try:
+    with readable(file):
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        fold([("", row) for row in rows])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: damaged ({error}); run the recipe again to rewrite it") from error
+        for section in fold([("", row) for row in rows]):
+            typed(section)
+    if not rows:
+        raise DataError(f"{file}: has no results; run the recipe again to rewrite it")
     return [(folder.resolve().name, row) for row in rows]
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into a DataError with one sentence."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
+            OSError) as error:  # fmt: skip
+        raise DataError(f"{file}: damaged ({error}); run the recipe again to rewrite it") from error
+
+
+def typed(value: T) -> T:
+    """A dataclass read from a file, with fields of its types; raises ValueError otherwise."""
+    try:
+        return TypeAdapter(type(value)).validate_python(asdict(value))  # type: ignore[call-overload]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _section(group: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:

@@ -10,15 +10,16 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from alignzoo.leaderboard.evidence import find_evidence
-from alignzoo.leaderboard.fold import Section
+from alignzoo.leaderboard.fold import Section, typed
 from alignzoo.leaderboard.views import view
 
 HERE = Path(__file__).parent
+SAID = {"versions", "plugins", "started"}  # of a run's record
 PROMPTS = 100  # prompts per section whose answers are on the page
 
 
@@ -72,19 +73,19 @@ def _digest(text: str) -> str:
 def _origin(folder: Path) -> Origin:
     record = _record(folder / "run.json")
     recipe = folder / "recipe.yaml"
-    return Origin(
-        name=folder.resolve().name,
-        recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
-        versions=record.get("versions", {}),
-        plugins=record.get("plugins", []),
-        started=record.get("started", ""),
-    )
+    text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
+    bare = Origin(folder.resolve().name, text, {}, (), "")
+    origin = replace(bare, **{key: record[key] for key in SAID & record.keys()})
+    try:
+        return typed(origin)
+    except ValueError:  # a damaged record tells nothing
+        return bare
 
 
 def _record(file: Path) -> dict[str, Any]:
     """What a run says of itself; nothing where the file is missing or cut."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -32,13 +32,13 @@ def render_text(sections: Sequence[Section], width: int = 100) -> str:
         left_out = [column[0] for column in columns if column not in kept]
         more = f"\nmore in leaderboard.md: {', '.join(left_out)}" if left_out else ""
         table = Table(title=title(section), caption=caption(section) + more)
-        table.add_column("model", no_wrap=True)
+        table.add_column("model", overflow="fold")  # figures must stay whole
         for column in kept:
             table.add_column(column[0], justify="right", no_wrap=True)
         for name, *cells in zip(names, *(column[1:] for column in kept), strict=True):
             table.add_row(name, *cells)
         console.print(table)
-        for note in notes(section):
+        for note in (*notes(section), *_about_judging(section)):
             console.print(note, markup=False, highlight=False)
     return out.getvalue()
 
@@ -62,6 +62,18 @@ def notes(section: Section) -> list[str]:
     ]
 
 
+def _about_judging(section: Section) -> list[str]:
+    """What judging a row cost, and how often a panel agreed: "model: ..."."""
+    told = {
+        label: [
+            *([] if row.agreement is None else [f"the judges agree on {row.agreement:.1%}"]),
+            *([f"judging cost {row.cost:.4g}"] if row.cost else []),
+        ]
+        for label, row in zip(labels(section), section.rows, strict=True)
+    }
+    return [f"{label}: {', '.join(words)}" for label, words in told.items() if words]
+
+
 def title(section: Section) -> str:
     """The benchmark with its options."""
     options = ", ".join(f"{key}: {value}" for key, value in section.options.items())
@@ -73,8 +85,9 @@ def caption(section: Section) -> str:
     first = section.rows[0]
     versus = f", against {section.baseline}" if section.baseline else ""
     judged = f", judged by {section.judge}" if section.judge else ""
+    samples = f" x {first.samples} samples" if first.samples > 1 else ""
     return (
-        f"{first.prompts} prompts x {first.samples} samples{versus}{judged}; "
+        f"{first.prompts} prompts{samples}{versus}{judged}; "
         f"95 % intervals over prompts; section {section.id[:8]}"
     )
 
@@ -99,7 +112,7 @@ def _markdown(section: Section) -> str:
         ),
         "",
         *(f"* {name}: {section.docs[name]}" for name in section.shown if section.docs[name]),
-        *(f"* {note}" for note in notes(section)),
+        *(f"* {note}" for note in (*notes(section), *_about_judging(section))),
         "",
     ]
     return "\n".join(lines)

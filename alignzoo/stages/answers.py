@@ -63,6 +63,16 @@ def asked(prompts: Iterable[PromptSample], spec: EvaluateSpec, benchmark: Benchm
         ) from error
 
 
+def decoding(questions: Sequence[Asked]) -> str:
+    """The settings in words, each combination once: "temperature 0.7, ...; temperature 0, ..."."""
+    shown = ("temperature", "top_p", "top_k", "max_new_tokens")
+    found = dict.fromkeys(
+        ", ".join(f"{name} {getattr(question.sampling, name):g}" for name in shown)
+        for question in questions
+    )
+    return "sampled: " + "; ".join(found)
+
+
 def answers_of(
     model: str, questions: Sequence[Asked], spec: EvaluateSpec, context: StageContext
 ) -> list[Answer]:
@@ -239,7 +249,7 @@ def _keep(file: Path, replies: Sequence[tuple[int, Response]]) -> None:
     with file.open("a", encoding="utf-8") as out:
         for number, r in replies:
             row = {"number": number, "text": r.text, "ids": r.ids, "ended": r.ended}
-            out.write(json.dumps(row) + "\n")
+            out.write("\n" + json.dumps(row) + "\n")  # the first: a kill may have cut a row
         out.flush()
         os.fsync(out.fileno())
 

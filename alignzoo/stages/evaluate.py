@@ -75,8 +75,8 @@ def run_evaluation(
         context.folder / "scores.json",
         _result(spec, columns, answers, baseline, context),
     )
-    told = {n: mean([x for x in c.values if x is not None]) for n, c in columns.items() if c.better}
-    context.summary(answer_figures(sampled) | told)
+    known = {n: [x for x in c.values if x is not None] for n, c in columns.items() if c.better}
+    context.summary(answer_figures(sampled) | {n: mean(xs) for n, xs in known.items() if xs})
 
 
 def read_answers(folder: Path) -> Answers:

@@ -7,22 +7,30 @@ the raw reply and what was read in it) and `scores.json`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from alignzoo.context import StageContext
 from alignzoo.engine.rows import row_from_sample
-from alignzoo.errors import DataError, UsageError
+from alignzoo.errors import DataError, PluginError, UsageError
 from alignzoo.evaluation import Answer, Column, Judge
 from alignzoo.identity import judge_identities
 from alignzoo.judging import Judged, Spent, Standing, ask, open_journal, panel, read, score
 from alignzoo.judging.outputs import answered, read_outputs
 from alignzoo.options import build_options
 from alignzoo.recipe import EvaluateSpec, JudgeSpec
-from alignzoo.stages.answers import answers_of, asked, is_outputs, read_answers, write_answers
+from alignzoo.stages.answers import (
+    answers_of,
+    asked,
+    decoding,
+    is_outputs,
+    read_answers,
+    write_answers,
+)
 from alignzoo.stages.columns import check_columns, summarise
 from alignzoo.store import digest_of_value, read_json, write_json
 from alignzoo.types import PromptSample
@@ -49,6 +57,7 @@ class Contest:
     baseline: Sequence[Answer] | None
     is_baseline: bool
     places: Sequence[int] = ()  # of the prompts in what the baseline's own evaluation kept
+    decoding: str = ""  # how the answers came about
 
     def questions(self) -> Iterator[Question]:
         """Everything to ask; the baseline against itself is a tie by definition."""
@@ -69,6 +78,7 @@ class Bench:
     """What one judge came to."""
 
     name: str
+    label: str  # in tables
     verdicts: Mapping[str, Verdict]
     tally: Tally
     capabilities: Capabilities | None
@@ -83,7 +93,8 @@ def run_judged(
     used or too few of its replies hold a verdict; what was paid for is kept.
     """
     contest = _contest(spec, model, context, baseline)
-    benches = [_judge(contest, judge, context) for judge in spec.judge]
+    named = zip(_names(spec.judge), spec.judge, strict=True)
+    benches = [_judge(contest, name, judge, context) for name, judge in named]
     for bench in benches:
         _check_parsed(bench, spec, context)
     verdicts, agreement = _agreed(benches, spec)
@@ -116,15 +127,20 @@ def _contest(
         places = [there[n] for n in numbers]
         other = read_answers(baseline)
         theirs = [other[place] for place in places]
-    _note_left_out(model, len(every) - len(numbers), len(every), context)
+    if not numbers:
+        raise DataError(f"{model}: answers none of the {len(every)} prompts that count")
+    if missing := len(every) - len(numbers):
+        context.progress.note(f"{context.name}: {missing} of {len(every)} prompts left out")
     prompts = [every[n] for n in numbers]
-    answers = answers_of(model, asked(prompts, spec, benchmark), spec, context)
+    questions = asked(prompts, spec, benchmark)
+    answers = answers_of(model, questions, spec, context)
+    how = "outputs file" if is_outputs(model, context) else decoding(questions)
     if theirs is None:
         own = model == spec.baseline
         theirs = answers if own else benchmark.baseline_answers(prompts)
     if theirs is None and benchmark.compares:
         raise UsageError(f"{spec.benchmark} compares two models; name the other with `baseline`")
-    return Contest(benchmark, prompts, answers, theirs, model == spec.baseline, places)
+    return Contest(benchmark, prompts, answers, theirs, model == spec.baseline, places, how)
 
 
 def _answered(
@@ -134,17 +150,6 @@ def _answered(
     if not (spec.partial and is_outputs(model, context)):
         return range(len(prompts))
     return answered(read_outputs(Path(model)), prompts)
-
-
-def _note_left_out(model: str, missing: int, total: int, context: StageContext) -> None:
-    """Say how many prompts are left out.
-
-    Raises DataError when all are.
-    """
-    if missing == total:
-        raise DataError(f"{model}: none of the {total} prompts is answered by it and the baseline")
-    if missing:
-        context.progress.note(f"{context.name}: {missing} of {total} prompts left out")
 
 
 def _beside(contest: Contest) -> list[dict[str, Any]]:
@@ -159,44 +164,52 @@ def _beside(contest: Contest) -> list[dict[str, Any]]:
 # --- judging ---------------------------------------------------------------------------------
 
 
-def _judge(contest: Contest, spec: JudgeSpec, context: StageContext) -> Bench:
+def _names(judges: Sequence[JudgeSpec]) -> list[str]:
+    """What tells the judges of a panel apart: the plug-in, and its place if it is there twice."""
+    often = Counter(judge.name for judge in judges)
+    return [
+        judge.name if often[judge.name] == 1 else f"{judge.name}#{place}"
+        for place, judge in enumerate(judges, 1)
+    ]
+
+
+def _judge(contest: Contest, name: str, spec: JudgeSpec, context: StageContext) -> Bench:
     """Put every question to one judge and keep what it said."""
     judge: Judge = build_options(context.registry.find("judge", spec.name), spec.with_)
     if not isinstance(judge, AskedJudge):
         found = score(contest.benchmark, judge, contest.questions())
-        return _bench(contest, judge, found, None, context)
+        return _bench(contest, (name, judge), found, None, context)
 
     def report(standing: Standing) -> None:
-        told = {} if standing.cost is None else {"cost": standing.cost}
-        told |= {} if standing.cost_left is None else {"cost_left": standing.cost_left}
-        told |= {"unread": standing.failed} if standing.failed else {}
-        context.progress.step(context.name, standing.done, standing.total, told, {})
+        if standing.done and not standing.settled:
+            kept = f"{standing.done} of {standing.total} replies kept from before"
+            context.progress.note(f"{context.name}: {kept}, nobody is asked for them again")
+        told = {"cost": standing.cost, "cost_left": standing.cost_left, "unread": standing.failed}
+        known = {name: x for name, x in told.items() if x}
+        context.progress.step(context.name, standing.done, standing.total, known, {})
 
     with open_journal(judge) as journal:
-        able = ask(
-            contest.benchmark,
-            judge,
-            contest.questions,
-            journal,
-            again=context.again,
-            report=report,
-        )
+        able = ask(contest.benchmark, judge, contest.questions, journal,
+                   again=context.again, report=report)  # fmt: skip
         found = read(contest.benchmark, contest.questions(), journal)
-        return _bench(contest, judge, found, able, context)
+        return _bench(contest, (name, judge), found, able, context)
 
 
 def _bench(
     contest: Contest,
-    judge: Judge,
+    named: tuple[str, Judge],
     found: Iterable[Judged],
     able: Capabilities | None,
     context: StageContext,
 ) -> Bench:
-    verdicts = contest.ties()
+    name, judge = named
+    verdicts: dict[str, Verdict] = {}
     judged = 0
     spent = Spent()
     unread: list[str] = []
-    with (context.folder / "judgments.jsonl").open("a", encoding="utf-8") as file:
+    path = context.folder / "judgments.jsonl"
+    # A reply may hold half a character; in JSON its escape is the same text.
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         for one in found:
             judged += 1
             if one.verdict is not None:
@@ -205,10 +218,13 @@ def _bench(
                 unread.append(f"{one.question.id}: {_said(one)}")
             if isinstance(judge, AskedJudge):
                 spent = spent.plus(one.replies, judge)
-            file.write(json.dumps(_line(judge.name, one), ensure_ascii=False) + "\n")
+            file.writelines(json.dumps(x, ensure_ascii=False) + "\n" for x in _rows(name, one))
     parsed = judged - len(unread)
+    if len(verdicts) < parsed:
+        raise PluginError(f"benchmark '{contest.benchmark.name}': two `questions` have one id")
     tally = Tally(judged, parsed, len(unread), spent.usage, spent.cost, tuple(unread[:3]))
-    return Bench(judge.name, verdicts, tally, able)
+    label = able.model if able else judge.label
+    return Bench(name, label, contest.ties() | verdicts, tally, able)
 
 
 def _said(one: Judged) -> str:
@@ -217,29 +233,22 @@ def _said(one: Judged) -> str:
     return one.reply.error or repr(one.reply.text[:SHOWN])
 
 
-def _line(judge: str, one: Judged) -> dict[str, Any]:
-    """A row of `judgments.jsonl`."""
-    question, reply, verdict = one.question, one.reply, one.verdict
-    row: dict[str, Any] = {
-        "id": question.id,
-        "index": question.index,
-        "candidate": question.candidate,
-        "judge": judge,
-        "question": question.digest,
-        "value": verdict.value if verdict else None,
-        "label": verdict.label if verdict else None,
-        "weight": verdict.weight if verdict else None,
-    }
-    if reply is None:
-        return row
-    more: dict[str, Any] = {"finish": reply.finish, "error": reply.error}
-    more |= {"top_logprobs": reply.top_logprobs, "scores": reply.scores}
-    usage = reply.usage and {
-        "prompt_tokens": reply.usage.prompt_tokens,
-        "completion_tokens": reply.usage.completion_tokens,
-    }
-    kept = {key: x for key, x in (more | {"usage": usage}).items() if x is not None}
-    return row | {"reply": reply.text} | kept
+def _rows(judge: str, one: Judged) -> Iterator[dict[str, Any]]:
+    """Rows of `judgments.jsonl`: one per reply, and in the last of them what was read."""
+    for place, question in enumerate(one.asked, 1):
+        last = place == len(one.asked)
+        verdict = one.verdict if last else None
+        row = {
+            "id": question.id,
+            "index": question.index,
+            "candidate": question.candidate,
+            "judge": judge,
+            "question": question.digest,
+            **(asdict(verdict) if verdict else dict.fromkeys(("value", "label", "weight"))),
+        }
+        reply = asdict(one.replies[place - 1]) if place <= len(one.replies) else {}
+        said = {"reply": reply.pop("text", None), **reply, "followed": None if last else True}
+        yield row | {key: x for key, x in said.items() if x is not None}
 
 
 def _check_parsed(bench: Bench, spec: EvaluateSpec, context: StageContext) -> None:
@@ -282,18 +291,18 @@ def _result(
     return {
         "row": {
             "benchmark": spec.benchmark,
-            "options": _options(spec, contest.benchmark),
+            "options": _shared(spec.with_, contest.benchmark),
             "prompts": len(contest.answers),
             "samples": 1,
             "section": digest_of_value(section),
             "result": digest_of_value([section, answers, said]),
-            "judge": ", ".join(_called(bench) for bench in benches),
+            "judge": ", ".join(bench.label for bench in benches),
             "counts": {
                 key: sum(getattr(bench.tally, key) for bench in benches)
                 for key in ("judged", "parsed", "failed")
             },
             "cost": None if None in costs else sum(filter(None, costs)),
-            "decoding": "outputs file" if is_outputs(model, context) else "sampled",
+            "decoding": contest.decoding,
             "columns": {name: summarise(c, matched.get(name)) for name, c in columns.items()},
         },
         "section": section,
@@ -301,14 +310,14 @@ def _result(
     }
 
 
-def _called(bench: Bench) -> str:
-    """A judge in a table: its model where it has one."""
-    return bench.capabilities.model if bench.capabilities else bench.name
-
-
-def _options(spec: EvaluateSpec, benchmark: JudgedBenchmark) -> dict[str, Any]:
+def _shared(options: Mapping[str, Any], benchmark: JudgedBenchmark) -> dict[str, Any]:
     """The options that mean the same on every machine."""
-    return {k: v for k, v in spec.with_.items() if k not in benchmark.file_options}
+    return {k: v for k, v in options.items() if k not in benchmark.file_options}
+
+
+def _all(benchmark: JudgedBenchmark) -> dict[str, Any]:
+    """The options with their defaults: written out or left out, they make one table."""
+    return asdict(benchmark) if is_dataclass(benchmark) else {}
 
 
 def _section(
@@ -322,7 +331,7 @@ def _section(
     theirs = contest.baseline
     return {
         "benchmark": spec.benchmark,
-        "options": _options(spec, contest.benchmark),
+        "options": _shared(_all(contest.benchmark), contest.benchmark),
         "plugin": context.registry.owner(cls).identity,
         "settings": dict(contest.benchmark.settings()),
         "prompts": digest_of_value([row_from_sample(p) for p in contest.prompts]),

@@ -63,8 +63,8 @@ class AlpacaEval(JudgedBenchmark):
     """AlpacaEval 2: 805 instructions, answers compared with those of GPT-4 Turbo.
 
     The value of a verdict is P(candidate's output is better), p, or 1 - p when the judge saw it
-    second; an instruction's preference is the mean of its verdicts. Equal outputs are not asked
-    about and count 1/2. Columns, in percent: `lc_win_rate`, `win_rate`, `discrete_win_rate`; and
+    second; an instruction's preference is the mean of its verdicts, and there is none when one of
+    two is missing. Equal outputs are not asked about and count 1/2. Columns, in percent: `lc_win_rate`, `win_rate`, `discrete_win_rate`; and
     `length` in characters. Source: arXiv:2404.04475, alpaca_eval 0.6.6.
 
     Deviations from the official program: both orders are judged (orders: official asks once),
@@ -94,7 +94,10 @@ class AlpacaEval(JudgedBenchmark):
         "instruction", "what finds an instruction's difficulty; position: the official program's"
     )
     C: float | None = option(
-        None, "regularisation of length control; null: cross-validated for every model", gt=0
+        None,
+        "regularisation of length control; null: cross-validated for every model",
+        gt=0,
+        le=1e6,  # the published ones end at 1e4; with much more the fit takes minutes
     )
 
     @property
@@ -108,6 +111,10 @@ class AlpacaEval(JudgedBenchmark):
             message = {"role": "user", "content": row.text}
             kind = {"category": row.dataset} if row.dataset else {}
             yield PromptSample((message,), {"index": number, **kind})
+
+    def sampling(self, prompt: PromptSample) -> Mapping[str, Any]:
+        """Room for a whole output; officially every model has settings of its own."""
+        return {"max_new_tokens": 2048}
 
     def settings(self) -> Mapping[str, Any]:
         """The template, the reading of replies, and what length control knew."""
@@ -159,8 +166,9 @@ class AlpacaEval(JudgedBenchmark):
     ) -> Mapping[str, Column]:
         """Rates in percent with their intervals, and the length of the candidate's outputs."""
         pairs = list(zip(answers, answers if baseline is None else baseline, strict=True))
+        places = [PLACES[self.orders](_instruction(answer.sample)) for answer in answers]
         values = [
-            0.5 if _text(own) == _text(other) else preference(number, verdicts)
+            0.5 if _text(own) == _text(other) else preference(number, places[number], verdicts)
             for number, (own, other) in enumerate(pairs)
         ]
         counts = win_rate(values)
@@ -206,9 +214,15 @@ class AlpacaEval(JudgedBenchmark):
 
     def _length_data(self, instructions: Instructions) -> LengthData:
         """What the chosen variant reads; prompts of one's own have no difficulty."""
-        return (
-            VARIANTS[self.length_control](self._located) if instructions.are_official else MINIMAL
-        )
+        if not instructions.are_official:
+            return MINIMAL
+        known, wanted = VARIANTS[self.length_control](self._located), len(instructions.rows)
+        if known.difficulty is not None and len(known.difficulty) < wanted:
+            raise DataError(
+                f"{self.name}: the file for length_control: {self.length_control} knows the "
+                f"difficulty of {len(known.difficulty)} of {wanted} instructions; download it again"
+            )
+        return known
 
     def _question(
         self, template: Messages, number: int, own: Answer, other: Answer, place: int

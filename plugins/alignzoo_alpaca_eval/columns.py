@@ -12,7 +12,6 @@ from alignzoo_alpaca_eval.length_control import (
     length_control_interval,
 )
 from alignzoo_alpaca_eval.metrics import average, moved_far
-from alignzoo_alpaca_eval.order import BOTH
 
 NOTES = {
     "v1": "",
@@ -27,11 +26,14 @@ def question_id(number: int, place: int) -> str:
     return f"{number}/{place}"
 
 
-def preference(number: int, verdicts: Mapping[str, Verdict]) -> float | None:
-    """Mean of an instruction's verdicts, of one order or both; None without any."""
-    ids = [question_id(number, place) for place in BOTH]
-    found = [verdicts[name].value for name in ids if name in verdicts]
-    return average(found) if found else None
+def preference(number: int, places: Sequence[int], verdicts: Mapping[str, Verdict]) -> float | None:
+    """Mean of an instruction's verdicts; None unless there is one for every place asked about.
+
+    One order alone would bring in how much the judge likes a position.
+    """
+    found = [verdicts.get(question_id(number, place)) for place in places]
+    known = [verdict.value for verdict in found if verdict is not None]
+    return average(known) if len(known) == len(found) else None
 
 
 def discrete(value: float | None) -> float | None:

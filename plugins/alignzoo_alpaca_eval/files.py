@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ REPOSITORY = "tatsu-lab/alpaca_eval"
 REVISION = "2edc6fad8be6b14ea7230aabfd08188da6b8b814"
 PACKAGE = "alpaca_eval"
 TEMPLATES = "evaluators_configs"
+LARGEST = 1e6  # magnitude of a difficulty or length difference; real ones are below 100
 MAY_LACK = "preference"  # empty where the judge gave none
 # Sha256 of the 805 instructions in their order, white space collapsed, joined by line feeds.
 OFFICIAL = "18511e7a68c0c5d7ca1ae779f0bb11ec4fce7fb81828dce171c2658e332a69b1"
@@ -117,7 +119,7 @@ def _rows(path: Path) -> list[Any]:
         if ".jsonl" in path.name:
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); download it again") from error
     if not isinstance(rows, list):
         raise DataError(f"{path}: is not a list of rows with instruction and output")
@@ -155,15 +157,23 @@ def read_difficulty(path: Path) -> Floats:
 
 
 def _table(path: Path, *columns: str) -> Iterator[Mapping[str, float]]:
-    reader = csv.DictReader(io.StringIO(read_text(path)))
-    for number, row in enumerate(reader, 2):
-        try:
-            yield {c: float(row[c] or ("nan" if c == MAY_LACK else "")) for c in columns}
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}:{number}: has no number under each of {', '.join(columns)}; "
-                "download it again"
-            ) from error
+    number = 2
+    try:
+        for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path))), 2):
+            yield {column: _figure(row[column], column) for column in columns}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{path}:{number}: has no number under each of {', '.join(columns)}; download it again"
+        ) from error
+
+
+def _figure(text: str, column: str) -> float:
+    if not text and column == MAY_LACK:
+        return math.nan
+    value = float(text)
+    if not abs(value) < LARGEST and not (math.isnan(value) and column == MAY_LACK):
+        raise ValueError(f"{value} is not of this table")
+    return value
 
 
 def read_text(path: Path) -> str:

@@ -71,7 +71,8 @@ class ArenaHard(JudgedBenchmark):
     tokenizer: str = option(
         RECORDED,
         "how length is counted for style control: recorded (tokens on file, or of the model that "
-        "wrote), words, or a tokenizer's folder or hub name, the same for everybody",
+        "wrote; words on both sides for a file without), words, or a tokenizer's folder or hub "
+        "name, the same for everybody",
     )
     pool: str | None = option(
         None, "folder of other models' model_answer/ and model_judgment/ that share the style fit"
@@ -117,6 +118,7 @@ class ArenaHard(JudgedBenchmark):
         """Two games a question: first the baseline is A, then the candidate is."""
         if baseline is None:
             return
+        self._check_pool(baseline)
         config = read_judge_config(self._path(CONFIG))
         decoding = Decoding(config.max_tokens, config.temperature)
         for index, (own, other) in enumerate(zip(answers, baseline, strict=True)):
@@ -162,9 +164,11 @@ class ArenaHard(JudgedBenchmark):
         verdicts: Mapping[str, Verdict],
     ) -> Mapping[str, Column]:
         """Win rate, the controlled win rates, and length."""
-        count = token_count(self.tokenizer)
+        unit = self._unit(answers)
+        count = token_count(unit)
         lengths = tuple(float(count(a.response.text, a.n_tokens)) for a in answers)
-        columns = {"tokens": Column(lengths, f"tokens of the answer ({self.tokenizer})")}
+        note = "" if unit == self.tokenizer else "in words: its file has no counts of tokens"
+        columns = {"tokens": Column(lengths, f"tokens of the answer ({self.tokenizer})", note=note)}
         if baseline is None:
             return columns
         duels = [self._duel(index, verdicts) for index in range(len(answers))]
@@ -186,7 +190,7 @@ class ArenaHard(JudgedBenchmark):
         self, answers: Sequence[Answer], baseline: Sequence[Answer], own: Record
     ) -> list[Entrant]:
         """The candidate, then the models of the pool."""
-        count = token_count(self.tokenizer)
+        count = token_count(self._unit(answers))
         theirs = table([_style(answer, count) for answer in baseline])
         first = Entrant(own, table([_style(answer, count) for answer in answers]), theirs)
         if self.pool is None:
@@ -194,6 +198,24 @@ class ArenaHard(JudgedBenchmark):
         texts = {str(a.sample.meta["id"]): a.response.text for a in answers}
         pool = others(read_pool(Path(self.pool)), texts)
         return [first, *(self._from_pool(model, list(texts), theirs, count) for model in pool)]
+
+    def _unit(self, answers: Sequence[Answer]) -> str:
+        """How length is counted on both sides. A file without counts of tokens comes with words,
+        which held against a baseline's tokens would make every answer look short.
+        """
+        in_words = all(a.n_tokens == len(a.response.text.split()) for a in answers)
+        return WORDS if self.tokenizer == RECORDED and in_words else self.tokenizer
+
+    def _check_pool(self, baseline: Sequence[Answer]) -> None:
+        """The pool's models met the benchmark's own baseline, so the candidate must too."""
+        if self.pool is None:
+            return
+        theirs = self.baseline_answers([answer.sample for answer in baseline])
+        if [a.response.text for a in theirs] != [a.response.text for a in baseline]:
+            raise DataError(
+                f"{self.name}: with.pool: its judgments are against {BASELINE} and the baseline "
+                "here is another; leave out the pool or name no baseline"
+            )
 
     def _from_pool(
         self, model: Judged, ids: Sequence[str], theirs: Any, count: Callable[..., int]

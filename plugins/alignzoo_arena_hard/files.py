@@ -7,6 +7,7 @@ Both forms that upstream has used are read: `question_id, turns` with `choices` 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ FIELDS: Mapping[str, str] = {
     "ANSWER_A": "first",
     "ANSWER_B": "second",
 }
+MOST_TOKENS = 2**53  # a larger count is no count
 DECODING: Mapping[str, float] = {"temperature": 0.0, "max_tokens": 4096}  # where it is silent
 
 
@@ -101,7 +103,7 @@ def read_judge_config(path: Path) -> JudgeConfig:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an impossible date, 5000 "["
         raise DataError(f"{path}: not a YAML file; {CONFIG.get} fetches the right one") from error
     found = content if isinstance(content, dict) else {}
     template = found.get("prompt_template")
@@ -116,19 +118,31 @@ def read_judge_config(path: Path) -> JudgeConfig:
             f"into this file"
         )
     _check_template(path, template)
-    limits = (found.get(key, default) for key, default in DECODING.items())
+    return JudgeConfig(system, template, *_limits(path, found))
+
+
+def _limits(path: Path, found: Mapping[str, Any]) -> tuple[float, int]:
+    """Temperature and longest reply of the judge."""
     try:
-        temperature, max_tokens = map(float, limits)
-    except (TypeError, ValueError) as error:
+        temperature, longest = (float(found.get(key, x)) for key, x in DECODING.items())
+        max_tokens = int(longest)
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: temperature and max_tokens must be numbers") from error
-    return JudgeConfig(system, template, temperature, int(max_tokens))
+    if not 0 <= temperature < math.inf or max_tokens < 1:
+        raise DataError(f"{path}: temperature must be 0 or more and max_tokens at least 1")
+    return temperature, max_tokens
 
 
 def _check_template(path: Path, template: str) -> None:
     try:
-        names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        fields = [field for field in Formatter().parse(template) if field[1] is not None]
     except ValueError as error:
         raise DataError(f"{path}: prompt_template has unpaired braces ({error})") from error
+    names = {str(name) for _, name, _, _ in fields}
+    if formatted := [name for _, name, spec, conversion in fields if spec or conversion]:
+        raise DataError(
+            f"{path}: prompt_template formats the field {{{formatted[0]}}}; write it bare"
+        )
     if unknown := sorted(names - FIELDS.keys()):
         raise DataError(
             f"{path}: prompt_template has a field {{{unknown[0]}}}; known are "
@@ -146,7 +160,7 @@ def rows(path: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     that an earlier line named.
     """
     seen: dict[str, str] = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -159,10 +173,10 @@ def rows(path: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             yield place, id, row
 
 
-def _object(place: str, line: str) -> Mapping[str, Any]:
+def _object(place: str, line: bytes) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: not a JSON object")
@@ -188,8 +202,9 @@ def _answer(place: str, row: Mapping[str, Any]) -> Recorded:
         text = text.get("answer") if isinstance(text, dict) else text
     if not isinstance(text, str):
         raise DataError(f"{place}: the answer is not a text")
-    about = row.get("conv_metadata") or row.get("metadata") or {}
-    return Recorded(text, turn.get("token_len", about.get("token_len")))
+    about = row.get("conv_metadata") or row.get("metadata")
+    said = (part.get("token_len") for part in (turn, about) if isinstance(part, dict))
+    return Recorded(text, next((x for x in said if type(x) is int and 0 <= x < MOST_TOKENS), None))
 
 
 def _dig(place: str, value: Any, path: tuple[str | int, ...]) -> Any:

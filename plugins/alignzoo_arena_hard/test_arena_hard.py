@@ -200,6 +200,17 @@ def test_length_is_counted_alike_for_both_when_the_recipe_says_so(folder):
     assert recorded == (5.0, 5.0, 5.0)
 
 
+def test_a_file_without_counts_is_measured_in_words_on_both_sides(folder):
+    benchmark, own, theirs = asked(
+        folder, texts=("zero it is", "it is two", "four, no doubt, four")
+    )
+    verdicts = {q.id: Verdict(0.5) for q in benchmark.questions(own, theirs)}
+    found = benchmark.columns(own, theirs, verdicts)
+    assert found["tokens"].note == "in words: its file has no counts of tokens"
+    in_words = asked(folder, tokenizer="words")[0].columns(own, theirs, verdicts)
+    assert found["equal_style"].estimate == in_words["equal_style"].estimate
+
+
 def test_the_benchmark_keeps_its_contract(folder):
     check_benchmark(ArenaHard(data=str(folder)))
 
@@ -247,6 +258,14 @@ def test_a_pool_does_not_count_the_evaluated_model_twice(folder, tmp_path):
     benchmark, *_ = asked(folder, pool=str(tmp_path / "pool"))
     verdicts = {"0/1": Verdict(1.0), "1/1": Verdict(0.0)}
     assert benchmark.columns(own, theirs, verdicts) == alone.columns(own, theirs, verdicts)
+
+
+def test_a_pool_that_met_another_baseline_is_refused_before_anything_is_asked(folder, tmp_path):
+    write_pool(tmp_path / "pool", other=(["a", "b", "c"], LABELS))
+    benchmark, own, theirs = asked(folder, pool=str(tmp_path / "pool"))
+    assert len(list(benchmark.questions(own, theirs))) == 6
+    with pytest.raises(DataError, match=r"with\.pool: .* against gpt-4-0314"):
+        list(benchmark.questions(own, own))
 
 
 def test_a_pool_of_two_judges_or_without_answers_is_refused(folder, tmp_path):

@@ -6,11 +6,12 @@ import asyncio
 import ipaddress
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from alignzoo import (
     AskedJudge,
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     import httpx
 
 OPENAI = "https://api.openai.com/v1"
+NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 RESERVED = frozenset({"model", "messages", "stream", "n"})
 CONNECT_SECONDS = 10.0
+MOST_BYTES = 2**26  # of a response; a reply of 100,000 tokens with log-probs has a third of it
 MILLION = 1_000_000
 
 
@@ -51,7 +54,7 @@ class Endpoint(AskedJudge):
     url: str = option(OPENAI, "address of any server, up to and with /v1")
     key_variable: str = option("OPENAI_API_KEY", "environment variable that holds the key")
     revision: str | None = option(None, "which weights the server runs; part of the identity")
-    concurrency: int = option(16, "requests under way at once", gt=0)
+    concurrency: int = option(16, "requests under way at once", gt=0, le=1000)
     attempts: int = option(8, "how often a question is tried before it counts as failed", gt=0)
     timeout: float = option(120.0, "seconds until a request without a whole reply ends", gt=0)
     price_in: float | None = option(None, "price of a million prompt tokens; null: unknown", ge=0)
@@ -64,11 +67,16 @@ class Endpoint(AskedJudge):
     )
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = _split(self.url)
+        if parts is None:
             raise ValueError(f"url: '{self.url}' is no address such as {OPENAI}")
         if parts.username or parts.password or parts.query:
-            raise ValueError("url: no user, key or query in it; put the key into key_variable")
+            raise ValueError(
+                "url: no user, key or query in it; put the key into the environment variable "
+                "that key_variable names"
+            )
+        if not NAME.fullmatch(self.key_variable):  # a key must not get into an error or a file
+            raise ValueError("key_variable: the NAME of an environment variable, not the key")
         taken = sorted(RESERVED & (self.extra or {}).keys())
         if taken:
             raise ValueError(f"extra: {', '.join(taken)} cannot be set there")
@@ -145,16 +153,29 @@ class Line:
         client = self.idle.pop() if self.idle else self.open()
         try:
             async with asyncio.timeout(self.timeout):
-                response = await client.request(method, self.place.url + path, content=content)
+                url = self.place.url + path
+                async with client.stream(method, url, content=content) as response:
+                    return response.status_code, response.headers, await _body(response)
         except TimeoutError as error:
             raise JudgeBusy(f"no reply within {self.timeout:g} s") from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             raise Unreachable(self.place.clean(_cause(error))) from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise JudgeError(f"openai: url: '{self.place.url}' is no address: {error}") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise JudgeBusy(self.place.clean(f"connection: {_cause(error)}")) from error
         finally:
             self.idle.append(client)
-        return response.status_code, response.headers, response.content
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """The whole body, unpacked; raises JudgeBusy for one without end, before memory is full."""
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > MOST_BYTES:
+            raise JudgeBusy(f"a body of more than {MOST_BYTES >> 20} MiB")
+    return bytes(body)
 
 
 class Unreachable(JudgeBusy):
@@ -248,6 +269,16 @@ def is_local(host: str) -> bool:
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
     return address.is_private or address.is_loopback or address.is_link_local
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an address; None when it is none."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets without an end; a port that is no number, or too large
+        return None
+    return parts if known else None
 
 
 def _cause(error: BaseException) -> str:

@@ -36,6 +36,12 @@ class Function(Judge):
         if not file.endswith(".py") or not function.isidentifier():
             raise ValueError(f"path: '{self.path}' is not of the form file.py:function")
 
+    @property
+    def label(self) -> str:
+        """The file's name and the function: tables are read elsewhere too."""
+        file, _, function = self.path.rpartition(":")
+        return f"{Path(file).name}:{function}"
+
     def identity(self) -> Mapping[str, Any]:
         """The function's name and the content of its file; what that imports is not covered.
 
@@ -65,11 +71,11 @@ def _value(scorer: Scorer, answer: Answer, file: Path, function: str) -> float:
     shown = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
     try:
         given = scorer(shown, answer.response.text)
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise PluginError(_blame(error, file, f"in {function}")) from error
     try:
         value = float(given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PluginError(
             f"{file}: {function} returned {str(given)[:40]!r}, not a number"
         ) from error
@@ -102,13 +108,13 @@ def _module(file: Path, digest: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses and pickles look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's import may raise anything
+    except (Exception, SystemExit) as error:  # a user's import may raise anything
         del sys.modules[spec.name]
         raise PluginError(_blame(error, file, "on import")) from error
     return module
 
 
-def _blame(error: Exception, file: Path, where: str) -> str:
+def _blame(error: BaseException, file: Path, where: str) -> str:
     """One sentence with the last line of the user's file that was running."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
     if isinstance(error, SyntaxError) and error.filename == str(file):

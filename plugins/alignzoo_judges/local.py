@@ -46,13 +46,19 @@ class LocalModel(AskedJudge):
         """
         folder = Path(self.model)
         return {
-            "model": folder.name if folder.is_dir() else self.model,
+            "model": self._called,
             "content": folder_digest(folder) if folder.is_dir() else None,
             "revision": self.revision,
             "dtype": self.dtype,
             "plain": self.plain,
             "system_as_user": self.system_as_user,
         }
+
+    @property
+    def _called(self) -> str:
+        """The model on any machine: a folder by its name, wherever it lies."""
+        folder = Path(self.model)
+        return folder.name if folder.is_dir() else self.model
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[LocalSession]:
@@ -69,8 +75,8 @@ class LocalModel(AskedJudge):
                 "text with `plain: true`"
             )
         capabilities = Capabilities(
-            model=self.model,
-            revision=self.revision,
+            model=self._called,
+            revision=reader.commit or self.revision,
             top_logprobs=reader.vocabulary,
             context_length=reader.context,
         )
@@ -90,12 +96,7 @@ class LocalSession:
         return [await asyncio.to_thread(self._reply, question) for question in questions]
 
     def _reply(self, question: Question) -> Reply:
-        messages: Sequence[Mapping[str, str]] = question.messages
-        if self.judge.system_as_user:
-            messages = without_system(messages)
-        ids = (
-            self.reader.plain_ids(messages) if self.judge.plain else self.reader.chat_ids(messages)
-        )
+        ids = self._ids(question)
         need, context = len(ids) + question.decoding.max_tokens, self.reader.context
         if context is not None and need > context:
             return Reply(

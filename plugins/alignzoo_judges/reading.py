@@ -34,6 +34,12 @@ class Reader:
     context: int | None
     vocabulary: int
 
+    @property
+    def commit(self) -> str | None:
+        """Which weights of a hub model these are; None for a folder."""
+        found = getattr(self.model.config, "_commit_hash", None)
+        return str(found) if found else None
+
     def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Ids of a conversation in the model's own template, ready for the reply.
 

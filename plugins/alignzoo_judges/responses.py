@@ -17,6 +17,7 @@ from typing import Any
 
 from alignzoo import JudgeBusy, JudgeError, Reply, Usage
 
+MOST_TOKENS = 2**53  # more than any reply has: a sum of prices could not hold it
 QUOTED = 200  # characters of a server's own words in our sentences
 BUSY = frozenset({408, 409, 425, 429})
 ONE_QUESTION = frozenset({400, 413, 422, 451})  # what these say may concern this question alone
@@ -131,7 +132,7 @@ def listed_models(body: bytes) -> dict[str, int | None]:
     """Names in a list of models and their context lengths; empty when it is no such list."""
     try:
         rows = json.loads(body)["data"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     return {str(row["id"]): _context_length(row) for row in rows if "id" in row}
@@ -143,7 +144,7 @@ def listed_models(body: bytes) -> dict[str, int | None]:
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
-    except ValueError as error:  # also bytes that are no text
+    except (ValueError, RecursionError) as error:  # also bytes that are no text
         raise JudgeBusy(f"a body of {len(body)} bytes that is not JSON") from error
     if not isinstance(found, dict):
         raise JudgeBusy("a body that is no JSON object")
@@ -194,7 +195,7 @@ def _first_token(logprobs: Any) -> dict[str, float] | None:
     """Log-probs of the first token's alternatives; of equal spellings the likeliest."""
     try:
         entries = [(str(x["token"]), float(x["logprob"])) for x in _alternatives(logprobs)]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     found: dict[str, float] = {}
     for token, value in entries:
@@ -209,10 +210,12 @@ def _alternatives(logprobs: Any) -> list[Any]:
 
 
 def _usage(usage: Any) -> Usage | None:
+    """Tokens; what is no count is not known, as when the server says nothing."""
     try:
-        return Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
-    except (KeyError, TypeError, ValueError):
+        counts = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    return Usage(*counts) if all(0 <= n < MOST_TOKENS for n in counts) else None
 
 
 def _word(value: Any) -> str | None:
@@ -226,7 +229,7 @@ def _error_of(body: bytes) -> dict[str, Any]:
     """The error object of a body: OpenAI's {"error": {...}}, or {"detail"/"message": text}."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

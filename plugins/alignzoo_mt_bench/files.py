@@ -139,7 +139,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _object(line: str, place: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not JSON: {error}; download the file again") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: not an object; download the file again")

@@ -81,6 +81,10 @@ class Pairwise(JudgedBenchmark):
         """The file's prompts in its order, whatever the seed."""
         return islice(read_prompts(self._prompts_path), self.size)
 
+    def sampling(self, prompt: PromptSample) -> Mapping[str, Any]:
+        """Room for a whole answer: a judge must not compare two that were cut."""
+        return {"max_new_tokens": 1024}
+
     def later_turns(self, prompt: PromptSample) -> Sequence[str]:
         """What a row of `turns` has the user say after the first reply."""
         return tuple(prompt.meta.get(LATER, ()))

@@ -78,7 +78,7 @@ def _meta(row: Mapping[str, Any]) -> Mapping[str, Any]:
     meta = row.get("meta") or {}
     if not isinstance(meta, dict):
         raise DataError("meta is not an object")
-    return meta
+    return {key: x for key, x in meta.items() if key != LATER}  # our own key
 
 
 def _prompt(row: Mapping[str, Any]) -> str | tuple[Mapping[str, str], ...]:
