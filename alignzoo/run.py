@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from alignzoo.errors import UsageError
 from alignzoo.folders import evaluation_folder, model_folder, resolved, stage_folder
 from alignzoo.identity import evaluation_identity, hub_commit, stage_identity
 from alignzoo.inputs import evaluated_models, model_ref, models_of
+from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
 from alignzoo.options import build_options
 from alignzoo.plugins import Registry
@@ -132,10 +134,19 @@ def run_recipe(
 
 
 def _check_files(run: Run) -> None:
-    """Let every benchmark read its files now: one that is missing must not show after training."""
+    """Read the benchmarks' files and all files of outputs now: what is wrong with one must not
+    show after training, or after a judge was paid for another.
+    """
+    stages = {stage.name for stage in run.recipe.stages}
     for spec in run.recipe.evaluate:
-        cls = run.registry.find("benchmark", spec.benchmark)
-        build_options(cls, spec.with_).settings()
+        benchmark = build_options(run.registry.find("benchmark", spec.benchmark), spec.with_)
+        benchmark.settings()
+        named = [m for m in evaluated_models(spec, run.recipe) if m not in stages]
+        files = [name for name in named if Path(name).is_file()]
+        if files and not spec.partial:
+            prompts = list(islice(benchmark.prompts(run.recipe.seed), spec.limit))
+            for name in files:
+                match(read_outputs(Path(name)), prompts, run.label(name))
 
 
 def is_main() -> bool:

@@ -64,8 +64,8 @@ def _file_digest(path: str, size: int, mtime_ns: int) -> str:
 def write_text(path: Path, text: str) -> None:
     """Replace a file at once: a reader sees the old or the new text, never a part.
 
-    Half a character (a lone surrogate), which UTF-8 has no form for, is written as \\udXXX: in JSON
-    that is the same text.
+    Half a character (a lone surrogate), which UTF-8 has no form for, is written as its
+    escape, which in JSON is the same text.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -41,12 +41,12 @@ PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
 CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 120, "alignzoo_ppo": 120}
 BUDGET = {  # code lines
     "engine": 2450,
-    "stages": 1100,
-    "judging": 1250,
-    "leaderboard": 830,
-    "cli": 1700,
+    "stages": 1150,
+    "judging": 1270,
+    "leaderboard": 840,
+    "cli": 1720,
     "testing": 830,
-    "rest": 3200,
+    "rest": 3230,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 

@@ -56,7 +56,7 @@ OPTIONS = {
     "a judge with an impossible date": (["--judge", "{name: 2020-13-45}"], "--judge .* not YAML"),
     "options for one of two judges": (
         ["--judge", "function", "--judge", "function", "--set", "judge.with.path=x.py:f"],
-        "there are several of 'judge'; give each its options",
+        "'judge' is there several times; write each as --judge",
     ),
     "a key where its variable belongs": (
         ["--judge", "{name: openai, with: {model: m, key_variable: sk-SECRET}}"],
@@ -108,6 +108,10 @@ def cases(desk):
         yield f"a function {what}", desk.call(judge=f"f{n}.py"), says
     for what, (words, says) in OPTIONS.items():
         yield what, desk.call(*words, judge=None if what in HAS_A_JUDGE else "judge.py"), says
+    replies = ({"id": f"{i}/{j}", "scores": [1.0]} for i in range(N) for j in (1, 2))
+    path = desk.write("replies.jsonl", lines(*replies))
+    replay = f"{{name: replay, with: {{path: '{path}'}}}}"
+    yield "one score for two answers", desk.call("--judge", replay, judge=None), "0 of 8 replies"
     yield "a missing file", desk.call(ours="nope.jsonl"), r"nope\.jsonl: no such file"
     yield "a missing file, dry", desk.call("--dry-run", ours="nope.jsonl"), "no such file"
 

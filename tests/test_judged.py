@@ -145,6 +145,12 @@ def test_outputs_that_miss_a_prompt_are_refused_with_its_name(tmp_path):
         run(recipe(tmp_path, ours=LONG[:3]), tmp_path / "r")
 
 
+def test_a_flawed_file_of_outputs_is_found_before_the_first_question_is_asked(tmp_path):
+    with pytest.raises(DataError, match="prompt 3"):
+        run(recipe(tmp_path, theirs=LONG, ours=LONG[:3]), tmp_path / "r")
+    assert ASKED == [] and not (tmp_path / "r" / "evaluations").exists()
+
+
 def test_outputs_that_miss_a_prompt_may_be_judged_on_the_others_in_a_table_of_their_own(tmp_path):
     run(recipe(tmp_path, ours=LONG[:3], partial=True), tmp_path / "a")
     assert rows(tmp_path / "a")["ours.jsonl"]["prompts"] == 3

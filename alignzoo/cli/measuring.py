@@ -27,7 +27,7 @@ from alignzoo.recipe import EvaluateSpec, JudgeSpec, PartialSampling, Recipe, Sp
 from alignzoo.recipe_check import judge_faults
 from alignzoo.run import RunResult, run_recipe
 
-
+SEVERAL = "is there several times; write each as --judge '{name: NAME, with: {KEY: VALUE}}'"
 ELSEWHERE = {"benchmark": "--benchmark", "models": "targets", "baseline": "--baseline"}
 
 
@@ -151,8 +151,8 @@ def evaluation(wanted: Measurement, registry: Registry) -> EvaluateSpec:
     except PluginError as error:
         raise UsageError(f"--benchmark {wanted.benchmark}: {error}") from error
     spec, faults = _checked(_written(wanted), benchmark, registry)
-    if words := _places(faults):  # with.revision=2025 may mean the text
-        words -= _places(_checked(_written(wanted, words), benchmark, registry)[1])
+    if words := set(map(_place, faults)):  # with.revision=2025 may mean the text
+        words -= set(map(_place, _checked(_written(wanted, words), benchmark, registry)[1]))
         spec, faults = _checked(_written(wanted, words), benchmark, registry)
     if faults or spec is None:
         raise RecipeError(list(_problems(faults)))
@@ -193,10 +193,9 @@ def judge_named(text: str) -> dict[str, Any]:
         return {"name": text, "with": {}}
     try:
         given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--judge {text}: not YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, RecursionError) as error:  # an impossible date; thousands of brackets
-        raise UsageError(f"--judge {text[:60]}: not YAML that can be read") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an impossible date; "{{{{{"
+        why = " ".join(str(error).split())
+        raise UsageError(f"--judge {text[:200]}: not YAML: {why}") from error
     return dict(given)
 
 
@@ -207,10 +206,6 @@ def _problems(faults: Iterable[Fault]) -> Iterable[Problem]:
             place, f"--set {place}"
         )
         yield Problem(flag, fault.what)
-
-
-def _places(faults: Iterable[Fault]) -> set[str]:
-    return {_place(fault) for fault in faults}
 
 
 def _place(fault: Fault) -> str:
@@ -234,13 +229,9 @@ def place(data: dict[str, Any], option: str) -> None:
         raise UsageError(f"--set {option}: write KEY=VALUE, for example with.size=100")
     for key in above:
         data = data.setdefault(key, {})
-        if isinstance(data, list):
-            raise UsageError(
-                f"--set {option}: there are several of '{key}'; give each its options in the form "
-                "--judge '{name: NAME, with: {KEY: VALUE}}'"
-            )
         if not isinstance(data, dict):
-            raise UsageError(f"--set {option}: '{key}' is a value, not a block")
+            what = SEVERAL if isinstance(data, list) else "is a value, not a block"
+            raise UsageError(f"--set {option}: '{key}' {what}")
     try:
         data[last] = json.loads(text)
     except (ValueError, RecursionError):

@@ -108,7 +108,7 @@ def meaning(
 
     Raises PluginError when it fails, or finds a value that is not finite.
     """
-    if reply.error is not None:
+    if reply.error is not None or not _fits(question, reply.scores):
         return None
     with blaming(f"benchmark '{benchmark.name}': reply to question {question.id}"):
         said = (
@@ -122,6 +122,13 @@ def meaning(
             "`verdict` must return None where there is none"
         )
     return said
+
+
+def _fits(question: Question, scores: Sequence[float] | None) -> bool:
+    """Whether scores, if there are any, are one number per answer shown."""
+    return scores is None or (
+        len(scores) == len(question.answers) and all(map(math.isfinite, scores))
+    )
 
 
 def score(

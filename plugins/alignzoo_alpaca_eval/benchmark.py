@@ -64,8 +64,9 @@ class AlpacaEval(JudgedBenchmark):
 
     The value of a verdict is P(candidate's output is better), p, or 1 - p when the judge saw it
     second; an instruction's preference is the mean of its verdicts, and there is none when one of
-    two is missing. Equal outputs are not asked about and count 1/2. Columns, in percent: `lc_win_rate`, `win_rate`, `discrete_win_rate`; and
-    `length` in characters. Source: arXiv:2404.04475, alpaca_eval 0.6.6.
+    two is missing. Equal outputs are not asked about and count 1/2. Columns, in percent:
+    `lc_win_rate`, `win_rate`, `discrete_win_rate`; and `length` in characters.
+    Source: arXiv:2404.04475, alpaca_eval 0.6.6.
 
     Deviations from the official program: both orders are judged (orders: official asks once),
     templates are filled in one pass, difficulty is aligned by instruction (align: position), and

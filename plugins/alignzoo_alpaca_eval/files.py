@@ -157,13 +157,14 @@ def read_difficulty(path: Path) -> Floats:
 
 
 def _table(path: Path, *columns: str) -> Iterator[Mapping[str, float]]:
-    number = 2
+    reader = csv.DictReader(io.StringIO(read_text(path)))
     try:
-        for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path))), 2):
+        for row in reader:
             yield {column: _figure(row[column], column) for column in columns}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(
-            f"{path}:{number}: has no number under each of {', '.join(columns)}; download it again"
+            f"{path}:{reader.line_num}: has no number under each of {', '.join(columns)}; "
+            "download it again"
         ) from error
 
 

@@ -211,10 +211,15 @@ def test_the_tables_are_read_gzipped_or_not_and_damage_names_the_line(tmp_path):
         file.write(head + rows)
     gamed, difficulty = read_gamed(tmp_path / "df_gamed.csv.gz")
     assert difficulty.tolist() == [0, 0.5] and np.isnan(gamed.preference).tolist() == [False, True]
-    for name, text in {"a.csv": head + "0.9,0,oops,0,,\n", "b.csv": "index\n1\n"}.items():
+    wrong = {"a.csv": head + "0.9,0,oops,0,,\n", "b.csv": "index\n1\n"}
+    wrong |= {"e.csv": head + "0.9,0,inf,0,,\n"}
+    for name, text in wrong.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match=rf"{name}:2: .*download it again"):
             read_gamed(tmp_path / name)
+    (tmp_path / "f.csv").write_text(head + "x" * 200_000 + ",0,1,0,,\n")
+    with pytest.raises(DataError, match=r"f\.csv:\d: has no number"):
+        read_gamed(tmp_path / "f.csv")
     (tmp_path / "c.csv").write_text(head + "0.9,1,1.5,0.0,False,a\n")
     with pytest.raises(DataError, match="indices"):
         read_gamed(tmp_path / "c.csv")
@@ -368,3 +373,10 @@ def test_the_template_and_the_reading_are_part_of_a_results_identity(folder):
     assert benchmark(folder, annotator="text").settings() != one
     (folder / "mine.txt").write_text(TEMPLATE + "\n")
     assert benchmark(folder, template=str(folder / "mine.txt")).settings() != one
+
+
+def test_difficulties_of_fewer_instructions_are_refused_instead_of_left_out(folder, monkeypatch):
+    monkeypatch.setattr("alignzoo_alpaca_eval.files.Instructions.are_official", True)
+    (folder / "instruction_difficulty.csv").write_text("instruction_difficulty\n0.25\n")
+    with pytest.raises(DataError, match=r"knows the difficulty of 1 of \d+ instructions"):
+        benchmark(folder, length_control="noreg").settings()

@@ -3,6 +3,7 @@ by tests/parity_arena_hard.py.
 """
 
 import json
+import math
 
 import pytest
 import yaml
@@ -301,6 +302,9 @@ def test_a_missing_config_says_what_to_fetch_and_where_to_put_it(folder):
         ({"prompt_template": TEMPLATE + "{ref}"}, "has a field {ref}; known are {question_1}"),
         ({"prompt_template": TEMPLATE + "{"}, "unpaired braces"),
         ({"max_tokens": "many"}, "must be numbers"),
+        ({"max_tokens": math.inf}, "must be numbers"),
+        ({"temperature": math.nan}, "temperature must be 0 or more"),
+        ({"prompt_template": TEMPLATE + "{question_1:>999999999}"}, "formats the field"),
     ],
 )
 def test_a_config_that_is_none_is_refused_in_one_sentence(folder, changes, message):
@@ -315,6 +319,7 @@ def test_a_config_that_is_none_is_refused_in_one_sentence(folder, changes, messa
     ("line", "message"),
     [
         ("{", "question.jsonl:2: not JSON"),
+        ("[" * 100_000, "question.jsonl:2: not JSON"),
         ("[1]", "question.jsonl:2: not a JSON object"),
         ('{"turns": [{"content": "x"}]}', "question.jsonl:2: no 'question_id'"),
         ('{"question_id": "x"}', "question.jsonl:2: no 'turns.0.content'"),
@@ -340,3 +345,13 @@ def test_a_tokenizer_nobody_has_is_refused(folder, tmp_path):
     benchmark, own, theirs = asked(folder, tokenizer=str(tmp_path))
     with pytest.raises(DataError, match=r"with\.tokenizer"):
         benchmark.columns(own, theirs, {})
+
+
+@pytest.mark.parametrize("count", ["9", -9, 1.5, 10**400, None])
+def test_a_count_on_file_that_is_none_is_left_to_the_words(folder, count):
+    lines(
+        folder / "model_answer" / "gpt-4-0314.jsonl",
+        [answer_row(f"q{n}", "two words", tokens=count) for n in range(3)],
+    )
+    _, _, theirs = asked(folder)
+    assert {answer.n_tokens for answer in theirs} == {2}

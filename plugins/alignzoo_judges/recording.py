@@ -101,7 +101,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 def _whole(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -109,7 +109,9 @@ def _row(where: str, line: bytes) -> Row:
     try:
         row: Row = json.loads(line)
         reply_of(row)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        Capabilities(**row.get("capabilities", {"model": ""}))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError,
+            RecursionError) as error:  # fmt: skip
         raise JudgeError(f"{where}: is no recorded reply: {error}") from error
     return row
 

@@ -54,6 +54,36 @@ def test_a_question_goes_out_as_it_is_and_its_reply_comes_back_with_log_probs_an
     assert session.capabilities.model == "judge"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choice": {"logprobs": {"content": [None]}}},
+        {"choice": {"logprobs": {"content": "abc"}}},
+        {"choice": {"logprobs": {"content": [{"top_logprobs": [{"token": "m"}]}]}}},
+        {"usage": {"prompt_tokens": float("inf"), "completion_tokens": 1}},
+        {"usage": {"prompt_tokens": -5, "completion_tokens": 1}},
+        {"model": "\ud800"},
+    ],
+)
+def test_a_reply_counts_whatever_stands_beside_it(odd):
+    (reply,), _, _ = ask(lambda path, *_: (200, completion("fine", **odd)))
+    assert (reply.text, reply.top_logprobs) == ("fine", None)
+    assert reply.usage == (None if "usage" in odd else Usage(7, 2))
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b" " * (2**26 + 1)])
+def test_a_body_without_an_end_is_a_reply_that_did_not_come(body):
+    with pytest.raises(JudgeBusy, match="a body of"):
+        answered(200, body)
+
+
+@pytest.mark.parametrize("name", ["sk-secret", "gsk_abc", "A=B"])
+def test_a_key_in_the_place_of_its_variable_is_refused_unseen(name):
+    with pytest.raises(ValueError, match="the NAME of an environment variable") as caught:
+        Endpoint(model="m", key_variable=name)
+    assert name not in str(caught.value)
+
+
 def test_a_server_without_log_probs_is_found_out_at_the_start():
     def say(path, body, headers):
         if path == "/models":

@@ -91,7 +91,8 @@ def test_a_line_cut_by_a_kill_is_left_out_and_a_damaged_one_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "row", [{"id": "1", "text": 3}, {"id": "1", "text": "a", "top_logprobs": [1]}, [1], 3,
-            {"id": "1", "text": "a", "usage": {"prompt_tokens": 1}}]
+            {"id": "1", "text": "a", "usage": {"prompt_tokens": 1}},
+            {"id": "1", "text": "a", "top_logprobs": {"m": 10**400}}, {"capabilities": 5}]
 )  # fmt: skip
 def test_a_row_that_is_no_reply_is_named(tmp_path, row):
     with pytest.raises(JudgeError, match=r"said\.jsonl:1: is no recorded reply"):
