@@ -69,6 +69,7 @@ def test_alpaca_eval_through_http(tmp_path):
     options = {"with.data": folder, "with.template": template, "with.orders": "official"}
     row, asked = evaluate(tmp_path, outputs, "alpaca_eval", replies, options)
     official = expected("alpaca_eval")["gemma-2b-it"]
+    assert row["model"] == "gemma-2b-it", "the file says who wrote it"
     assert row["cells"]["win_rate"]["mean"] == pytest.approx(official["win_rate"], abs=1e-6)
     assert row["cells"]["win_rate"]["error"] == pytest.approx(official["standard_error"], abs=1e-6)
     by_C = official["lc_v1"]["lc_by_C"].values()

@@ -20,7 +20,7 @@ from alignzoo.cli.running import report
 from alignzoo.errors import PluginError, Problem, RecipeError, UsageError
 from alignzoo.faults import Block, Fault, validate
 from alignzoo.folders import default_folder
-from alignzoo.judging.outputs import looks_like_outputs
+from alignzoo.judging.outputs import looks_like_outputs, read_outputs
 from alignzoo.options import option_faults
 from alignzoo.plugins import Registry, load_plugins
 from alignzoo.recipe import EvaluateSpec, JudgeSpec, PartialSampling, Recipe, Spec
@@ -90,7 +90,9 @@ def named(name: str) -> list[Named]:
     if looks_like_outputs(Path(name)) and not Path(name).exists():
         raise UsageError(f"{name}: no such file")
     if Path(name).is_file():
-        return [Named(re.sub(r"\.jsonl?(\.gz)?$", "", Path(name).name), name)]
+        writers = {output.generator for output in read_outputs(Path(name))}
+        stem = re.sub(r"\.jsonl?(\.gz)?$", "", Path(name).name)
+        return [Named((writers.pop() if len(writers) == 1 else None) or stem, name)]
     stages = [Named(stage.label, str(stage.model), stage) for stage in find_stages(name)]
     return stages or [Named(name, name)]
 
