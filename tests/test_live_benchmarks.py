@@ -9,6 +9,7 @@ import parity_mt_bench
 import pytest
 from alignzoo_alpaca_eval.benchmark import AlpacaEval
 from alignzoo_arena_hard.benchmark import ArenaHard
+from alignzoo_judges.test_end_to_end import can_serve, transformers_serve
 from alignzoo_mt_bench.benchmark import MTBench
 from eval_data import CHATML, CONFIG
 from judge_server import MODEL, serving, stats_of
@@ -131,3 +132,35 @@ def test_arena_hard_through_http(tmp_path):
     assert row["cells"]["score"]["mean"] == pytest.approx(score, abs=0.06)  # printed with one digit
     alone = official["style_control_each_model_alone"][model]["score"]
     assert row["cells"]["style_controlled"]["mean"] == pytest.approx(alone, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_real_served_model_judges_what_a_real_model_wrote(tmp_path):
+    if not can_serve():
+        pytest.skip("needs transformers[serving], here or in ALIGNZOO_SERVE_PYTHON")
+    model = shared("models", "stories260k")
+    starts = ("Once upon a time", "One day, Lily", "Tom and his dog", "The cat was sad")
+    prompts = write_lines(tmp_path / "prompts.jsonl", [{"prompt": text} for text in starts])
+    template = tmp_path / "template.txt"
+    template.write_text("{prompt}\n\n{first}\n\n{second}\n\nOnce")
+    theirs = write_lines(
+        tmp_path / "theirs.jsonl", [{"prompt": text, "output": " ..."} for text in starts]
+    )
+    with transformers_serve(tmp_path / "serve.log") as url:
+        words = ["eval", model, "--baseline", theirs, "--benchmark", "pairwise", "--json",
+                 "--judge", "openai", "--output", tmp_path / "run"]  # fmt: skip
+        options = {
+            "with.prompts_file": prompts, "with.template": template, "with.max_tokens": 32,
+            "sampling.max_new_tokens": 24, "min_parsed": 0,
+            "judge.with.model": model, "judge.with.url": url, "judge.with.concurrency": 2,
+        }  # fmt: skip
+        words += [word for key, value in options.items() for word in ("--set", f"{key}={value}")]
+        command = [sys.executable, "-m", "alignzoo.cli", *map(str, words)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (section,) = json.loads(done.stdout)
+    (row,) = (row for row in section["rows"] if not row["is_baseline"])
+    assert row["counts"]["judged"] == 8
+    judged = [lines(path) for path in (tmp_path / "run/evaluations").rglob("judgments.jsonl")]
+    replies = [one["reply"] for one in max(judged, key=len)]
+    assert len(replies) == 8 and all(reply.strip() for reply in replies)
