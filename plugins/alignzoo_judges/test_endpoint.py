@@ -216,6 +216,7 @@ def test_a_busy_server_is_to_be_asked_again(status):
         (f"retry-after: {formatdate(time.time() - 3600, usegmt=True)}", 0, 0),
         ("retry-after: -3", 0, 0),
     ],
+    ids=["seconds", "milliseconds", "a day to come", "a day gone", "less than nothing"],
 )
 def test_the_time_a_server_asks_to_wait_is_passed_on(header, low, high):
     with pytest.raises(JudgeBusy) as caught:
