@@ -11,8 +11,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from alignzoo import Answer, Judge, PluginError, Score, file_digest, option
@@ -98,16 +99,28 @@ def _function(file: Path, function: str, digest: str) -> Scorer:
     return scorer
 
 
+class _Unkept(SourceFileLoader):
+    """Compiles the file every time. Kept bytecode is told by size and second: a quick edit of the
+    same length would run the old code under the new digest.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the file as it is now."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _module(file: Path, digest: str) -> ModuleType:
     """The file as a module under a name of its own, so that two files of one name do not clash."""
     place = hashlib.sha256(f"{file}\0{digest}".encode()).hexdigest()[:16]
-    spec = importlib.util.spec_from_file_location(f"alignzoo_judge_{place}", file)
-    if spec is None or spec.loader is None:
+    name = f"alignzoo_judge_{place}"
+    loader = _Unkept(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+    if spec is None:
         raise PluginError(f"{file}: is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickles look their module up there
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a user's import may raise anything
         del sys.modules[spec.name]
         raise PluginError(_blame(error, file, "on import")) from error
