@@ -59,6 +59,7 @@ def test_every_row_says_who_judged_and_how_many_verdicts_there_are(tmp_path):
     row = rows(tmp_path / "r")["ours.jsonl"]
     assert row["counts"] == {"judged": 4, "parsed": 4, "failed": 0}
     assert (row["judge"], row["cost"]) == ("clerk-1", 20.0)
+    assert row["usage"] == {"prompt_tokens": 40, "completion_tokens": 4}
 
 
 def test_a_second_run_and_another_folder_ask_nothing_again(tmp_path):

@@ -189,6 +189,8 @@ def _judge(contest: Contest, name: str, spec: JudgeSpec, context: StageContext) 
         context.progress.step(context.name, standing.done, standing.total, known, {})
 
     with open_journal(judge) as journal:
+        if journal.damaged:
+            context.progress.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
         able = ask(contest.benchmark, judge, contest.questions, journal,
                    again=context.again, report=report)  # fmt: skip
         found = read(contest.benchmark, contest.questions(), journal)
@@ -300,6 +302,10 @@ def _result(
             "counts": {
                 key: sum(getattr(bench.tally, key) for bench in benches)
                 for key in ("judged", "parsed", "failed")
+            },
+            "usage": {
+                key: sum(getattr(bench.tally.usage, key) for bench in benches)
+                for key in ("prompt_tokens", "completion_tokens")
             },
             "cost": None if None in costs else sum(filter(None, costs)),
             "decoding": contest.decoding,
