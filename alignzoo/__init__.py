@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alignzoo.algorithm import Algorithm, Metric, Role, option
-    from alignzoo.datafiles import DataFile, file_digest, locate
-    from alignzoo.dataset import Dataset
-    from alignzoo.errors import AlignzooError, DataError, PluginError, RecipeError
-    from alignzoo.evaluation import (
+    from alignzoo.contract.algorithm import Algorithm, Metric, Role, option
+    from alignzoo.contract.datafiles import DataFile, file_digest, locate
+    from alignzoo.contract.dataset import Dataset
+    from alignzoo.contract.errors import AlignzooError, DataError, PluginError, RecipeError
+    from alignzoo.contract.evaluation import (
         Answer,
         Benchmark,
         Column,
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
         ScoredBenchmark,
         bootstrap,
     )
-    from alignzoo.hookspecs import hookimpl
-    from alignzoo.rollout import Completion, RolloutEngine, RolloutSession, Sampling
-    from alignzoo.stage import ModelRef, Stage, StageInputs
-    from alignzoo.types import (
+    from alignzoo.contract.hooks import hookimpl
+    from alignzoo.contract.rollout import Completion, RolloutEngine, RolloutSession, Sampling
+    from alignzoo.contract.stage import ModelRef, Stage, StageInputs
+    from alignzoo.contract.types import (
         Batch,
         GroupSample,
         Item,
@@ -46,9 +46,10 @@ if TYPE_CHECKING:
         Term,
         TextBatch,
         TextSample,
+        Tokens,
         World,
     )
-    from alignzoo.verdicts import (
+    from alignzoo.contract.verdicts import (
         AskedJudge,
         Capabilities,
         Decoding,
@@ -65,23 +66,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "algorithm": ("Algorithm", "Metric", "Role", "option"),
-    "datafiles": ("DataFile", "file_digest", "locate"),
-    "dataset": ("Dataset",),
-    "errors": ("AlignzooError", "DataError", "PluginError", "RecipeError"),
-    "evaluation": (
+    "contract.algorithm": ("Algorithm", "Metric", "Role", "option"),
+    "contract.datafiles": ("DataFile", "file_digest", "locate"),
+    "contract.dataset": ("Dataset",),
+    "contract.errors": ("AlignzooError", "DataError", "PluginError", "RecipeError"),
+    "contract.evaluation": (
         "Answer", "Benchmark", "Column", "Estimate", "Judge", "Score", "ScoredBenchmark",
         "bootstrap",
     ),
-    "hookspecs": ("hookimpl",),
-    "rollout": ("Completion", "RolloutEngine", "RolloutSession", "Sampling"),
-    "stage": ("ModelRef", "Stage", "StageInputs"),
-    "types": (
+    "contract.hooks": ("hookimpl",),
+    "contract.rollout": ("Completion", "RolloutEngine", "RolloutSession", "Sampling"),
+    "contract.stage": ("ModelRef", "Stage", "StageInputs"),
+    "contract.types": (
         "Batch", "GroupSample", "Item", "LabelledBatch", "LabelledSample", "Loss", "Max", "Mean",
         "Outputs", "PairBatch", "PairSample", "PromptSample", "Response", "RolloutBatch", "Rows",
-        "Sample", "Signal", "Signals", "State", "Term", "TextBatch", "TextSample", "World",
+        "Sample", "Signal", "Signals", "State", "Term", "TextBatch", "TextSample", "Tokens",
+        "World",
     ),
-    "verdicts": (
+    "contract.verdicts": (
         "AskedJudge", "Capabilities", "Decoding", "JudgeBusy", "JudgeError", "JudgeSession",
         "JudgedBenchmark", "Question", "Reply", "Usage", "Verdict",
     ),
@@ -142,6 +144,7 @@ __all__ = [
     "Term",
     "TextBatch",
     "TextSample",
+    "Tokens",
     "Usage",
     "Verdict",
     "World",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alignzoo.types import Mean, Outputs, PairBatch, Signal, Signals, Term, World
+from alignzoo.contract.types import Mean, Outputs, PairBatch, Signal, Signals, Term, World
 
 # --- per token ----------------------------------------------------------------------------------
 

@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.folders import default_folder, evaluation_folder, model_folder, stage_folder
-from alignzoo.identity import evaluation_identity, stage_identity
-from alignzoo.inputs import INITIAL, evaluated_models, models_of, stages_read
-from alignzoo.plugins import Registry
-from alignzoo.recipe import (
+from alignzoo.recipe.blocks import (
     EvaluateSpec,
     GenerateSpec,
     LabelSpec,
@@ -19,7 +15,11 @@ from alignzoo.recipe import (
     StageSpec,
     TrainSpec,
 )
-from alignzoo.store import Identity, find, resumable
+from alignzoo.recipe.registry import Registry
+from alignzoo.store.folders import default_folder, evaluation_folder, model_folder, stage_folder
+from alignzoo.store.identity import evaluation_identity, stage_identity
+from alignzoo.store.inputs import INITIAL, evaluated_models, models_of, stages_read
+from alignzoo.store.records import Identity, find, resumable
 
 
 @dataclass(frozen=True)

@@ -15,53 +15,41 @@ the others take part in training only.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-import alignzoo
-from alignzoo.context import StageContext
-from alignzoo.errors import UsageError
-from alignzoo.folders import evaluation_folder, model_folder, resolved, stage_folder
-from alignzoo.identity import evaluation_identity, hub_commit, stage_identity
-from alignzoo.inputs import evaluated_models, model_ref, models_of
+from alignzoo.contract.progress import Progress, Silent
+from alignzoo.contract.verdicts import JudgedBenchmark
+from alignzoo.engine.parallel.agreement import agreed, is_main
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
-from alignzoo.options import build_options
-from alignzoo.plugins import Registry
-from alignzoo.progress import Progress, Silent
-from alignzoo.recipe import EvaluateSpec, Recipe, TrainSpec
+from alignzoo.recipe.blocks import EvaluateSpec, Recipe, TrainSpec
+from alignzoo.recipe.options import build_options
+from alignzoo.recipe.registry import Registry
 from alignzoo.stages import run_stage
-from alignzoo.store import (
+from alignzoo.stages.context import StageContext
+from alignzoo.store.files import read_json, write_text
+from alignzoo.store.folders import evaluation_folder, model_folder, stage_folder
+from alignzoo.store.identity import evaluation_identity, hub_commit, stage_identity
+from alignzoo.store.inputs import evaluated_models, model_ref, models_of
+from alignzoo.store.records import (
     Identity,
     adopt,
     begin,
     changed_inputs,
     find,
     finish,
-    locked,
     publish,
-    read_json,
     resumable,
     state_of,
-    sweep,
-    write_json,
-    write_text,
 )
-from alignzoo.verdicts import JudgedBenchmark
-
-LIBRARIES = ("torch", "transformers", "accelerate", "datasets")
+from alignzoo.store.runs import note_piece, writing
 
 
 @dataclass(frozen=True)
@@ -149,11 +137,6 @@ def _check_files(run: Run) -> None:
                 match(read_outputs(Path(name)), prompts, run.label(name))
 
 
-def is_main() -> bool:
-    """Whether this process is rank 0, the one that writes."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def stage_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
     """The stages in order; each is made when the ones before it are in `outputs`."""
     for index, spec in enumerate(run.recipe.stages, 1):
@@ -196,16 +179,13 @@ def _run_evaluation(
     spec: EvaluateSpec, model: str, baseline: Path | None, context: StageContext
 ) -> None:
     if issubclass(context.registry.find("benchmark", spec.benchmark), JudgedBenchmark):
-        from alignzoo.stages.judged import run_judged
+        from alignzoo.stages.evaluation.judged import run_judged
 
         run_judged(spec, model, context, baseline)
         return
-    from alignzoo.stages.evaluate import run_evaluation
+    from alignzoo.stages.evaluation.ruled import run_evaluation
 
     run_evaluation(spec, model, context, baseline)
-
-
-# --- one piece -------------------------------------------------------------------------------
 
 
 def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
@@ -213,10 +193,10 @@ def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
     place = (piece.name, piece.index, run.total)
     if agreed(is_main() and _reused(piece, run)):
         run.progress.stage_reused(*place)
-        _journal(run.folder, piece.name, status="reused")
+        _note(run, piece, status="reused")
         return
     run.progress.stage_started(*place)
-    _journal(run.folder, piece.name, status="running")
+    _note(run, piece, status="running")
     start = time.monotonic()
     if piece.trains or is_main():
         _quiet_libraries(run.recipe.threads)
@@ -226,8 +206,13 @@ def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
         finish(piece.folder, piece.identity)
     agreed(True)
     seconds = round(time.monotonic() - start, 1)
-    _journal(run.folder, piece.name, status="done", seconds=seconds)
+    _note(run, piece, status="done", seconds=seconds)
     run.progress.stage_finished(piece.name)
+
+
+def _note(run: Run, piece: Piece, **entry: Any) -> None:
+    if is_main():
+        note_piece(run.folder, piece.name, **entry)
 
 
 def _quiet_libraries(threads: int | None) -> None:
@@ -238,19 +223,6 @@ def _quiet_libraries(threads: int | None) -> None:
     logging.disable_progress_bar()
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def agreed(mine: bool) -> bool:
-    """Rank 0's answer, on every rank; also the place where ranks wait for each other."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return mine
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    # Rank 0 may sample for hours while the others wait here.
-    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
-    return bool(broadcast_object_list([mine])[0])
 
 
 def _reused(piece: Piece, run: Run) -> bool:
@@ -331,67 +303,13 @@ def _fetch_revisions(names: Iterable[str], run: Run, outputs: Mapping[str, Path]
             continue  # a plug-in may know the name; loading says what is wrong otherwise
 
 
-# --- the folder ------------------------------------------------------------------------------
-
-
 @contextmanager
 def _writing(run: Run, source: str) -> Iterator[None]:
-    """Hold the folder, and leave a truthful `run.json` however the run ends."""
+    """Hold the run's folder on the rank that writes, and tell the plug-ins how the run ended."""
     if not is_main():
         yield
         return
-    _refuse_foreign(run.folder)
-    with locked(run.folder):
-        _open_folder(run, source)
-        try:
-            yield
-        except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            _end(run, "interrupted" if stopped else "failed", error)
-            raise
-        _end(run, "done", None)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Never write into a folder that something else made."""
-    known = any((folder / name).exists() for name in ("run.json", "lock"))
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not known)):
-        raise UsageError(f"{folder}: not empty and no run of a recipe; choose another --output")
-
-
-def _open_folder(run: Run, source: str) -> None:
-    sweep(run.folder)
-    write_text(run.folder / "source.yaml", source)
-    text = yaml.safe_dump(resolved(run.recipe), sort_keys=False, allow_unicode=True)
-    write_text(run.folder / "recipe.yaml", text)
-    write_json(
-        run.folder / "run.json",
-        {
-            "recipe": run.recipe.name,
-            "status": "running",
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {
-                "alignzoo": alignzoo.__version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in LIBRARIES},
-            },
-            "plugins": [plugin.identity for plugin in run.registry.plugins],
-            "pieces": {},
-        },
-    )
-
-
-def _journal(folder: Path, piece: str, **entry: Any) -> None:
-    """Note in `run.json` how far a piece has come."""
-    if is_main():
-        record = read_json(folder / "run.json")
-        record["pieces"] = record.get("pieces", {}) | {piece: entry}
-        write_json(folder / "run.json", record)
-
-
-def _end(run: Run, status: str, error: BaseException | None) -> None:
-    record = read_json(run.folder / "run.json")
-    ended = datetime.now(UTC).isoformat(timespec="seconds")
-    said = {"error": f"{type(error).__name__}: {error}"} if status == "failed" else {}
-    write_json(run.folder / "run.json", record | {"status": status, "ended": ended} | said)
-    run.registry.hooks.on_run_end(run=run.folder, error=error)
+    plugins = [plugin.identity for plugin in run.registry.plugins]
+    ended = partial(run.registry.hooks.on_run_end, run=run.folder)
+    with writing(run.folder, run.recipe, source, plugins, lambda error: ended(error=error)):
+        yield

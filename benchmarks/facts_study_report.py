@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from alignzoo.evaluation import standard_error, win_rate
+from alignzoo.contract.evaluation import standard_error, win_rate
 
 ROWS = {  # model of the run -> what it is called
     "sft": "SFT",

@@ -2,10 +2,12 @@
 
     python benchmarks/judging_load.py
 
-An endpoint that answers at once (tests/judge_server.py, a process of its own) is asked about 1,000,
-10,000 and 50,000 questions by the `openai` judge, each number by a new process with an empty
-journal, through the code that `alignzoo eval` uses: the survey, the asking with every reply on disk
-before it is read, and the reading of the verdicts. Then the complete journal is opened once more.
+An endpoint that answers at once (tests/helpers/judge_server.py, a process of its own) is asked
+about 1,000, 10,000 and 50,000 questions by the `openai` judge, each number by a new process with an
+empty journal, through the code that `alignzoo eval` uses: the survey, the asking with every reply
+on disk before it is read, and the reading of the verdicts. Then the complete journal is opened once
+more.
+
 Writes results/judging_load.{json,md} beside this file.
 """
 
@@ -29,7 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 ROWS = (1_000, 10_000, 50_000)
 WORDS = 300  # in a prompt
 RATE = 200  # judgments per second that must be reached
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 
 # --- one process ---------------------------------------------------------------------------------

@@ -1,17 +1,23 @@
-"""Write metrics.md and parity.md from what the plug-ins declare: `python docs/make.py`."""
+"""Write what is generated: metrics.md, parity.md, rooms.svg and ../recipe.schema.json.
+
+python docs/make.py
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignzoo.plugins import Registry, load_plugins
+from alignzoo.recipe.file import recipe_schema
+from alignzoo.recipe.registry import Registry, load_plugins
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "helpers")]
 
 from parity_ledger import LEDGER  # noqa: E402  (the tests exercise the same entries)
+from rooms import picture  # noqa: E402
 
 ENGINE = {  # logged for every method: (meaning, unit, healthy)
     "loss": ("the loss over the optimiser batch; `loss/NAME` where it has several terms", "", ""),
@@ -52,8 +58,8 @@ def parity_page() -> Iterator[str]:
     """Where paper and released code differ, which is the default, and the option for the other."""
     yield "# Parity ledger\n"
     yield "Where a paper and its released code differ, the paper is the default and the other"
-    yield "reading an option. Written by `docs/make.py` from `tests/parity_ledger.py`; a test"
-    yield "computes both readings and fails when an option stops making a difference.\n"
+    yield "reading an option. Written by `docs/make.py` from `tests/helpers/parity_ledger.py`;"
+    yield "a test computes both readings and fails when an option stops making a difference.\n"
     yield from _table(("method", "topic", "default", "other reading", "option"))
     for entry in LEDGER:
         option = ", ".join(f"{key}: {value}" for key, value in entry.other.items())
@@ -71,9 +77,14 @@ def _cell(text: str) -> str:
 
 
 def pages() -> dict[str, str]:
-    """File name -> text."""
-    metrics = "\n".join(metrics_page(load_plugins()))
-    return {"metrics.md": metrics + "\n", "parity.md": "\n".join(parity_page()) + "\n"}
+    """File name, seen from here -> text."""
+    registry = load_plugins()
+    return {
+        "metrics.md": "\n".join(metrics_page(registry)) + "\n",
+        "parity.md": "\n".join(parity_page()) + "\n",
+        "rooms.svg": "\n".join(picture()) + "\n",
+        "../recipe.schema.json": json.dumps(recipe_schema(registry), indent=1) + "\n",
+    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import traceback
 
 from alignzoo.cli.commands import app
-from alignzoo.errors import AlignzooError, RecipeError
+from alignzoo.contract.errors import AlignzooError, RecipeError
 
 
 def main() -> int:

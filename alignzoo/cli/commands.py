@@ -66,7 +66,7 @@ def run(
     ] = 1,
 ) -> None:
     """Train and evaluate what a recipe says; a repeated run goes on where the last one stopped."""
-    from alignzoo.cli.running import run_command, run_seeds_command
+    from alignzoo.cli.doing.running import run_command, run_seeds_command
 
     if seeds == 1:
         raise typer.Exit(run_command(recipe, overrides or [], output, fresh=fresh))
@@ -82,7 +82,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Check a recipe and print its stages: what is cached, the models each holds, the steps."""
-    from alignzoo.cli.running import plan_command
+    from alignzoo.cli.doing.running import plan_command
 
     plan_command(recipe, overrides or [], output, as_json=as_json)
 
@@ -98,7 +98,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List what is installed."""
-    from alignzoo.cli.catalogue import list_command
+    from alignzoo.cli.looking.catalogue import list_command
 
     list_command(kind, as_json=as_json)
 
@@ -106,7 +106,7 @@ def list_(
 @app.command(short_help="Explain one thing: equation, options, metrics.")
 def show(name: Annotated[str, typer.Argument(help="Of anything that `list` prints.")]) -> None:
     """Explain one thing: equation, options, roles, signals, metrics."""
-    from alignzoo.cli.describe import show_command
+    from alignzoo.cli.looking.describe import show_command
 
     show_command(name)
 
@@ -114,7 +114,7 @@ def show(name: Annotated[str, typer.Argument(help="Of anything that `list` print
 @app.command(short_help="Check this installation.")
 def doctor() -> None:
     """Check this installation: versions, device, plug-ins, cache. Exit status 1 if broken."""
-    from alignzoo.cli.doctor import doctor_command
+    from alignzoo.cli.looking.doctor import doctor_command
 
     raise typer.Exit(doctor_command())
 
@@ -165,7 +165,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure models, or files of anybody's outputs, with a benchmark and print the table."""
-    from alignzoo.cli.measuring import Manner, Measurement, eval_command
+    from alignzoo.cli.evaluating.measuring import Manner, Measurement, eval_command
 
     wanted = Measurement(
         targets, benchmark, judge or [], baseline, samples, limit, options or [], seed
@@ -201,7 +201,7 @@ def evaluate_judge(
     as_json: Json = False,
 ) -> None:
     """Agreement with people, correlation of win rates, biases, price: how good a judge is."""
-    from alignzoo.cli.judge_quality import Wish, eval_judge_command
+    from alignzoo.cli.evaluating.judge_quality import Wish, eval_judge_command
 
     wish = Wish(generators, labels, repeats, rejudge_failed)
     words = options or []
@@ -221,7 +221,7 @@ def leaderboard(
     prompts: Annotated[int, typer.Option(min=1, help="Prompts per table on the page.")] = 100,
 ) -> None:
     """Put the results of several runs into one table per comparable benchmark."""
-    from alignzoo.cli.running import leaderboard_command
+    from alignzoo.cli.doing.running import leaderboard_command
 
     leaderboard_command(runs, as_json=as_json, as_csv=as_csv, html=html, prompts=prompts)
 
@@ -250,7 +250,7 @@ def generate(
     ] = False,
 ) -> None:
     """Answer a prompt or a file of prompts (printed as JSON lines), or hold a conversation."""
-    from alignzoo.cli.generating import Wish, generate_command
+    from alignzoo.cli.doing.generating import Wish, generate_command
 
     decoding = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop or []}
     wish = Wish(model, decoding, max_new_tokens, samples, seed, plain)
@@ -267,7 +267,7 @@ def check(
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write JSON there.")] = None,
 ) -> None:
     """Try every promise of the contract on tiny models; exit code 1 if one is broken."""
-    from alignzoo.cli.checking import check_command, parse_options
+    from alignzoo.cli.authoring.checking import check_command, parse_options
 
     raise typer.Exit(check_command(target, parse_options(options or []), as_json))
 
@@ -278,7 +278,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
 ) -> None:
     """Write a trained model as a plain transformers folder with a model card."""
-    from alignzoo.cli.export import export_command
+    from alignzoo.cli.doing.export import export_command
 
     export_command(model, folder)
 
@@ -288,7 +288,7 @@ def recipe_schema(
     output: Annotated[Path | None, typer.Option(help="A file.  [default: print it]")] = None,
 ) -> None:
     """Print the JSON Schema of recipes, installed plug-ins included, for editors."""
-    from alignzoo.cli.catalogue import schema_command
+    from alignzoo.cli.looking.catalogue import schema_command
 
     schema_command(output)
 
@@ -302,7 +302,7 @@ NewFolder = Annotated[
 @new.command("algorithm", short_help="Write a package with a working method.")
 def new_algorithm(name: NewName, output: NewFolder = None) -> None:
     """Write a small package with a working method, its recipe, README and test."""
-    from alignzoo.cli.scaffold import new_command
+    from alignzoo.cli.authoring.scaffold import new_command
 
     new_command("algorithm", name, output)
 
@@ -310,7 +310,7 @@ def new_algorithm(name: NewName, output: NewFolder = None) -> None:
 @new.command("judge", short_help="Write a package with a working reward function.")
 def new_judge(name: NewName, output: NewFolder = None) -> None:
     """Write a small package with a working judge, its recipe, README and test."""
-    from alignzoo.cli.scaffold import new_command
+    from alignzoo.cli.authoring.scaffold import new_command
 
     new_command("judge", name, output)
 
@@ -318,6 +318,6 @@ def new_judge(name: NewName, output: NewFolder = None) -> None:
 @new.command("benchmark", short_help="Write a package with a working benchmark.")
 def new_benchmark(name: NewName, output: NewFolder = None) -> None:
     """Write a small package with a working benchmark, its recipe, README and test."""
-    from alignzoo.cli.scaffold import new_command
+    from alignzoo.cli.authoring.scaffold import new_command
 
     new_command("benchmark", name, output)

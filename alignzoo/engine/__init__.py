@@ -1,1 +1,1 @@
-"""The engine: models, data, scoring, sampling and the one training loop."""
+"""The training loop and everything that touches tensors."""

@@ -11,10 +11,7 @@ from random import SystemRandom
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from alignzoo.judging.commit import group_commit
-from alignzoo.judging.journal import Journal
-from alignzoo.judging.work import Standing, Task, Work
-from alignzoo.verdicts import (
+from alignzoo.contract.verdicts import (
     AskedJudge,
     Capabilities,
     JudgeBusy,
@@ -23,6 +20,9 @@ from alignzoo.verdicts import (
     JudgeSession,
     Question,
 )
+from alignzoo.judging.commit import group_commit
+from alignzoo.judging.journal import Journal
+from alignzoo.judging.work import Standing, Task, Work
 
 __all__ = ["Backoff", "Standing", "ask"]
 

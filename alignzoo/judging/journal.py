@@ -21,9 +21,9 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
 
-from alignzoo.errors import AlignzooError, DataError
-from alignzoo.store import cache_folder, digest_of_value, write_json
-from alignzoo.verdicts import AskedJudge, Capabilities, Reply, Usage
+from alignzoo.contract.errors import AlignzooError, DataError
+from alignzoo.contract.verdicts import AskedJudge, Capabilities, Reply, Usage
+from alignzoo.store.files import cache_folder, digest_of_value, write_json
 
 OFFSET_BITS = 40  # a place is segment number << 40 | offset in bytes
 

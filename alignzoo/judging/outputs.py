@@ -22,12 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignzoo.engine.data import read_rows
-from alignzoo.engine.rows import describe, sample_from_row
-from alignzoo.errors import DataError
-from alignzoo.evaluation import Answer
-from alignzoo.stages.label import n_tokens
-from alignzoo.types import (
+from alignzoo.contract.errors import DataError
+from alignzoo.contract.evaluation import Answer
+from alignzoo.contract.types import (
     GroupSample,
     LabelledSample,
     PairSample,
@@ -36,6 +33,8 @@ from alignzoo.types import (
     Response,
     TextSample,
 )
+from alignzoo.data.rows import describe, n_tokens, sample_from_row
+from alignzoo.data.samples import read_rows
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 ID_KEYS = ("question_id", "uid", "id")

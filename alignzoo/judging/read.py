@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-from alignzoo.errors import AlignzooError, PluginError
-from alignzoo.evaluation import Answer, Judge
-from alignzoo.judging.journal import Journal
-from alignzoo.verdicts import (
+from alignzoo.contract.errors import AlignzooError, PluginError
+from alignzoo.contract.evaluation import Answer, Judge
+from alignzoo.contract.verdicts import (
     AskedJudge,
     JudgeBusy,
     JudgedBenchmark,
@@ -20,6 +19,7 @@ from alignzoo.verdicts import (
     Usage,
     Verdict,
 )
+from alignzoo.judging.journal import Journal
 
 TURNS = 8  # questions in a row about one thing; a benchmark that wants more never ends
 NO_TOKENS = Usage(0, 0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias
 
-from alignzoo.verdicts import Verdict
+from alignzoo.contract.verdicts import Verdict
 
 Verdicts: TypeAlias = Mapping[str, Verdict]  # by question id
 Decision: TypeAlias = Callable[[Verdict], Hashable]

@@ -10,10 +10,8 @@ from itertools import islice
 
 from tenacity import AsyncRetrying
 
-from alignzoo.errors import PluginError
-from alignzoo.judging.journal import Answered, Entry, Journal
-from alignzoo.judging.read import NOTHING, Judged, Spent, blaming, follow
-from alignzoo.verdicts import (
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.verdicts import (
     AskedJudge,
     JudgeBusy,
     JudgedBenchmark,
@@ -22,6 +20,8 @@ from alignzoo.verdicts import (
     Question,
     Reply,
 )
+from alignzoo.judging.journal import Answered, Entry, Journal
+from alignzoo.judging.read import NOTHING, Judged, Spent, blaming, follow
 
 GIVE_UP = 20  # questions in a row whose attempts were all in vain: the judge is gone
 BREATH = 64  # questions looked at before replies under way get a turn

@@ -5,15 +5,7 @@ judge and judging code; only the model differs between its rows.
 """
 
 from alignzoo.leaderboard.csv import render_csv
-from alignzoo.leaderboard.fold import (
-    Cell,
-    Counts,
-    Row,
-    Section,
-    as_json,
-    fold,
-    read_leaderboard,
-)
+from alignzoo.leaderboard.fold import Cell, Counts, Row, Section, as_json, fold, read_leaderboard
 from alignzoo.leaderboard.page import PROMPTS, render_page
 from alignzoo.leaderboard.text import render_markdown, render_text
 

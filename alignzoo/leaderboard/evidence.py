@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignzoo.evaluation import mean
+from alignzoo.contract.evaluation import mean
 from alignzoo.leaderboard.fold import Section, finite, readable, typed
 
 LONGEST = 20_000  # characters of one text on the page

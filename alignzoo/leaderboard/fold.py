@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from alignzoo.errors import DataError, UsageError
+from alignzoo.contract.errors import DataError, UsageError
 
 T = TypeVar("T")
 LEADING = 3  # columns of a benchmark that stand before everything else

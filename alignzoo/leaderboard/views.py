@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from alignzoo.evaluation import interval
+from alignzoo.contract.evaluation import interval
 from alignzoo.leaderboard.charts import Point, Scale, Scatter, scatter, spanning
 from alignzoo.leaderboard.evidence import Evidence, Exchange, Judgment, Reply, Turn
 from alignzoo.leaderboard.fold import Cell, Row, Section

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from alignzoo.context import StageContext
-from alignzoo.recipe import GenerateSpec, LabelSpec, PluginStageSpec, StageSpec, TrainSpec
+from alignzoo.recipe.blocks import GenerateSpec, LabelSpec, PluginStageSpec, StageSpec, TrainSpec
+from alignzoo.stages.context import StageContext
 
 
 @singledispatch

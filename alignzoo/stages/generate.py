@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignzoo.context import StageContext
-from alignzoo.evaluation import mean
-from alignzoo.recipe import GenerateSpec
-from alignzoo.stages.label import n_tokens, write_samples
+from alignzoo.contract.evaluation import mean
+from alignzoo.contract.types import GroupSample, PromptSample, Response
+from alignzoo.data.rows import n_tokens
+from alignzoo.recipe.blocks import GenerateSpec
+from alignzoo.stages.context import StageContext
+from alignzoo.stages.label import write_samples
 from alignzoo.stages.sampling import load_speaker, sample_answers
-from alignzoo.types import GroupSample, PromptSample, Response
 
 
 def run_generate(spec: GenerateSpec, context: StageContext) -> None:

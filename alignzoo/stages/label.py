@@ -7,15 +7,15 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from alignzoo.context import StageContext
-from alignzoo.engine.rows import row_from_sample
-from alignzoo.errors import AlignzooError, DataError, PluginError
-from alignzoo.evaluation import Answer, Judge, Score, mean
-from alignzoo.options import build_options
-from alignzoo.recipe import LabelSpec
-from alignzoo.rollout import sample_key
-from alignzoo.store import write_text
-from alignzoo.types import GroupSample, PairSample, PromptSample, Response, Sample
+from alignzoo.contract.errors import AlignzooError, DataError, PluginError
+from alignzoo.contract.evaluation import Answer, Judge, Score, mean
+from alignzoo.contract.rollout import sample_key
+from alignzoo.contract.types import GroupSample, PairSample, PromptSample, Response, Sample
+from alignzoo.data.rows import n_tokens, row_from_sample
+from alignzoo.recipe.blocks import LabelSpec
+from alignzoo.recipe.options import build_options
+from alignzoo.stages.context import StageContext
+from alignzoo.store.files import write_text
 
 LONGEST_GAP = 0.1  # of mean lengths; beyond it a method can win by length alone
 
@@ -108,13 +108,6 @@ def judged(judge: Judge, answers: Sequence[Answer]) -> list[float]:
             f"it returned {len(scores)} for {len(answers)}, {sound.count(False)} of them unusable"
         )
     return [score.value for score in scores]
-
-
-def n_tokens(response: Response) -> int:
-    """Tokens of an answer, the stop token not counted; words when it came without ids."""
-    if response.ids is None:
-        return len(response.text.split())
-    return len(response.ids) - response.ended
 
 
 def write_samples(samples: Sequence[Sample], context: StageContext) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import count
 
-from alignzoo.context import StageContext
-from alignzoo.errors import PluginError
-from alignzoo.options import build_options
-from alignzoo.recipe import PluginStageSpec
-from alignzoo.stage import Stage, StageInputs
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.stage import Stage, StageInputs
+from alignzoo.recipe.blocks import PluginStageSpec
+from alignzoo.recipe.options import build_options
+from alignzoo.stages.context import StageContext
 
 
 def run_plugin(spec: PluginStageSpec, context: StageContext) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from alignzoo.algorithm import Role
-from alignzoo.context import StageContext
-from alignzoo.engine.models import load_model, load_tokenizer
-from alignzoo.engine.tokens import decode_response, prompt_ids, stop_ids
-from alignzoo.recipe import EvaluateSpec, GenerateSpec, SamplingSpec
-from alignzoo.rollout import Completion, RolloutSession, Sampling, sample_key
-from alignzoo.stage import ModelRef
-from alignzoo.types import PromptSample, Response
+from alignzoo.contract.algorithm import Role
+from alignzoo.contract.rollout import Completion, RolloutSession, Sampling, sample_key
+from alignzoo.contract.stage import ModelRef
+from alignzoo.contract.types import PromptSample, Response
+from alignzoo.data.tokens import decode_response, prompt_ids, stop_ids
+from alignzoo.engine.models.load import load_model, load_tokenizer
+from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
+from alignzoo.stages.context import StageContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,26 +7,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.algorithm import Algorithm, Role
-from alignzoo.context import StageContext
-from alignzoo.engine.measure import sequence_values
-from alignzoo.engine.models import load_model, load_tokenizer, pad_id_of, save_model
-from alignzoo.engine.optim import Optim
-from alignzoo.engine.parallel import start_ranks
-from alignzoo.engine.rails import Rails
-from alignzoo.engine.sources import Reward, Rollout
-from alignzoo.engine.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
-from alignzoo.engine.train import Job, Validation, train
-from alignzoo.errors import DataError
-from alignzoo.evaluation import Answer
-from alignzoo.identity import core_digest, model_digest
-from alignzoo.options import build_options
-from alignzoo.recipe import DataSpec, RewardSpec, RolloutSpec, TrainSpec
-from alignzoo.rollout import Completion
+from alignzoo.contract.algorithm import Algorithm, Role
+from alignzoo.contract.errors import DataError
+from alignzoo.contract.evaluation import Answer
+from alignzoo.contract.rollout import Completion
+from alignzoo.contract.types import (
+    Batch,
+    Item,
+    PromptSample,
+    Response,
+    RolloutBatch,
+    Sample,
+    Tokens,
+)
+from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
+from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
+from alignzoo.engine.parallel.ranks import start_ranks
+from alignzoo.engine.scoring.measure import sequence_values
+from alignzoo.engine.train.loop import Job, Validation, train
+from alignzoo.engine.train.optim import Optim
+from alignzoo.engine.train.rails import Rails
+from alignzoo.engine.train.sources import Reward, Rollout
+from alignzoo.recipe.blocks import DataSpec, RewardSpec, RolloutSpec, TrainSpec
+from alignzoo.recipe.options import build_options
+from alignzoo.stages.context import StageContext
 from alignzoo.stages.label import judged
 from alignzoo.stages.sampling import resolve
-from alignzoo.store import cache_folder
-from alignzoo.types import Batch, Item, PromptSample, Response, RolloutBatch, Sample, Tokens
+from alignzoo.store.code import core_digest
+from alignzoo.store.files import cache_folder
+from alignzoo.store.identity import model_digest
 
 if TYPE_CHECKING:
     import torch

@@ -17,12 +17,13 @@ import yaml
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignzoo.algorithm import Algorithm
-from alignzoo.engine.generate import TransformersEngine
-from alignzoo.engine.scoring import Chunked, ScoringModule
-from alignzoo.engine.sources import Rollout
-from alignzoo.engine.train import train
-from alignzoo.options import build_options
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.types import Batch, RolloutBatch, TextBatch
+from alignzoo.engine.sampling.generate import TransformersEngine
+from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.train.loop import train
+from alignzoo.engine.train.sources import Rollout
+from alignzoo.recipe.options import build_options
 from alignzoo.testing.checks import Check, Trial, raise_broken, require, try_all
 from alignzoo.testing.toys import (
     Gradients,
@@ -33,7 +34,6 @@ from alignzoo.testing.toys import (
     toy_run,
     toy_sampling,
 )
-from alignzoo.types import Batch, RolloutBatch, TextBatch
 
 TOLERANCE = 1e-9  # of float64 losses and gradients
 SOURCE = re.compile(r"arXiv:\d|https?://|doi:", re.IGNORECASE)

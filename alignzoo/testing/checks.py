@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from alignzoo.errors import PluginError
+from alignzoo.contract.errors import PluginError
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import torch
 
-from alignzoo.engine.scoring import ScoringModule, dense
+from alignzoo.contract.rollout import Completion, RolloutEngine, Sampling, sample_key
+from alignzoo.contract.types import Item, TextBatch, Tokens
+from alignzoo.engine.scoring.scorer import ScoringModule, dense
 from alignzoo.ops import log_prob
-from alignzoo.rollout import Completion, RolloutEngine, Sampling, sample_key
 from alignzoo.testing.checks import Check, Trial, raise_broken, require, try_all
 from alignzoo.testing.toys import tiny_model, toy_items, toy_sampling
-from alignzoo.types import Item, TextBatch, Tokens
 
 CLOSE = 1e-3  # nats: engines may use other kernels than the trainer
 

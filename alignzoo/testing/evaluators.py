@@ -5,16 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from alignzoo.evaluation import Answer, Benchmark, Judge, Score
+from alignzoo.contract.evaluation import Answer, Benchmark, Judge, Score
+from alignzoo.contract.types import PromptSample, Response
+from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark
 from alignzoo.testing.checks import Check, Trial, documented, raise_broken, require, try_all
-from alignzoo.testing.judged import (
-    SHOWN,
-    TEXTS,
-    asked_judge_trials,
-    judged_benchmark_trials,
-)
-from alignzoo.types import PromptSample, Response
-from alignzoo.verdicts import AskedJudge, JudgedBenchmark
+from alignzoo.testing.judged import SHOWN, TEXTS, asked_judge_trials, judged_benchmark_trials
 
 
 def check_judge(judge: Judge, prompts: Sequence[PromptSample]) -> None:

@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from alignzoo.evaluation import WIN_RATE, Answer, Column, Score
-from alignzoo.testing.checks import Trial, documented, require
-from alignzoo.types import PromptSample, Response
-from alignzoo.verdicts import (
+from alignzoo.contract.evaluation import WIN_RATE, Answer, Column, Score
+from alignzoo.contract.types import PromptSample, Response
+from alignzoo.contract.verdicts import (
     AskedJudge,
     Capabilities,
     Decoding,
@@ -25,6 +24,7 @@ from alignzoo.verdicts import (
     Usage,
     Verdict,
 )
+from alignzoo.testing.checks import Trial, documented, require
 
 TEXTS = ("yes .", "", "no no no !", "a rather long answer " * 20)
 THEIRS = "an answer of somebody else"

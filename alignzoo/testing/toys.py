@@ -22,16 +22,16 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from alignzoo.algorithm import Algorithm
-from alignzoo.engine.batching import micro_batches
-from alignzoo.engine.optim import Optim
-from alignzoo.engine.parallel import start_ranks
-from alignzoo.engine.rails import Rails
-from alignzoo.engine.scoring import Scorer, ScoringModule, dense
-from alignzoo.engine.step import denominators, share_of_loss
-from alignzoo.engine.train import Job, train
-from alignzoo.rollout import Sampling
-from alignzoo.types import Batch, Item, LabelledBatch, RolloutBatch, Tokens
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.rollout import Sampling
+from alignzoo.contract.types import Batch, Item, LabelledBatch, RolloutBatch, Tokens
+from alignzoo.engine.parallel.ranks import start_ranks
+from alignzoo.engine.scoring.scorer import Scorer, ScoringModule, dense
+from alignzoo.engine.train.batches import micro_batches
+from alignzoo.engine.train.loop import Job, train
+from alignzoo.engine.train.optim import Optim
+from alignzoo.engine.train.rails import Rails
+from alignzoo.engine.train.step import denominators, share_of_loss
 
 VOCABULARY = 13
 CLASSES: dict[str, Any] = {"lm": Qwen2ForCausalLM, "scalar": Qwen2ForSequenceClassification}

@@ -1,5 +1,5 @@
 """Arena-Hard: reading verdicts, counting games, style control, files. Upstream's tables are checked
-by tests/parity_arena_hard.py.
+by tests/helpers/parity_arena_hard.py.
 """
 
 import json

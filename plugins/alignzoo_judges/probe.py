@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from alignzoo import Capabilities, JudgeBusy, JudgeError
-from alignzoo_judges.endpoint import Endpoint, Line, Unreachable, request
+from alignzoo_judges.line import Form, Line, Unreachable
 from alignzoo_judges.responses import (
     Refusal,
     listed_models,
@@ -29,7 +29,9 @@ SHOWN = 5  # names of models in a sentence
 Models = Mapping[str, int | None]  # name -> context length
 
 
-async def probe(judge: Endpoint, line: Line) -> tuple[Capabilities, str]:
+async def probe(
+    form: Form, line: Line, revision: str | None, attempts: int
+) -> tuple[Capabilities, str]:
     """(capabilities, the field that limits a reply's tokens).
 
     Raises JudgeError when the server cannot be reached, refuses the key, does not have the model,
@@ -37,18 +39,18 @@ async def probe(judge: Endpoint, line: Line) -> tuple[Capabilities, str]:
     """
     url = line.place.url
     try:
-        models = await _models(judge, line)
+        models = await _models(line, attempts)
         try:
-            return await _greet(judge, line, models)
+            return await _greet(form, line, models, revision, attempts)
         except JudgeError as error:
-            raise JudgeError(f"{error}{_others(judge.model, models)}") from error
+            raise JudgeError(f"{error}{_others(form.model, models)}") from error
     except Unreachable as error:
         raise JudgeError(
             f"{url}: cannot be reached ({error}); is the server running, and is `url` right?"
         ) from error
 
 
-async def _models(judge: Endpoint, line: Line) -> Models:
+async def _models(line: Line, attempts: int) -> Models:
     """The models a server lists, with context lengths where it says so. Not every server lists."""
 
     async def ask() -> Models:
@@ -58,32 +60,32 @@ async def _models(judge: Endpoint, line: Line) -> Models:
         return listed_models(body) if status == 200 else {}
 
     try:
-        return await _patient(min(LIST_TRIES, judge.attempts), ask)
+        return await _patient(min(LIST_TRIES, attempts), ask)
     except Unreachable:
         raise
     except JudgeBusy:
         return {}
 
 
-async def _greet(judge: Endpoint, line: Line, models: Models) -> tuple[Capabilities, str]:
+async def _greet(
+    form: Form, line: Line, models: Models, revision: str | None, attempts: int
+) -> tuple[Capabilities, str]:
     """The richest form of request that the server takes, and what it says then."""
     first: Refusal | None = None
     for tokens_field, fields in _forms():
         try:
-            model, alternatives = await _first_reply(judge, line, fields)
+            model, alternatives = await _first_reply(form, line, fields, attempts)
         except Refusal as refusal:
             first = first or refusal
             continue
         capabilities = Capabilities(
-            model=judge.model,
-            revision=judge.revision or (model if model != judge.model else None),
+            model=form.model,
+            revision=revision or (model if model != form.model else None),
             top_logprobs=min(ALTERNATIVES, alternatives),
-            context_length=models.get(judge.model),
+            context_length=models.get(form.model),
         )
         return capabilities, tokens_field
-    raise JudgeError(
-        f"{line.place.url}: refuses every form of question to '{judge.model}': {first}"
-    )
+    raise JudgeError(f"{line.place.url}: refuses every form of question to '{form.model}': {first}")
 
 
 def _forms() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -96,10 +98,10 @@ def _forms() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 async def _first_reply(
-    judge: Endpoint, line: Line, fields: Mapping[str, Any]
+    form: Form, line: Line, fields: Mapping[str, Any], attempts: int
 ) -> tuple[str | None, int]:
     """The model that says it answered a greeting, and how many alternatives it lists."""
-    body = request(judge, GREETING, fields)
+    body = form.body(GREETING, fields)
 
     async def ask() -> tuple[str | None, int]:
         status, headers, content = await line.send("/chat/completions", body)
@@ -107,12 +109,12 @@ async def _first_reply(
         return served_model(content), offered(content)
 
     try:
-        return await _patient(judge.attempts, ask)
+        return await _patient(attempts, ask)
     except Unreachable:
         raise
     except JudgeBusy as error:
         raise JudgeError(
-            f"{line.place.url}: no reply to a first question in {judge.attempts} tries ({error}); "
+            f"{line.place.url}: no reply to a first question in {attempts} tries ({error}); "
             "is `url` that of a chat endpoint?"
         ) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alignzoo import Answer, PluginError, PromptSample, RecipeError, Response
-from alignzoo.options import build_options
+from alignzoo.recipe.options import build_options
 from alignzoo.testing import check_judge
 from alignzoo_judges import Function
 

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from alignzoo import JudgeError, PromptSample, RecipeError, Usage
-from alignzoo.options import build_options
+from alignzoo.recipe.options import build_options
 from alignzoo.testing import check_judge
-from alignzoo_judges.endpoint import Endpoint, is_local
+from alignzoo_judges.endpoint import Endpoint
+from alignzoo_judges.line import is_local
 from alignzoo_judges.test_server import (
     after_probe,
     answered,

@@ -4,18 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from alignzoo import (
-    Algorithm,
-    Loss,
-    Mean,
-    Metric,
-    Role,
-    Signal,
-    Signals,
-    State,
-    TextBatch,
-    option,
-)
+from alignzoo import Algorithm, Loss, Mean, Metric, Role, Signal, Signals, State, TextBatch, option
 from alignzoo.ops import REDUCTIONS, log_prob
 
 

@@ -21,14 +21,7 @@ from alignzoo import (
     Term,
     option,
 )
-from alignzoo.ops import (
-    implicit_reward,
-    kl,
-    log_prob,
-    log_sigmoid,
-    pair_metrics,
-    sequence_sum,
-)
+from alignzoo.ops import implicit_reward, kl, log_prob, log_sigmoid, pair_metrics, sequence_sum
 
 POSITIONS: Mapping[str, Callable[[Batch], Tensor]] = {
     "aligned": lambda batch: batch.mask,

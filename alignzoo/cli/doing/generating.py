@@ -1,0 +1,175 @@
+"""`alignzoo generate`: answers to a prompt or a file of prompts, or a conversation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.cli.terminal.names import find_model
+from alignzoo.contract.algorithm import Role
+from alignzoo.contract.errors import DataError, UsageError
+from alignzoo.contract.rollout import RolloutSession, Sampling, sample_key
+from alignzoo.contract.stage import ModelRef
+from alignzoo.contract.types import GroupSample, Message, PromptSample, Response, RolloutBatch
+from alignzoo.data.rows import row_from_sample
+from alignzoo.data.samples import DataSource, convert, load_samples
+from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.engine.models.load import load_model, load_tokenizer
+from alignzoo.engine.sampling.generate import TransformersEngine
+from alignzoo.recipe.blocks import SamplingSpec
+from alignzoo.recipe.registry import load_plugins
+from alignzoo.stages.sampling import resolve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+USUAL_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for."""
+
+    model: str
+    decoding: Mapping[str, Any]
+    max_new_tokens: int | None  # None: the usual number, or what the context leaves
+    samples: int
+    seed: int
+    plain: bool
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A loaded model, ready to answer."""
+
+    session: RolloutSession
+    tokenizer: PreTrainedTokenizerBase
+    sampling: Sampling
+    context: int  # tokens that prompt and answer may have together
+    wish: Wish
+
+    @property
+    def chats(self) -> bool:
+        """Whether prompts are turns of a chat."""
+        return self.tokenizer.chat_template is not None and not self.wish.plain
+
+    def sample_of(self, text: str, before: Sequence[Message] = ()) -> PromptSample:
+        """A prompt in the form the model knows."""
+        turn = {"role": "user", "content": text}
+        return PromptSample((*before, turn) if self.chats else text)
+
+    def answer(self, prompts: Sequence[PromptSample]) -> list[GroupSample]:
+        """All answers to all prompts; an answer depends on its prompt's number and the seed."""
+        ids = [prompt_ids(prompt, self.tokenizer) for prompt in prompts]
+        jobs = [(p, k) for p in range(len(prompts)) for k in range(self.wish.samples)]
+        keys = [sample_key(self.wish.seed, "answer", p, k) for p, k in jobs]
+        sampling = self._fitting(max(map(len, ids), default=0))
+        done = self.session.generate([ids[p] for p, _ in jobs], sampling, keys)
+        texts = [
+            Response(
+                decode_response(ids[p], c.ids, self.tokenizer, sampling.stop_ids), None, c.ended
+            )
+            for (p, _), c in zip(jobs, done, strict=True)
+        ]
+        n = self.wish.samples
+        return [
+            GroupSample(prompt.prompt, tuple(texts[p * n : (p + 1) * n]), meta=prompt.meta)
+            for p, prompt in enumerate(prompts)
+        ]
+
+    def _fitting(self, longest_prompt: int) -> Sampling:
+        """The usual number of tokens gives way to the context; a number asked for does not."""
+        if self.wish.max_new_tokens is not None:
+            return self.sampling
+        room = max(1, min(USUAL_TOKENS, self.context - longest_prompt))
+        return replace(self.sampling, max_new_tokens=room)
+
+
+@contextmanager
+def voice(wish: Wish) -> Iterator[Voice]:
+    """Load the model that a run, a stage, a folder, a hub name or a plug-in's name stands for."""
+    import torch
+
+    hooks = load_plugins().hooks
+    ref = ModelRef(find_model(wish.model), wish.seed)
+    tokenizer = load_tokenizer(hooks, ref)
+    wanted = wish.max_new_tokens or USUAL_TOKENS
+    sampling = resolve(
+        SamplingSpec.model_validate({**wish.decoding, "max_new_tokens": wanted}), tokenizer
+    )
+    model = load_model(hooks, ref, Role())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)  # type: ignore[arg-type]
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", sys.maxsize)
+    with closing(TransformersEngine().start(model)) as session:
+        yield Voice(session, tokenizer, sampling, context, wish)
+
+
+def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:
+    """Answer what there is: a prompt, a file, standard input, or a person."""
+    if prompt is not None and file is not None:
+        raise UsageError("give a prompt or --prompts FILE, not both")
+    if prompt is not None and not prompt.strip():
+        raise UsageError("the prompt is empty")
+    if wish.decoding["top_p"] <= 0:
+        raise UsageError("--top-p must be greater than 0; 1 is off")
+    if file is not None and not file.exists():
+        raise UsageError(f"{file}: no such file")
+    with voice(wish) as model:
+        if file is not None:
+            for group in model.answer(_prompts(file, model)):
+                print(json.dumps(row_from_sample(group), ensure_ascii=False))
+        elif prompt is not None or not sys.stdin.isatty():
+            text = sys.stdin.read().rstrip("\n") if prompt is None else prompt
+            _print_answers(model.answer([model.sample_of(text)])[0])
+        else:
+            converse(model, input, print)
+
+
+def _prompts(file: Path, model: Voice) -> list[PromptSample]:
+    if file.suffix == ".txt":
+        lines = [line for line in _text(file).splitlines() if line.strip()]
+        if not lines:
+            raise DataError(f"{file}: no prompts")
+        return [model.sample_of(line) for line in lines]
+    samples = load_samples(DataSource(str(file))).samples
+    prompts = [prompt for sample in samples for prompt in convert(sample, RolloutBatch)]
+    return [prompt for prompt in prompts if isinstance(prompt, PromptSample)]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 (byte {error.start + 1})") from error
+
+
+def _print_answers(group: GroupSample) -> None:
+    for number, response in enumerate(group.responses, 1):
+        if len(group.responses) > 1:
+            print(f"--- {number}")
+        print(response.text)
+
+
+def converse(model: Voice, read: Callable[[str], str], write: Callable[[str], None]) -> None:
+    """Turn by turn until the end of input; a chat model remembers, another continues each text."""
+    write("An empty line or Ctrl-D ends the conversation." if model.chats else
+          "The model continues your text. An empty line or Ctrl-D ends.")  # fmt: skip
+    history: tuple[Message, ...] = ()
+    while True:
+        try:
+            text = read("> ")
+        except EOFError:
+            return
+        if not text.strip():
+            return
+        sample = model.sample_of(text, history)
+        (reply,) = model.answer([sample])[0].responses[:1]
+        write(reply.text)
+        if model.chats and not isinstance(sample.prompt, str):
+            history = (*sample.prompt, {"role": "assistant", "content": reply.text})

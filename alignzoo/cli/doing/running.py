@@ -1,0 +1,188 @@
+"""`alignzoo run`, `plan`, `eval` and `leaderboard`: from a command line to a run and its table."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+
+from alignzoo import leaderboard
+from alignzoo.cli.terminal.names import find_recipe, is_run
+from alignzoo.cli.terminal.screen import print_json, print_table, width
+from alignzoo.contract.errors import UsageError
+from alignzoo.engine.parallel.agreement import is_main
+from alignzoo.leaderboard import read_leaderboard, render_text
+from alignzoo.leaderboard.seeds import markdown, over_seeds, rows_of
+from alignzoo.plan import plan_recipe
+from alignzoo.recipe.blocks import Recipe
+from alignzoo.recipe.file import load_recipe
+from alignzoo.recipe.registry import load_plugins
+from alignzoo.run import RunResult, run_recipe
+from alignzoo.store.files import read_json, write_text
+from alignzoo.store.folders import default_folder
+
+INTERRUPTED = 130
+
+
+def run_command(name: str, overrides: Sequence[str], output: Path | None, *, fresh: bool) -> int:
+    """Run a recipe and print its leaderboard; the exit status."""
+    path = find_recipe(name)
+    registry = load_plugins()
+    recipe = load_recipe(path, registry, overrides)
+    folder = output or default_folder(recipe)
+
+    def work() -> RunResult:
+        from alignzoo.cli.terminal.console import watch
+
+        progress, display = watch()
+        source = path.read_text(encoding="utf-8")
+        with display:
+            return run_recipe(recipe, source, registry, folder, progress)
+
+    if not fresh:
+        return report(work, folder)
+    with nothing_reused(folder):
+        return report(work, folder)
+
+
+def run_seeds_command(
+    name: str, overrides: Sequence[str], output: Path | None, *, fresh: bool, seeds: int
+) -> int:
+    """Run a recipe with its seed and the next ones, then print means over seeds; exit status."""
+    first = load_recipe(find_recipe(name), load_plugins(), overrides)
+    numbers = range(first.seed, first.seed + seeds)
+    folder = output or Path(f"{default_folder(first)}-{seeds}-seeds")
+    runs = []
+    for seed in numbers:
+        place = folder / f"seed-{seed}"
+        status = run_command(name, [*overrides, f"seed={seed}"], place, fresh=fresh)
+        if status:
+            return status
+        runs.append(read_leaderboard([place]))
+    if is_main():
+        tables = over_seeds(runs)
+        for table in tables:
+            print_table((table.benchmark, *table.columns), rows_of(table))
+        write_text(folder / "seeds.md", markdown(tables, numbers))
+        print(f"mean ± standard error over seeds {numbers[0]}-{numbers[-1]}: {folder / 'seeds.md'}")
+    return 0
+
+
+def report(
+    work: Callable[[], RunResult],
+    folder: Path,
+    *,
+    as_json: bool = False,
+) -> int:
+    """Do the work and print its tables, or say how to go on after Ctrl-C; the exit status."""
+    try:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what plug-ins print
+            result = work()
+    except KeyboardInterrupt:
+        print(f"\n{resume_hint(folder)}", file=sys.stderr)
+        return INTERRUPTED
+    if not is_main():
+        return 0
+    if as_json:
+        print_json(leaderboard.as_json(result.sections))
+    else:
+        print("\n" + render_text(result.sections, width()))
+        print(f"results: {result.folder}")
+    return 0
+
+
+def resume_hint(folder: Path) -> str:
+    """How to go on, and where that will be."""
+    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    again = f"interrupted; `{shlex.join(['alignzoo', *words])}` again"
+    for stage in sorted((folder / "stages").glob("*-*")):
+        if read_json(stage / "stage.json").get("status") == "running":
+            saved = sorted((stage / "state").glob("step-*"))
+            step = int(saved[-1].name.removeprefix("step-")) if saved else 0
+            return f"{again} resumes in stage '{stage.name.partition('-')[2]}' at step {step}"
+    return f"{again} goes on from there"
+
+
+@contextmanager
+def nothing_reused(folder: Path) -> Iterator[None]:
+    """Delete a run's results, and keep it from finding those of other runs."""
+    if is_main() and is_run(folder):
+        for part in ("stages", "evaluations", "samples"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    usual = os.environ.get("ALIGNZOO_CACHE")
+    with tempfile.TemporaryDirectory(prefix="alignzoo-fresh-") as empty:
+        os.environ["ALIGNZOO_CACHE"] = empty
+        try:
+            yield
+        finally:
+            os.environ.pop("ALIGNZOO_CACHE")
+            if usual is not None:
+                os.environ["ALIGNZOO_CACHE"] = usual
+
+
+def plan_command(
+    name: str, overrides: Sequence[str], output: Path | None, *, as_json: bool
+) -> None:
+    """Print what a run of the recipe would do."""
+    registry = load_plugins()
+    recipe: Recipe = load_recipe(find_recipe(name), registry, overrides)
+    plan = plan_recipe(recipe, registry, output)
+    if as_json:
+        print_json(asdict(plan))
+        return
+    rows = [
+        (step.name, step.kind, step.what, step.status, step.steps, _bound(step.models))
+        for step in (*plan.stages, *plan.evaluations)
+    ]
+    print_table(("stage", "kind", "of", "status", "steps", "models"), rows)
+    print(f"folder: {plan.folder}")
+
+
+def _bound(models: Mapping[str, str]) -> str:
+    return ", ".join(f"{role} = {name}" for role, name in models.items())
+
+
+def leaderboard_command(
+    runs: Sequence[Path],
+    *,
+    as_json: bool,
+    as_csv: bool = False,
+    html: Path | None = None,
+    prompts: int = leaderboard.PROMPTS,
+) -> None:
+    """Print the results of several runs, or write them as a page with that many prompts."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv: choose one of them")
+    for folder in runs:
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder; name the folders of runs")
+    sections = read_leaderboard(_finished(runs))
+    if html is not None:
+        _write_page(html, leaderboard.render_page(sections, runs, prompts))
+    if as_json:
+        print_json(leaderboard.as_json(sections))
+    elif as_csv:
+        print(leaderboard.render_csv(sections), end="")
+    elif html is None:
+        print(render_text(sections, width()), end="")
+
+
+def _finished(runs: Sequence[Path]) -> Sequence[Path]:
+    """The runs with results, if any has some; the others are named."""
+    found = [folder for folder in runs if (folder / "scores.jsonl").exists()]
+    for folder in sorted({*runs} - {*found}) if found else ():
+        print(f"{folder}: left out, it has no results yet", file=sys.stderr)
+    return found or runs
+
+
+def _write_page(file: Path, page: str) -> None:
+    if file.is_dir():
+        raise UsageError(f"--html {file}: this is a folder; name a file, such as page.html")
+    write_text(file, page)
+    print(f"page: {file} ({file.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)

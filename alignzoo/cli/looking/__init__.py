@@ -1,0 +1,1 @@
+"""Commands that only show: list, show, doctor, recipe-schema."""

@@ -1,0 +1,156 @@
+"""`alignzoo doctor`: is this installation whole, and if not, what to do."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+
+from alignzoo.cli.terminal.screen import print_table
+from alignzoo.contract.datafiles import find, places_of
+from alignzoo.recipe.registry import Registry, load_plugins
+from alignzoo.store.files import cache_folder
+
+IMPORTED = ("torch", "transformers", "accelerate", "datasets", "safetensors")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    found: str
+    advice: str = ""  # not empty: broken
+    state: str = "ok"
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """Columns of the report."""
+        return self.what, "BROKEN" if self.advice else self.state, self.advice or self.found
+
+
+def doctor_command() -> int:
+    """Print the report; 1 when something is broken."""
+    registry = load_plugins()
+    findings = [
+        *_python(),
+        *_requirements(),
+        _device(),
+        *_plugins(registry),
+        *_benchmark_files(registry),
+        *_extras(),
+        _cache(),
+    ]
+    print_table(("what", "", "found"), [finding.row for finding in findings])
+    broken = sum(bool(finding.advice) for finding in findings)
+    print(f"{broken} broken" if broken else "all well")
+    return 1 if broken else 0
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("python", platform.python_version())
+    yield Finding("alignzoo", version("alignzoo"))
+
+
+def _requirements() -> Iterator[Finding]:
+    """Every core requirement: present, in the range we support, and importable."""
+    from packaging.requirements import Requirement
+
+    for requirement in map(Requirement, requires("alignzoo") or ()):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name = requirement.name
+        found = _version(name)
+        if found is None:
+            yield Finding(name, "", f"not installed; pip install '{requirement}'")
+        elif not requirement.specifier.contains(found, prereleases=True):
+            yield Finding(name, found, f"{found} is outside {requirement.specifier}")
+        else:
+            yield Finding(name, found, _import_error(name) if name in IMPORTED else "")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _import_error(module: str) -> str:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken installation may raise anything
+        return f"cannot be imported: {type(error).__name__}: {error}"
+    return ""
+
+
+def _device() -> Finding:
+    try:
+        import torch
+    except Exception:  # reported among the requirements
+        return Finding("device", "", "unknown without torch")
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("device", ", ".join(names))
+    return Finding("device", f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+
+
+def _plugins(registry: Registry) -> Iterator[Finding]:
+    """Plug-ins with their distributions; a clash or a failed import is broken."""
+    for plugin in registry.plugins:
+        names = [name for cls, owner in registry.owners.items() if owner == plugin
+                 for name in [getattr(cls, "name", cls.__name__)]]  # fmt: skip
+        listed = f": {', '.join(dict.fromkeys(names))}" if names else ""
+        yield Finding(plugin.module, f"{plugin.distribution} {plugin.version}{listed}")
+    for broken in registry.broken:
+        advice = f"{broken.distribution} does not load: {broken.error}"
+        yield Finding(broken.module, "", f"{advice}; repair or uninstall it")
+    for (_, name), clash in registry.clashes.items():
+        yield Finding(name, "", clash)
+
+
+def _benchmark_files(registry: Registry) -> Iterator[Finding]:
+    """What the benchmarks read and alignzoo does not ship; an absent file is no fault."""
+    for name, cls in registry.benchmarks.items():
+        absent = [file.what for file in cls.files if find(file, name) is None]
+        if not cls.files:
+            continue
+        here = f"{len(cls.files) - len(absent)} of {len(cls.files)} files"
+        place = places_of(name, None)[0]
+        missing = f"; absent: {', '.join(absent)} (put them into {place})" if absent else ""
+        yield Finding(f"{name} data", here + missing, state="absent" if absent else "ok")
+
+
+def _extras() -> Iterator[Finding]:
+    """Optional parts; a missing one is no fault."""
+    from packaging.requirements import Requirement
+
+    every = [Requirement(text) for text in requires("alignzoo") or ()]
+    for extra in metadata("alignzoo").get_all("Provides-Extra") or ():
+        needed = [
+            r.name
+            for r in every
+            if r.marker
+            and r.marker.evaluate({"extra": extra})
+            and not r.marker.evaluate({"extra": ""})
+        ]
+        missing = [name for name in needed if _version(name) is None]
+        hint = f"without {', '.join(missing)} (pip install 'alignzoo[{extra}]')"
+        yield Finding(f"[{extra}]", hint if missing else "installed")
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    advice = "" if _writable(folder) else f"{folder} cannot be written; set ALIGNZOO_CACHE"
+    return Finding("cache", f"{folder}, {size / 2**20:.1f} MB", advice)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether the folder, or the nearest one above that exists, may be written to."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(there, os.W_OK)

@@ -1,0 +1,105 @@
+"""What names on the command line stand for: recipes, runs, stages, models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignzoo.contract.errors import UsageError, suggest
+from alignzoo.store.files import read_json
+
+PACKAGE = Path(__file__).resolve().parents[2]
+
+
+def recipe_folder() -> Path:
+    """Where the bundled recipes are: inside an installed package, beside a checked-out one."""
+    inside = PACKAGE / "recipes"
+    return inside if inside.is_dir() else PACKAGE.parent / "recipes"
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """Bundled recipes by name: "dpo", "real/stories_aligndistil"."""
+    root = recipe_folder()
+    files = sorted(root.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
+
+
+def find_recipe(name: str) -> Path:
+    """The file a recipe's name stands for: a path, else a bundled recipe.
+
+    Raises UsageError with a suggestion.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if Path(name).is_dir():
+        raise UsageError(f"{name} is a folder; name a recipe in it")
+    bundled = bundled_recipes()
+    wanted = name.removesuffix(".yaml").removeprefix("recipes/")
+    if wanted in bundled:
+        return bundled[wanted]
+    hint = suggest(wanted, bundled) or "; `alignzoo list recipes` prints the bundled ones"
+    raise UsageError(f"no recipe '{name}': neither a file nor a bundled recipe{hint}")
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """A stage of a run that left a model."""
+
+    run: Path
+    name: str
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """A transformers folder."""
+        return self.folder / "model"
+
+    @property
+    def label(self) -> str:
+        """How tables call it."""
+        return f"{self.run.resolve().name}/{self.name}"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder was written by `alignzoo run`."""
+    return (folder / "run.json").is_file()
+
+
+def trained_stages(run: Path) -> list[TrainedStage]:
+    """The finished stages of a run that left a model, in order."""
+    found = []
+    for folder in sorted((run / "stages").glob("*-*")):
+        finished = read_json(folder / "stage.json").get("status") == "done"
+        if finished and (folder / "model").is_dir():
+            found.append(TrainedStage(run, folder.name.partition("-")[2], folder))
+    return found
+
+
+def find_stages(name: str) -> list[TrainedStage]:
+    """The trained stages that RUN (all of them) or RUN/STAGE names; none for another name.
+
+    A stage may also be named by its folder in the run, RUN/stages/01-STAGE. Raises UsageError for
+    a run without that stage or without any model.
+    """
+    path = Path(name)
+    if path.parent.name == "stages" and is_run(path.parent.parent):
+        path = path.parent.parent / path.name.partition("-")[2]
+    if is_run(path):
+        stages = trained_stages(path)
+        if not stages:
+            raise UsageError(f"{name}: no stage of this run has left a model yet")
+        return stages
+    if path.is_dir() or not is_run(path.parent):
+        return []
+    known = {stage.name: stage for stage in trained_stages(path.parent)}
+    if path.name not in known:
+        hint = suggest(path.name, known)
+        names = f"it has {', '.join(known)}" if known else "it has none yet"
+        raise UsageError(f"{path.parent}: no trained stage '{path.name}' ({names}){hint}")
+    return [known[path.name]]
+
+
+def find_model(name: str) -> str:
+    """The folder or hub name of one model; a run stands for its last trained stage."""
+    stages = find_stages(name)
+    return str(stages[-1].model) if stages else name

@@ -1,0 +1,21 @@
+"""The contract of a dataset that a plug-in provides; files and hub names are read by the core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from alignzoo.contract.types import Sample
+
+
+class Dataset:
+    """Base of plug-in datasets: a frozen dataclass of options made with `option(...)`.
+
+    `name` is what a recipe writes under `data:`; equal options and seed give equal samples.
+    """
+
+    name: ClassVar[str]
+
+    def samples(self, seed: int) -> Iterable[Sample]:
+        """The samples, in a fixed order that depends on the options and the seed alone."""
+        raise TypeError(f"{type(self).__name__} defines no samples")

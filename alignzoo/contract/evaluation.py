@@ -1,0 +1,229 @@
+"""The contract of judges and benchmarks, and the formulas every scored benchmark shares."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, ClassVar
+
+from alignzoo.contract.datafiles import DataFile
+from alignzoo.contract.types import PromptSample, PromptText, Response
+
+WIN_RATE = "win_rate"  # the column that needs a baseline
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response to a prompt, ready to be judged."""
+
+    sample: PromptSample
+    response: Response  # to the last turn
+    n_tokens: int  # tokens of `response`, the stop token not counted
+    earlier: tuple[Response, ...] = ()  # to the turns before the last
+
+    @property
+    def prompt(self) -> PromptText:
+        """The prompt as the dataset wrote it: the first turn."""
+        return self.sample.prompt
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """The text of every reply, turn by turn."""
+        return (*(response.text for response in self.earlier), self.response.text)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A judge's verdict on one answer; larger is better. Features explain the value."""
+
+    value: float
+    features: Mapping[str, float] = field(default_factory=dict)
+
+
+class Judge:
+    """Base of judges: a frozen dataclass of options. A reward function of your own is one too."""
+
+    name: ClassVar[str]
+
+    def score(self, answers: Sequence[Answer]) -> list[Score]:
+        """One score per answer, in order."""
+        raise TypeError(f"{type(self).__name__} cannot score single answers")
+
+    @property
+    def label(self) -> str:
+        """How tables call it."""
+        return self.name
+
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the scores beside the plug-in's code: the options, unless a subclass knows
+        better (the content of a file that an option names). JSON-able.
+        """
+        return asdict(self) if is_dataclass(self) else {}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure that is not the mean of its prompts' values, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    error: float | None = None  # the standard error its authors print, where they have one
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a leaderboard: a value per prompt; the core adds mean and interval.
+
+    None is a prompt without a verdict. With an `estimate`, that is shown, and the values serve
+    views by prompt and category.
+    """
+
+    values: tuple[float | None, ...]
+    doc: str = ""
+    better: int = 0  # +1 larger is better, -1 smaller, 0 neither
+    estimate: Estimate | None = None
+    note: str = ""  # about this model's figure: a fitted constant, a warning
+
+
+class Benchmark:
+    """Base of benchmarks, frozen dataclasses: prompts, and how answers become columns."""
+
+    name: ClassVar[str]
+    files: ClassVar[tuple[DataFile, ...]] = ()  # what it reads and alignzoo does not ship
+    file_options: ClassVar[tuple[str, ...]] = ()  # options that name files; `settings` has digests
+
+    def prompts(self, seed: int) -> Iterable[PromptSample]:
+        """The prompts every model answers."""
+        raise TypeError(f"{type(self).__name__} defines no prompts")
+
+    def later_turns(self, prompt: PromptSample) -> Sequence[str]:
+        """What the user says after the model's first reply, turn by turn; the model's own replies
+        stay in the conversation.
+        """
+        return ()
+
+    def sampling(self, prompt: PromptSample) -> Mapping[str, Any]:
+        """Sampling settings the benchmark prescribes for a prompt, as `sampling:` writes them;
+        what the recipe says itself goes before.
+        """
+        return {}
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the numbers beside the options, e.g. digests of the files that were read."""
+        return {}
+
+    def measure(
+        self,
+        answers: Sequence[Sequence[Answer]],
+        baseline: Sequence[Sequence[Answer]] | None,
+    ) -> Mapping[str, Column]:
+        """Columns for one model: `answers[i]` are its samples for prompt i, `baseline[i]` those
+        of the model it is compared with (None: this is the baseline or there is none).
+        """
+        raise TypeError(f"{type(self).__name__} defines no measure")
+
+
+class ScoredBenchmark(Benchmark):
+    """A benchmark whose judge scores single answers.
+
+    Columns: `win_rate` against the baseline, `score`, `length`, and the mean of every feature.
+    A baseline scores .5 against itself by definition.
+    """
+
+    score_name: ClassVar[str] = "score"
+
+    def judge(self) -> Judge:
+        """Who scores. What it must know about a prompt travels in the sample's `meta`."""
+        raise TypeError(f"{type(self).__name__} defines no judge")
+
+    def measure(
+        self,
+        answers: Sequence[Sequence[Answer]],
+        baseline: Sequence[Sequence[Answer]] | None,
+    ) -> Mapping[str, Column]:
+        """Score every answer and compare with the baseline's answers to the same prompt."""
+        judge = self.judge()
+        mine = [judge.score(samples) for samples in answers]
+        other = mine if baseline is None else [judge.score(samples) for samples in baseline]
+        return {
+            WIN_RATE: Column(
+                tuple(win_rate(_values(a), _values(b)) for a, b in zip(mine, other, strict=True)),
+                "share of sample pairs won against the baseline, ties 1/2",
+                better=1,
+            ),
+            self.score_name: Column(
+                tuple(mean(_values(scores)) for scores in mine), "the judge's score", better=1
+            ),
+            "length": Column(
+                tuple(mean([a.n_tokens for a in samples]) for samples in answers),
+                "response tokens, stop token not counted",
+            ),
+            **_features(mine),
+        }
+
+
+def _values(scores: Sequence[Score]) -> list[float]:
+    return [score.value for score in scores]
+
+
+def _features(scores: Sequence[Sequence[Score]]) -> dict[str, Column]:
+    names = dict.fromkeys(name for samples in scores for s in samples for name in s.features)
+    return {
+        name: Column(tuple(mean([s.features[name] for s in samples]) for samples in scores))
+        for name in names
+    }
+
+
+def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Share of all pairs (a, b) with a > b, ties 1/2."""
+    wins = sum((a > b) + 0.5 * (a == b) for a in ours for b in theirs)
+    return wins / (len(ours) * len(theirs))
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean."""
+    return math.fsum(values) / len(values)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Standard error of the mean over prompts (sample standard deviation / sqrt(n)); 0 for n=1."""
+    if len(values) < 2:
+        return 0.0
+    centre = mean(values)
+    return math.sqrt(math.fsum((x - centre) ** 2 for x in values) / (len(values) - 1) / len(values))
+
+
+def bootstrap(
+    n: int, statistic: Callable[[Sequence[int]], float], rounds: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a statistic under resampling n prompts with replacement.
+
+    `statistic` gets the numbers of the drawn prompts, so that everything about one prompt (games,
+    turns, samples) stays together. Draws for which it is not finite are left out.
+    """
+    noise = random.Random(seed)
+    drawn = (statistic(noise.choices(range(n), k=n)) for _ in range(rounds))
+    found = sorted(x for x in drawn if math.isfinite(x))
+    if not found:
+        return math.nan, math.nan
+    return percentile(found, 0.025), percentile(found, 0.975)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Linear interpolation between the neighbours of position share * (n - 1)."""
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % normal interval over prompts: (mean, low, high).
+
+    Samples of one prompt are averaged first, so the prompt is the unit of resampling.
+    """
+    centre, half = mean(values), 1.959964 * standard_error(values)
+    return centre, centre - half, centre + half

@@ -1,0 +1,77 @@
+"""Every extension point. A hook answers "what exists?" or "what just happened?".
+
+Registering hooks return classes and do nothing else. Resolving hooks stop at the first answer that
+is not None; the core answers last. Observing hooks run on rank 0 and must not change training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from alignzoo.contract.algorithm import Algorithm, Role
+    from alignzoo.contract.dataset import Dataset
+    from alignzoo.contract.evaluation import Benchmark, Judge
+    from alignzoo.contract.rollout import RolloutEngine
+    from alignzoo.contract.stage import ModelRef, Stage
+
+VERSION = 1  # a plug-in may state HOOKS_VERSION; another major version is refused
+
+hookspec = pluggy.HookspecMarker("alignzoo")
+hookimpl = pluggy.HookimplMarker("alignzoo")
+
+
+@hookspec
+def register_algorithms() -> Iterable[type[Algorithm[Any]]]:
+    """Training methods, selected by `algorithm:` in a recipe."""
+
+
+@hookspec
+def register_datasets() -> Iterable[type[Dataset]]:
+    """Datasets made by code, selected by `data:`."""
+
+
+@hookspec
+def register_judges() -> Iterable[type[Judge]]:
+    """Everything that scores text: oracles, reward functions, LLM judges."""
+
+
+@hookspec
+def register_benchmarks() -> Iterable[type[Benchmark]]:
+    """Benchmarks, selected by `benchmark:` in the `evaluate:` block."""
+
+
+@hookspec
+def register_rollout_engines() -> Iterable[type[RolloutEngine]]:
+    """Engines that sample responses, selected by `rollout.engine`."""
+
+
+@hookspec
+def register_stages() -> Iterable[type[Stage]]:
+    """Steps with their own control flow, selected by `stage:`."""
+
+
+@hookspec(firstresult=True)
+def load_model(ref: ModelRef, role: Role) -> PreTrainedModel | None:
+    """The model a name stands for, in the shape a role needs; None: not mine."""
+
+
+@hookspec(firstresult=True)
+def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that goes with the model of that name; None: not mine."""
+
+
+@hookspec
+def on_step(run: Path, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+    """After every optimiser step."""
+
+
+@hookspec
+def on_run_end(run: Path, error: BaseException | None) -> None:
+    """After the last stage, or when the run stops with an error."""

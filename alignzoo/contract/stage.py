@@ -1,0 +1,51 @@
+"""The contract of a stage that a plug-in adds: a step with its own control flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from alignzoo.contract.types import Sample
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model by name: a folder, a hub name, or a name that a plug-in's `load_model` knows."""
+
+    name: str
+    seed: int = 0
+    revision: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The name as a path; it may not exist."""
+        return Path(self.name)
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What a stage gets: its models and data as the recipe bound them, and a folder to fill.
+
+    A model goes to `folder/"model"` (transformers layout), samples to `folder/"data.jsonl"`.
+    """
+
+    folder: Path
+    models: Mapping[str, ModelRef]
+    data: Iterable[Sample]
+    seed: int
+    log: Callable[[Mapping[str, float]], None]
+
+
+class Stage:
+    """Base of plug-in stages: a frozen dataclass of options.
+
+    Use it for methods whose control flow does not fit `Algorithm.loss` (search, self-play).
+    """
+
+    name: ClassVar[str]
+
+    def run(self, inputs: StageInputs) -> None:
+        """Do the work and leave the result in `inputs.folder`."""
+        raise TypeError(f"{type(self).__name__} defines no run")

@@ -1,0 +1,322 @@
+"""Values that travel between data, engine and algorithms: samples, batches, signals, losses.
+
+Legend for shapes: I items of a batch (a pair is one item), B sequences, S columns, N scored
+positions, V vocabulary. Position p of a row holds the logits that predict token p+1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
+
+import torch
+from torch import Tensor
+
+Message: TypeAlias = Mapping[str, str]  # {"role": "user", "content": "..."}
+PromptText: TypeAlias = str | tuple[Message, ...]  # plain text, or the messages of a chat
+
+
+# --- text: what a dataset yields -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer as text; a sampled one keeps its ids, because text does not round-trip to ids."""
+
+    text: str
+    ids: tuple[int, ...] | None = None  # response tokens, the stop token included
+    ended: bool = True  # False: cut at the length limit, no stop token
+
+
+@dataclass(frozen=True)
+class PromptSample:
+    """A prompt without an answer (on-policy training, generation, evaluation)."""
+
+    prompt: PromptText
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TextSample:
+    """A prompt with the answer to imitate or to distil on."""
+
+    prompt: PromptText
+    response: Response
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairSample:
+    """A prompt with a preferred and a dispreferred answer."""
+
+    prompt: PromptText
+    chosen: Response
+    rejected: Response
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelledSample:
+    """A prompt with one answer and whether it is desirable (unpaired preferences)."""
+
+    prompt: PromptText
+    response: Response
+    desirable: bool
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GroupSample:
+    """A prompt with several sampled answers and, once judged, their scores."""
+
+    prompt: PromptText
+    responses: tuple[Response, ...]
+    scores: tuple[float, ...] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+Sample: TypeAlias = PromptSample | TextSample | PairSample | LabelledSample | GroupSample
+
+
+# --- tokens: what the engine feeds to models -------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One sequence: prompt ids, then response ids (the stop token is the last one, if any)."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One unit that is never split: its sequences, and its numbers, e.g. {"desirable": 1.0}."""
+
+    rows: tuple[Tokens, ...]
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return max(len(row) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded sequences. Rows come item by item within each column of the item.
+
+    With `rows_per_item` = 2 and I items, rows 0..I-1 hold the first sequence of every item and
+    rows I..2I-1 the second. Masks are made from lengths, never by comparing ids.
+    """
+
+    ids: Tensor  # [B, S] int64
+    attention: Tensor  # [B, S] bool
+    response: Tensor  # [B, S] bool: token belongs to the response, stop token included
+
+    rows_per_item: ClassVar[int] = 1
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, S] bool: positions that predict a response token (first one in, after-EOS out)."""
+        return torch.nn.functional.pad(self.response[:, 1:], (0, 1))
+
+    @property
+    def labels(self) -> Tensor:
+        """[B, S] int64: the token that position p predicts; 0 in the last column."""
+        return torch.nn.functional.pad(self.ids[:, 1:], (0, 1))
+
+    @property
+    def n_items(self) -> int:
+        """Number of units (pairs, groups or single sequences)."""
+        return self.ids.shape[0] // self.rows_per_item
+
+    def rows(self, items: Tensor) -> Tensor:
+        """[k * rows_per_item] int64: row numbers of the given items [k]."""
+        return torch.cat([items + k * self.n_items for k in range(self.rows_per_item)])
+
+    def take(self, items: Tensor) -> Self:
+        """The sub-batch of the given items [k], trimmed to its own longest row."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **self.take_signals(items, own))
+
+    def take_signals(self, items: Tensor, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Cut signals [B, S], [B] or [I] the same way as `take` cuts the batch."""
+        rows = self.rows(items)
+        width = int(self.attention[rows].sum(-1).max())
+
+        def cut(x: Tensor) -> Tensor:
+            if x.ndim == 1:
+                return x[items] if x.shape[0] == self.n_items else x[rows]
+            return x[rows, :width]
+
+        return {name: cut(x) for name, x in signals.items()}
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on a device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    @classmethod
+    def collate(cls, items: Sequence[Item], pad_id: int) -> Self:
+        """Pad items into one batch; extra fields of a subclass come from `Item.values`."""
+        rows = [item.rows[k] for k in range(cls.rows_per_item) for item in items]
+        width = max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+        lengths = torch.tensor([len(row) for row in rows])
+        starts = torch.tensor([len(row.prompt) for row in rows])
+        for b, row in enumerate(rows):
+            ids[b, : len(row)] = torch.tensor(row.prompt + row.response, dtype=torch.int64)
+        column = torch.arange(width)
+        attention = column < lengths[:, None]
+        extra = {
+            f.name: torch.tensor([float(item.values[f.name]) for item in items])
+            for f in fields(cls)
+            if f.name not in ("ids", "attention", "response")
+        }
+        return cls(ids, attention, attention & (column >= starts[:, None]), **extra)
+
+
+@dataclass(frozen=True)
+class TextBatch(Batch):
+    """Prompt and response, B = I. Algorithms that eat it may also be fed rollouts."""
+
+
+@dataclass(frozen=True)
+class PairBatch(Batch):
+    """Preference pairs: B = 2I, chosen rows first."""
+
+    rows_per_item: ClassVar[int] = 2
+
+    @property
+    def chosen(self) -> slice:
+        """Rows of the preferred responses: `x[batch.chosen]` is [I, ...]."""
+        return slice(0, self.n_items)
+
+    @property
+    def rejected(self) -> slice:
+        """Rows of the dispreferred responses."""
+        return slice(self.n_items, None)
+
+
+@dataclass(frozen=True)
+class LabelledBatch(Batch):
+    """Unpaired preferences; each item carries its row and a mismatched one (same prompt, a
+    response that answers another prompt), B = 2I.
+    """
+
+    desirable: Tensor  # [I] float32: 1 desirable, 0 not
+
+    rows_per_item: ClassVar[int] = 2
+
+    @property
+    def matched(self) -> slice:
+        """Rows (x_i, y_i)."""
+        return slice(0, self.n_items)
+
+    @property
+    def mismatched(self) -> slice:
+        """Rows (x_i, y_j) with y_j an answer to another prompt."""
+        return slice(self.n_items, None)
+
+
+@dataclass(frozen=True)
+class RolloutBatch(TextBatch):
+    """Responses the policy sampled, with the reward of each."""
+
+    reward: Tensor  # [B] float32: from a judge or a scalar-head role; 0 without one
+    ended: Tensor  # [B] float32: 1 if a stop token was sampled, 0 if cut at the length limit
+    group: Tensor  # [B] float32: samples of one prompt share a number
+
+
+# --- signals and losses ----------------------------------------------------------------------
+
+Signals: TypeAlias = Mapping[str, Tensor]  # name -> [B, S], 0 outside the signal's positions
+Outputs: TypeAlias = Mapping[str, Tensor]  # role -> [N, V] fp32 logits, or [N, 1] of a scalar head
+State: TypeAlias = Mapping[str, Tensor]
+Rows: TypeAlias = Tensor | Mapping[str, Tensor]  # [N], or several named [N]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A per-token quantity and the models it is read from.
+
+    `reduce(outputs, labels)` maps {role: [n, V]} and labels [n] to [n], or to several named rows
+    which arrive in the loss as "signal/row". The engine chooses n: no one holds [B, S, V].
+
+    `key` identifies the computation across runs; a signal with a key whose roles are all frozen
+    is computed once per sequence and cached on disk.
+    """
+
+    roles: tuple[str, ...]
+    reduce: Callable[[Outputs, Tensor], Rows]
+    positions: Callable[[Batch], Tensor] | None = None  # Batch -> [B, S] bool; default batch.mask
+    key: str | None = None
+
+    def mask(self, batch: Batch) -> Tensor:
+        """[B, S] bool: where the signal is defined."""
+        return batch.mask if self.positions is None else self.positions(batch)
+
+
+@dataclass(frozen=True)
+class Term:
+    """scale * sum(value * weight) / sum(weight), both sums over the whole optimiser batch.
+
+    `value` is per pair [I], per sequence [B] or per token [B, S]; `weight` has the same shape and
+    must depend on the batch alone (default: ones).
+    """
+
+    value: Tensor
+    weight: Tensor | None = None
+    scale: float = 1.0
+
+    @property
+    def weights(self) -> Tensor:
+        """The weight, ones by default, detached."""
+        value = self.value.detach()
+        return torch.ones_like(value) if self.weight is None else self.weight.to(value)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A metric reduced like a Term: sum(value * weight) / sum(weight)."""
+
+    value: Tensor
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Max:
+    """A metric whose largest value over the optimiser batch is reported (over weight > 0)."""
+
+    value: Tensor
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What `Algorithm.loss` returns; only the engine reduces it.
+
+    One unnamed term or several named ones, and metrics: a bare tensor is a `Mean` over its items.
+    """
+
+    terms: Term | Mapping[str, Term]
+    metrics: Mapping[str, Mean | Max | Tensor] = field(default_factory=dict)
+
+    @property
+    def named(self) -> Mapping[str, Term]:
+        """The terms by name; an only, unnamed one is called "loss"."""
+        return {"loss": self.terms} if isinstance(self.terms, Term) else self.terms
+
+
+class World(Protocol):
+    """The group of ranks; the only way for `prepare` to look beyond its own rows."""
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum x over all ranks."""
+        ...
+
+    def mean(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Mean of x where mask, over all ranks: a scalar."""
+        ...

@@ -1,0 +1,1 @@
+"""From files and chats to samples, and from samples to token sequences."""

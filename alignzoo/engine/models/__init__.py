@@ -1,0 +1,1 @@
+"""Loading, checking and saving models, and their heads."""

@@ -1,0 +1,154 @@
+"""Names to models: load, check, save. Safetensors only, and no remote code, ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pluggy
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from alignzoo.contract.algorithm import Role
+from alignzoo.contract.errors import AlignzooError, PluginError
+from alignzoo.contract.rollout import sample_key
+from alignzoo.contract.stage import ModelRef
+from alignzoo.engine.models.heads import head_of, head_output
+
+CLASSES = {"lm": AutoModelForCausalLM, "scalar": AutoModelForSequenceClassification}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+
+
+def load_model(
+    hooks: pluggy.HookRelay, ref: ModelRef, role: Role, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model a name stands for, with the head a role needs.
+
+    A scalar head that the checkpoint lacks is drawn from a generator keyed by the seed. Raises
+    AlignzooError when the name leads nowhere, PluginError when the model's logits are not
+    head(body(x)): then chunked scoring would train another model than the one that generates.
+    """
+    torch.manual_seed(sample_key(ref.seed, "head", role.head) % 2**63)
+    model: PreTrainedModel | None = hooks.load_model(ref=ref, role=role)
+    if model is None:
+        model = _from_pretrained(CLASSES[role.head], ref, role, dtype)
+    model = model.to(dtype)  # type: ignore[arg-type]
+    if role.head == "lm":
+        _check_head(model, ref)
+    return model
+
+
+def load_tokenizer(hooks: pluggy.HookRelay, ref: ModelRef) -> PreTrainedTokenizerBase:
+    """The tokenizer that goes with a model."""
+    tokenizer: PreTrainedTokenizerBase | None = hooks.load_tokenizer(ref=ref)
+    if tokenizer is None:
+        tokenizer = _loaded(AutoTokenizer, ref, {"trust_remote_code": False})
+    if tokenizer.eos_token_id is None:
+        raise AlignzooError(f"{ref.name}: the tokenizer has no end-of-sequence token; set one")
+    return tokenizer
+
+
+def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The padding id; masks are made from lengths, so any id does when there is none."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A plain transformers folder; PluginError if it would come back with another tokenizer.
+
+    Some model types force their own tokenizer class on whatever the folder holds.
+    """
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    probe = str(tokenizer.decode(list(range(min(len(tokenizer), 200)))))
+    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if _ids(again, probe) != _ids(tokenizer, probe):
+        raise PluginError(
+            f"{folder}: a {type(tokenizer).__name__} beside a {model.config.model_type} model "
+            f"comes back as a {type(again).__name__} with other ids; use a model type that leaves "
+            "the tokenizer alone (llama does)"
+        )
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, verbose=False).input_ids)
+
+
+def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
+    extra = {"num_labels": 1} if role.head == "scalar" else {}
+    config = _loaded(AutoConfig, ref, {"trust_remote_code": False, **extra})
+    for name, x in vars(config).items():
+        if isinstance(x, float) and ("dropout" in name or name.endswith("pdrop")):
+            setattr(config, name, 0.0)  # references, rollouts and policy must see one function
+    kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "config": config}
+    loaded = _loaded(auto, ref, {**kwargs, "output_loading_info": True})
+    model: PreTrainedModel = loaded[0]
+    body = f"{model.base_model_prefix}."
+    missing = loaded[1]["missing_keys"]
+    lacking = [name for name in missing if role.head == "lm" or name.startswith(body)]
+    if lacking:  # the library would draw them at random and go on
+        raise AlignzooError(
+            f"cannot load '{ref.name}': its weights lack {len(lacking)} tensors that config.json "
+            f"asks for, such as {min(lacking)}; take weights and config.json of one model"
+        )
+    return model
+
+
+def _loaded(auto: Any, ref: ModelRef, kwargs: dict[str, Any]) -> Any:
+    if ref.path.exists() and not ref.path.is_dir():
+        raise AlignzooError(f"{ref.name}: a model is a folder, this is a file")
+    try:
+        return auto.from_pretrained(ref.name, revision=ref.revision, **kwargs)
+    except Exception as error:  # a damaged folder makes the libraries raise anything
+        where = "folder" if ref.path.exists() else "hub name (no folder or plug-in of that name)"
+        cause = _lacking(ref.path) or _first_line(error)
+        raise AlignzooError(f"cannot load '{ref.name}' as a {where}: {cause}") from error
+
+
+def _lacking(folder: Path) -> str:
+    """Which part a model's folder does not have, or an empty string."""
+    if not folder.is_dir():
+        return ""
+    if not (folder / "config.json").is_file():
+        return "it has no config.json"
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        hint = "; its pickled weights can run code, convert them" if pickled else ""
+        return f"it has no weights as safetensors{hint}"
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"it has no tokenizer ({', '.join(TOKENIZER_FILES)})"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    """The cause, with the name of an error whose text alone says little ("'added_tokens'")."""
+    text = next(iter(str(error).strip().splitlines()), "")
+    if "ignore_mismatched_sizes" in text:
+        return "the weights have other shapes than config.json says"
+    return text if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {text}"
+
+
+@torch.no_grad()
+def _check_head(model: PreTrainedModel, ref: ModelRef) -> None:
+    """head(body(x)) must be the model's own logits (some models scale or cap them afterwards)."""
+    training = model.training
+    model.eval()
+    ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    own = model(input_ids=ids, use_cache=False).logits
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    ours = head_output(head_of(model), hidden)
+    model.train(training)
+    tolerance = TOLERANCE.get(own.dtype, 0.1) * (1 + own.abs().max().item())
+    if own.shape != ours.shape or (own.to(ours) - ours).abs().max().item() > tolerance:
+        raise PluginError(
+            f"{ref.name}: {type(model).__name__} changes its logits after the output layer "
+            "(soft-capping or scaling); the engine scores from hidden states and cannot train it"
+        )

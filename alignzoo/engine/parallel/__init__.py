@@ -1,0 +1,1 @@
+"""The group of processes: what is engaged, and what all agree on."""

@@ -1,0 +1,111 @@
+"""Accelerate: one process or several with DDP; what is engaged is asserted, never assumed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+from alignzoo.contract.errors import TrainingError
+
+SUPPORTED = {
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+}
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The group of processes a stage runs on; implements `types.World`."""
+
+    accelerator: Accelerator
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors live."""
+        return cast(torch.device, self.accelerator.device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return bool(self.accelerator.is_main_process)
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum over ranks."""
+        if self.size == 1:
+            return x
+        there = self.accelerator.reduce(x.to(self.device), reduction="sum")
+        return cast(Tensor, there).to(x.device)
+
+    def max(self, x: Tensor) -> Tensor:
+        """Elementwise maximum over ranks."""
+        if self.size == 1:
+            return x
+        stacked = self.accelerator.gather(x.to(self.device)[None])
+        return cast(Tensor, stacked).amax(0).to(x.device)
+
+    def mean(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Mean of x where mask, over all ranks."""
+        total = x.masked_fill(~mask, 0.0).sum().double()
+        pair = self.sum(torch.stack([total, mask.sum().double()]))
+        return (pair[0] / pair[1].clamp(min=1)).to(x)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module on the device, inside DDP when there are several ranks."""
+        wrapped = cast(nn.Module, self.accelerator.prepare(module))
+        if self.size > 1 and not isinstance(wrapped, nn.parallel.DistributedDataParallel):
+            raise TrainingError(f"{self.size} ranks, but the model is a {type(wrapped).__name__}")
+        return wrapped
+
+    def unsynced(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Only the last micro-batch of a step exchanges gradients."""
+        context = nullcontext() if last else self.accelerator.no_sync(module)
+        return cast(AbstractContextManager[Any], context)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 arithmetic in the bodies when the recipe says so."""
+        return cast(AbstractContextManager[Any], self.accelerator.autocast())
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.size > 1:
+            self.accelerator.wait_for_everyone()
+
+
+def start_ranks(precision: str) -> Ranks:
+    """Join the group that torchrun or `accelerate launch` started; one process without them.
+
+    Raises TrainingError when several processes were started but are not one group, or when a
+    wrapper is configured that this engine does not drive (FSDP, DeepSpeed).
+    """
+    mixed = "bf16" if precision == "bf16" else "no"
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=mixed)
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != expected:
+        raise TrainingError(
+            f"{expected} processes were started, but Accelerate sees {accelerator.num_processes}; "
+            "on CPU start them with `torchrun --nproc-per-node N -m alignzoo run ...`"
+        )
+    if accelerator.distributed_type not in SUPPORTED:
+        raise TrainingError(
+            f"Accelerate is configured for {accelerator.distributed_type.value}; "
+            "this version trains on one process or with DDP"
+        )
+    return Ranks(accelerator)

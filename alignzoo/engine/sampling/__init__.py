@@ -1,0 +1,1 @@
+"""The built-in rollout engine, on transformers' `generate`."""

@@ -1,0 +1,221 @@
+"""The rollout engine on transformers' `generate`: samples from the trainer's own module.
+
+Importing this module does not import transformers, so that planning a recipe stays fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from alignzoo.contract.algorithm import option
+from alignzoo.contract.errors import DataError, TrainingError
+from alignzoo.contract.rollout import Completion, RolloutEngine, RolloutSession, Sampling
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel
+
+    from alignzoo.engine.sampling.picker import TokenPicker
+
+
+@dataclass(frozen=True)
+class TransformersEngine(RolloutEngine):
+    """Samples in the trainer's process with a KV cache; finished rows leave the batch."""
+
+    name: ClassVar[str] = "transformers"
+    batch_size: int = option(256, "sequences sampled side by side", gt=0)
+
+    def start(self, model: PreTrainedModel) -> TransformersSession:
+        """Sample from this very module; its weights are read anew in every call."""
+        return TransformersSession(model, self.batch_size)
+
+
+@dataclass
+class TransformersSession(RolloutSession):
+    """A model to sample from. It is in evaluation mode while it samples, and only then."""
+
+    model: PreTrainedModel
+    batch_size: int
+    version: int = 0
+
+    def sync(self, weights: Iterator[tuple[str, Tensor]], version: int) -> None:
+        """Note the version; the module is the trainer's, so nothing is copied."""
+        self.version = version
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        """One completion per prompt, in order; row i is sampled with the noise of keys[i].
+
+        Raises DataError before sampling if a prompt is empty or does not fit the context, and
+        TrainingError if the model's logits are not finite.
+        """
+        if len(keys) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need as many keys, not {len(keys)}")
+        _check(self.model, prompts, sampling)
+        # Prompts of similar length share a batch; the longest come first to fail early on memory.
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        done: dict[int, Completion] = {}
+        with _sampling_mode(self.model):
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                batch = [prompts[i] for i in rows], [keys[i] for i in rows]
+                done.update(zip(rows, _sample(self.model, *batch, sampling), strict=True))
+        _refuse_bad_numbers(done)
+        return [done[i] for i in range(len(prompts))]
+
+
+def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    config = model.config.get_text_config(decoder=True)
+    context = getattr(config, "max_position_embeddings", None)  # absent: no fixed context
+    for i, prompt in enumerate(prompts):
+        need = len(prompt) + sampling.max_new_tokens
+        if not prompt:
+            raise DataError(f"prompt {i}: no tokens; a prompt needs at least one")
+        if context is not None and need > context:
+            raise DataError(
+                f"prompt {i}: {len(prompt)} tokens and max_new_tokens={sampling.max_new_tokens} "
+                f"make {need}, but the model's context is {context}; "
+                "shorten the prompt or lower max_new_tokens"
+            )
+    unknown = [token for token in sampling.stop_ids if not 0 <= token < config.vocab_size]
+    if unknown:
+        raise DataError(
+            f"sampling.stop_ids: {unknown} are not in the model's vocabulary of "
+            f"{config.vocab_size}; use the tokenizer that belongs to the model"
+        )
+
+
+def _refuse_bad_numbers(completions: dict[int, Completion]) -> None:
+    bad = [i for i, done in completions.items() if not math.isfinite(sum(done.log_probs))]
+    if bad:
+        raise TrainingError(
+            f"sampling: the model's logits are not finite for {len(bad)} of {len(completions)} "
+            f"prompts (first: prompt {min(bad)}); lower the learning rate or use precision fp32"
+        )
+
+
+@contextmanager
+def _sampling_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode and neutral generation defaults, both put back at the end.
+
+    `generate` fills every unset option from the defaults in the model's folder, so a fresh
+    config of our own does not suffice.
+    """
+    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
+    defaults = model.generation_config
+    cast(Any, model).eval()  # transformers leaves it untyped
+    model.generation_config = _config()
+    try:
+        yield
+    finally:
+        model.generation_config = defaults
+        cast(Any, model).train(was_training)
+        for module, training in modes:  # a frozen part may have been in evaluation mode before
+            module.training = training
+
+
+def _config(**options: Any) -> GenerationConfig:
+    from transformers import GenerationConfig
+
+    config: GenerationConfig = cast(Any, GenerationConfig)(**options)
+    return config
+
+
+@dataclass(frozen=True)
+class _Live:
+    """Rows that are still being sampled."""
+
+    rows: Tensor  # [L] int64: their numbers in the batch
+    ids: Tensor  # [L, S] int64, left-padded
+    attention: Tensor  # [L, S] int64: 0 on padding; generated tokens are 1
+    cache: Any = None  # of the first S-1 columns; None: computed anew from ids
+
+    def take(self, keep: Tensor) -> _Live:
+        """Only the rows `keep` [k]."""
+        if self.cache is not None:
+            self.cache.reorder_cache(keep)  # in place; every kind of cache layer has it
+        return _Live(self.rows[keep], self.ids[keep], self.attention[keep], self.cache)
+
+
+def _sample(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[int],
+    sampling: Sampling,
+) -> list[Completion]:
+    """Sample one batch in segments; finished rows are dropped between segments."""
+    from alignzoo.engine.sampling.picker import TokenPicker, uniform
+
+    limit = sampling.max_new_tokens
+    noise = uniform(keys, limit, model.device)  # [B, limit]
+    stops = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=model.device)
+    live = _left_pad(prompts, model.device)
+    tokens = live.ids.new_zeros(len(prompts), limit)
+    log_probs = torch.zeros(len(prompts), limit, device=model.device)
+    taken = 0
+    while len(live.rows) and taken < limit:
+        picker = TokenPicker(sampling, noise[live.rows], live.ids.shape[1] - taken)
+        live, new = _segment(model, live, sampling, picker, limit - taken)
+        columns = slice(taken, taken + new.shape[1])
+        tokens[live.rows, columns] = new
+        log_probs[live.rows, columns] = torch.stack(picker.log_probs, 1)
+        taken = columns.stop
+        unfinished = ~torch.isin(new, stops).any(1)
+        if taken < limit:
+            live = live.take(unfinished.nonzero()[:, 0])
+    return [
+        _completion(ids, values, frozenset(sampling.stop_ids))
+        for ids, values in zip(tokens.tolist(), log_probs.tolist(), strict=True)
+    ]
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> _Live:
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    attention = (torch.arange(width) >= width - lengths[:, None]).long()
+    rows = torch.arange(len(prompts), device=device)
+    return _Live(rows, ids.to(device), attention.to(device))
+
+
+def _segment(
+    model: PreTrainedModel, live: _Live, sampling: Sampling, picker: TokenPicker, limit: int
+) -> tuple[_Live, Tensor]:
+    """Generate until enough rows have finished: the rows grown, and their new tokens [L, n]."""
+    from transformers import LogitsProcessorList, StoppingCriteriaList
+
+    from alignzoo.engine.sampling.picker import EnoughFinished
+
+    start = live.ids.shape[1]
+    config = _config(
+        do_sample=False,  # the picker has sampled already
+        max_new_tokens=limit,  # no end token: EnoughFinished knows them all, and ends the segment
+        return_dict_in_generate=True,
+        use_cache=True,
+    )
+    output = cast(Any, model).generate(
+        live.ids,
+        attention_mask=live.attention,
+        past_key_values=live.cache,
+        generation_config=config,
+        logits_processor=LogitsProcessorList([picker]),
+        stopping_criteria=StoppingCriteriaList([EnoughFinished(sampling.stop_ids, start)]),
+    )
+    ids: Tensor = output.sequences
+    grown = torch.nn.functional.pad(live.attention, (0, ids.shape[1] - start), value=1)
+    return _Live(live.rows, ids, grown, output.past_key_values), ids[:, start:]
+
+
+def _completion(ids: list[int], log_probs: list[float], stops: frozenset[int]) -> Completion:
+    """Cut a row behind its first stop token."""
+    ends = (t for t, token in enumerate(ids, start=1) if token in stops)
+    length = next(ends, None)
+    return Completion(tuple(ids[:length]), tuple(log_probs[:length]), length is not None)

@@ -1,0 +1,1 @@
+"""From hidden states to the per-token quantities that methods read."""

@@ -1,0 +1,47 @@
+"""Quantities of finished models on given sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alignzoo.contract.types import Batch, Item, TextBatch, Tokens
+from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.scoring.snapshots import score_buffer
+from alignzoo.ops import kl, sequence_sum, value
+
+
+def sequence_kl(
+    policy: PreTrainedModel,
+    other: PreTrainedModel,
+    rows: Sequence[Tokens],
+    pad_id: int,
+    batch_size: int = 64,
+) -> list[float]:
+    """Full-vocabulary KL(policy || other) in nats, summed over each response.
+
+    Non-negative by construction; an estimate of the sequence KL when the policy sampled the rows.
+    """
+    module = ScoringModule({"policy": policy, "other": other}, frozenset(), Chunked())
+    batch = TextBatch.collate([Item((row,)) for row in rows], pad_id)
+    grid = score_buffer(module, batch, {"kl": kl("policy", "other")}, batch_size)["kl"]
+    return sequence_sum(grid.double(), batch.mask).tolist()
+
+
+def sequence_values(
+    model: PreTrainedModel, rows: Sequence[Tokens], pad_id: int, batch_size: int = 64
+) -> list[float]:
+    """A scalar head's output at the last token of each sequence, wherever the padding is."""
+    module = ScoringModule({"policy": model}, frozenset(), Chunked())
+    signal = value("policy")
+    at_end = type(signal)(signal.roles, signal.reduce, _last_token)
+    batch = TextBatch.collate([Item((row,)) for row in rows], pad_id)
+    return score_buffer(module, batch, {"value": at_end}, batch_size)["value"].sum(-1).tolist()
+
+
+def _last_token(batch: Batch) -> Tensor:
+    following = batch.attention.roll(-1, dims=1)
+    following[:, -1] = False
+    return batch.attention & ~following

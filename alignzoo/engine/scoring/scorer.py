@@ -1,0 +1,230 @@
+"""Evaluate signals from hidden states: every [n, V] tensor of a run is made in this file.
+
+`ScoringModule.forward` is the one place where a model's head is touched, because it is the module
+that Accelerate wraps and wrappers gather weights only inside `forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.types import Batch, Signal
+from alignzoo.engine.models.heads import head_of, head_output
+
+Hidden = Mapping[str, Tensor]  # role -> [N, H]
+Heads = Mapping[str, nn.Linear]
+Named = dict[str, Tensor]
+
+
+class Scorer(Protocol):
+    """How the rows of some signals come from hidden states."""
+
+    def __call__(
+        self, hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
+    ) -> Named:
+        """{row name: [N]}."""
+        ...
+
+
+def dense(hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
+    """All logits at once: the reference that every other scorer must equal."""
+    outputs = {role: head_output(heads[role], h) for role, h in hidden.items()}
+    rows: Named = {}
+    for name, signal in signals.items():
+        result = signal.reduce({role: outputs[role] for role in signal.roles}, labels)
+        if isinstance(result, Tensor):
+            rows[name] = result
+        else:
+            rows |= {f"{name}/{row}": x for row, x in result.items()}
+    return rows
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """`dense` on slices of positions, each recomputed in the backward pass.
+
+    At most one chunk of logits, [n, V] per role, exists at any time; n follows from the budget.
+    """
+
+    budget: int = 256 * 2**20  # bytes
+    smallest: int = 64  # positions; thinner matrix products waste time
+
+    def __call__(
+        self, hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
+    ) -> Named:
+        """{row name: [N]}."""
+        n = self.chunk(heads)
+        if len(labels) <= n:
+            return dense(hidden, heads, labels, signals)
+        parts = [
+            self._part(
+                {r: h[i : i + n] for r, h in hidden.items()}, heads, labels[i : i + n], signals
+            )
+            for i in range(0, len(labels), n)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def chunk(self, heads: Heads) -> int:
+        """Positions per chunk: about 6 vocabulary-wide fp32 tensors per role fit the budget."""
+        width = sum(6 * 4 * head.out_features for head in heads.values())
+        return max(self.smallest, self.budget // width // 64 * 64)
+
+    @staticmethod
+    def _part(hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
+        if not torch.is_grad_enabled():
+            return dense(hidden, heads, labels, signals)
+        result: Named = checkpoint(
+            dense, hidden, heads, labels, signals, use_reentrant=False, preserve_rng_state=False
+        )
+        return result
+
+
+SCORERS: Mapping[str, Callable[[int], Scorer]] = {
+    "dense": lambda budget: dense,
+    "chunked": Chunked,
+}
+
+
+class ScoringModule(nn.Module):
+    """All models of a stage, frozen ones included, behind one forward."""
+
+    def __init__(
+        self, models: Mapping[str, PreTrainedModel], trainable: frozenset[str], scorer: Scorer
+    ) -> None:
+        super().__init__()
+        self.models = nn.ModuleDict(models)
+        self.by_role = dict(models)
+        self.trainable = trainable
+        self.scorer = scorer
+        for role, model in models.items():
+            model.requires_grad_(role in trainable)
+        self.set_modes()
+
+    def set_modes(self) -> None:
+        """Training mode for the roles that learn, evaluation mode for the others."""
+        for role, model in self.by_role.items():
+            model.train(role in self.trainable)
+
+    def forward(self, batch: Batch, signals: Mapping[str, Signal]) -> Named:
+        """{row name: [B, S]}, zero outside each signal's positions."""
+        if not signals:
+            return {}
+        masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
+        needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
+        groups = _groups(batch, masks.values())
+        slots = _slots(batch, groups)
+        hidden = {role: self._hidden(role, batch, groups) for role in needed}
+        rows: Named = {}
+        for group in _same_positions(masks):
+            some = {name: signals[name] for name in group}
+            rows |= self._score(hidden, batch, masks[group[0]], slots, some)
+        return rows
+
+    def _score(
+        self,
+        hidden: Hidden,
+        batch: Batch,
+        mask: Tensor,
+        slots: Tensor,
+        signals: Mapping[str, Signal],
+    ) -> Named:
+        roles = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
+        at = slots[mask]  # [N]
+        picked = {role: hidden[role][at] for role in roles}
+        heads = {role: head_of(self.by_role[role]) for role in roles}
+        rows = self.scorer(picked, heads, batch.labels[mask], signals)
+        return {name: _scatter(x, mask) for name, x in rows.items()}
+
+    def _hidden(self, role: str, batch: Batch, groups: Sequence[Tensor]) -> Tensor:
+        """[n, H] after the final norm, before the head, group by group.
+
+        No attention mask: padding is on the right, and a causal model never looks there.
+        """
+        body = self.by_role[role].base_model
+        parts = []
+        with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
+            for rows in groups:
+                width = int(batch.attention[rows[0]].sum())
+                out = body(input_ids=batch.ids[rows, :width], use_cache=False)
+                parts.append(out.last_hidden_state.flatten(0, 1))
+        return torch.cat(parts)
+
+
+def row_groups(lengths: Tensor, limit: float = 0.2) -> list[Tensor]:
+    """Row numbers cut into groups of similar length, longest first.
+
+    A group takes the next shorter row as long as padding stays under `limit` of its columns, so
+    the share of padding is bounded whatever the data.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True).tolist()
+    sizes = lengths.tolist()
+    groups: list[list[int]] = []
+    total = 0
+    for row in order:
+        total += sizes[row]
+        width = sizes[groups[-1][0]] if groups else 0
+        if groups and total >= (1 - limit) * width * (len(groups[-1]) + 1):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+            total = sizes[row]
+    return [torch.tensor(group, device=lengths.device) for group in groups]
+
+
+def padding_share(lengths: Tensor) -> float:
+    """Share of columns that are padding when these rows are scored."""
+    columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths))
+    return 1 - int(lengths.sum()) / columns
+
+
+def _mask(name: str, signal: Signal, batch: Batch) -> Tensor:
+    mask = signal.mask(batch)
+    if signal.positions is not None and bool((mask & ~batch.attention).any()):
+        raise PluginError(f"signal '{name}' names positions of padding, which have no logits")
+    return mask
+
+
+def _groups(batch: Batch, masks: Iterable[Tensor]) -> list[Tensor]:
+    """Row groups of the rows that some signal reads; all rows when there is none."""
+    read = torch.stack([mask.any(-1) for mask in masks]).any(0)
+    rows = (read if bool(read.any()) else torch.ones_like(read)).nonzero().squeeze(-1)
+    return [rows[group] for group in row_groups(batch.attention.sum(-1)[rows])]
+
+
+def _slots(batch: Batch, groups: Sequence[Tensor]) -> Tensor:
+    """[B, S] int64: where position (b, p) stands in the groups' flattened hidden states."""
+    slots = torch.zeros_like(batch.ids)
+    start = 0
+    for rows in groups:
+        width = int(batch.attention[rows[0]].sum())
+        n = len(rows) * width
+        slots[rows, :width] = torch.arange(start, start + n, device=slots.device).view(-1, width)
+        start += n
+    return slots
+
+
+def _scatter(x: Tensor, mask: Tensor) -> Tensor:
+    """[N] values back onto the [B, S] grid."""
+    at = mask.flatten().nonzero().squeeze(-1)
+    return x.new_zeros(mask.numel()).index_put((at,), x).view(mask.shape)
+
+
+def _same_positions(masks: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names grouped by equal masks, so that logits are read once per group."""
+    groups: list[list[str]] = []
+    for name, mask in masks.items():
+        for group in groups:
+            if torch.equal(masks[group[0]], mask):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups

@@ -1,0 +1,1 @@
+"""The one training loop: sources of batches, steps, rails, checkpoints."""

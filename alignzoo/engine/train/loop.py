@@ -1,0 +1,378 @@
+"""The only training loop: buffers -> snapshots -> prepare -> optimiser steps, offline or not."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.errors import DataError, TrainingError
+from alignzoo.contract.rollout import sample_key
+from alignzoo.contract.types import Batch, Item, Signal
+from alignzoo.engine.parallel.ranks import Ranks
+from alignzoo.engine.scoring import snapshots
+from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
+from alignzoo.engine.train import checkpoint, rails
+from alignzoo.engine.train.batches import permutation, share_of_rank
+from alignzoo.engine.train.checkpoint import Cursor
+from alignzoo.engine.train.journal import append_row, interrupts, keep_until
+from alignzoo.engine.train.optim import Optim, build_optimizer, rate, set_rate
+from alignzoo.engine.train.sources import (
+    Buffer,
+    OfflineSource,
+    Rollout,
+    RolloutSource,
+    Source,
+    gap_metrics,
+    schedule,
+)
+from alignzoo.engine.train.step import Stepper, evaluate_loss
+
+OnStep = Callable[[int, int, Mapping[str, float], Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out items, and the metric whose best checkpoint is kept."""
+
+    items: Sequence[Item]
+    every: int
+    metric: str
+    sign: int  # +1 higher is better, -1 lower
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training stage with everything resolved."""
+
+    algorithm: Algorithm[Any]
+    load: Callable[[str], PreTrainedModel]  # role -> a fresh model
+    digests: Mapping[str, str]  # role -> content hash of its checkpoint
+    items: Sequence[Item]
+    rollout: Rollout | None
+    validation: Validation | None
+    optim: Optim
+    pad_id: int
+    seed: int
+    folder: Path  # of the stage: metrics.jsonl, timing.jsonl, state/
+    cache: Path  # for snapshots
+    ranks: Ranks
+    scoring: str = ""  # precision and code behind cached snapshots
+    rails: rails.Rails = field(default_factory=rails.Rails)
+    on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
+
+    @property
+    def how(self) -> str:
+        """What the last bits of a snapshot depend on beside models, sequences and code."""
+        o, device = self.optim, self.ranks.device.type
+        return f"{self.scoring} {device} {o.scorer} {o.chunk_mb} {o.micro_batch_size}"
+
+    @property
+    def trainable(self) -> frozenset[str]:
+        """Roles that learn."""
+        return frozenset(name for name, role in self.algorithm.roles.items() if role.trainable)
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether buffers are sampled."""
+        return self.rollout is not None
+
+    @property
+    def scored(self) -> tuple[dict[str, Signal], dict[str, Signal]]:
+        """Snapshot signals: (cached on disk, computed for every buffer)."""
+        every = dict(self.algorithm.snapshots())
+        loaded = {role for s in every.values() for role in s.roles}
+        if self.on_policy:
+            extra = rails.drift_signals(self.algorithm)
+            every |= {name: s for name, s in extra.items() if loaded.issuperset(s.roles)}
+        cached = {
+            name: s
+            for name, s in every.items()
+            if not self.on_policy and snapshots.is_cacheable(s, self.trainable)
+        }
+        return cached, {name: s for name, s in every.items() if name not in cached}
+
+
+def train(job: Job) -> dict[str, PreTrainedModel]:
+    """Train; returns the trainable roles. Resumes from `folder/state` when there is one.
+
+    Raises KeyboardInterrupt after saving when SIGINT or SIGTERM arrives, TrainingError when a
+    metric stops being finite.
+    """
+    stored = _stored_snapshots(job)
+    module = _module(job)
+    with interrupts() as interrupted:
+        loop = _Loop(job, module, _buffers(job, module, stored), stored, interrupted)
+        loop.run()
+    return {role: module.by_role[role] for role in sorted(job.trainable)}
+
+
+def _module(job: Job) -> ScoringModule:
+    live = {**job.algorithm.signals(), **job.scored[1]}
+    needed = {role for s in live.values() for role in s.roles} | job.trainable
+    if job.on_policy:
+        needed.add("policy")
+    models = {role: job.load(role) for role in sorted(needed)}
+    if job.optim.gradient_checkpointing:
+        for role in job.trainable:
+            models[role].gradient_checkpointing_enable({"use_reentrant": False})
+    scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+    return ScoringModule(models, job.trainable, scorer).to(job.ranks.device)
+
+
+def _stored_snapshots(job: Job) -> dict[str, snapshots.Stored]:
+    """Load or compute the cacheable snapshots of training and validation data."""
+    items = [*job.items, *(job.validation.items if job.validation else ())]
+    found = {}
+    for name, s in job.scored[0].items():
+        path = job.cache / f"{snapshots.cache_name(s, job.digests, items, job.how)}.safetensors"
+        if not path.exists() and job.ranks.is_main:
+            models = {role: job.load(role) for role in s.roles}
+            scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+            module = ScoringModule(models, frozenset(), scorer).to(job.ranks.device)
+            size = job.optim.micro_batch_size * 2
+            snapshots.compute_stored(module, name, s, items, size, path)
+        job.ranks.barrier()
+        found[name] = snapshots.load_stored(path)
+    return found
+
+
+def _buffers(job: Job, module: ScoringModule, stored: Mapping[str, snapshots.Stored]) -> Source:
+    optim, rollout = job.optim, job.rollout
+    if rollout is None:
+        batches = schedule(len(job.items), optim.batch_size, optim, optim.steps, job.seed)
+        return OfflineSource(job.items, job.algorithm.batch, batches, stored, job.pad_id, job.ranks)
+    updates = rollout.updates(optim.batch_size)
+    least = min(rollout.prompts_per_buffer, len(rollout.prompts)) // job.ranks.size
+    if least * rollout.samples_per_prompt < max(1, updates // rollout.epochs):
+        raise DataError(
+            f"a rollout buffer is too small for {job.ranks.size} ranks: raise rollout.prompts or "
+            "train.batch_size"
+        )
+    wanted = None if optim.steps is None else -(-optim.steps // updates)
+    n, size = len(rollout.prompts), rollout.prompts_per_buffer
+    batches = schedule(n, size, optim, wanted, job.seed)
+    policy = module.by_role["policy"]
+    session = rollout.engine.start(policy)
+    return RolloutSource(
+        rollout, batches, updates, policy, session, job.pad_id, job.seed, job.ranks
+    )
+
+
+class _Loop:
+    """The state of one training run; everything that changes is on this object."""
+
+    def __init__(
+        self,
+        job: Job,
+        module: ScoringModule,
+        source: Source,
+        stored: Mapping[str, snapshots.Stored],
+        interrupted: threading.Event,
+    ) -> None:
+        self.job, self.module, self.source, self.interrupted = job, module, source, interrupted
+        self.trained = {role: module.by_role[role] for role in sorted(job.trainable)}
+        optimizer = build_optimizer(job.optim, self.trained)
+        wrapped = job.ranks.wrap(module)
+        self.stepper = Stepper(job.algorithm, wrapped, optimizer, job.optim, job.ranks)
+        self.held_out = self._held_out(stored)
+        self.state = dict(job.algorithm.init_state())
+        self.cursor = Cursor()
+        same = rails.same_start(job.algorithm, job.digests)
+        self.watch = rails.Watch(job.algorithm, same, job.rails)
+        self.total = source.n_buffers * source.updates
+        if job.optim.steps is not None:
+            self.total = min(self.total, job.optim.steps)
+
+    def run(self) -> None:
+        """Train to the end, or raise; checkpoints are taken between buffers."""
+        self._resume()
+        saved = self.cursor.step
+        try:
+            while self.cursor.step < self.total:
+                self._train_on(self.source.buffer(self.cursor.buffer))
+                self.cursor = replace(self.cursor, buffer=self.cursor.buffer + 1)
+                stop = self._asked_to_stop()
+                if stop or self.cursor.step - saved >= self.job.optim.save_every:
+                    self._save()
+                    saved = self.cursor.step
+                if stop:
+                    raise KeyboardInterrupt
+        finally:
+            self.source.close()
+        self._restore_best()
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any rank got a signal; all ranks must leave the loop at the same buffer."""
+        asked = torch.tensor(float(self.interrupted.is_set()))
+        return bool(self.job.ranks.max(asked).item())
+
+    def _train_on(self, buffer: Buffer) -> None:
+        """All updates on one buffer."""
+        job, stepper = self.job, self.stepper
+        given = dict(buffer.given) | self._snapshots(buffer.batch)
+        given |= self._prepared(buffer.batch, given)
+        known = {**buffer.metrics, **rails.drift(buffer.batch, given, job.ranks.mean)}
+        compare = dict(buffer.compare)
+        for items in self._updates(buffer.batch):
+            if self.cursor.step >= self.total:
+                return
+            started = time.perf_counter()
+            torch.manual_seed(sample_key(job.seed, "step", self.cursor.step) % 2**63)
+            share = rate(job.optim, self.cursor.step, self.total)
+            set_rate(stepper.optimizer, share)
+            try:
+                metrics, pairs = stepper(buffer.batch, given, items, self.state, compare)
+            except TrainingError as error:
+                mark = f"-rank{job.ranks.rank}" if job.ranks.size > 1 else ""
+                file = job.folder / f"offending_batch{mark}.safetensors"
+                rails.save_batch(buffer.batch, items, file)
+                raise TrainingError(f"step {self.cursor.step + 1}: {error} ({file})") from error
+            for pair in pairs.values():
+                limit = job.rollout.max_gap if job.rollout else float("inf")
+                metrics |= gap_metrics(pair, limit, job.ranks)
+            compare = {}
+            metrics |= {"lr": share * job.optim.lr, **known}
+            self._after_step(buffer.batch, items, metrics, started)
+
+    def _after_step(
+        self, batch: Batch, items: Tensor, metrics: dict[str, float], started: float
+    ) -> None:
+        self.state = dict(self.job.algorithm.next_state(self.state, metrics))
+        self.cursor = replace(self.cursor, step=self.cursor.step + 1)
+        validation = self.job.validation
+        at_end = self.cursor.step == self.total
+        if validation and (at_end or self.cursor.step % validation.every == 0):
+            metrics |= self._validate(validation)
+        if at_end and self.job.rails.max_kl is not None and not self.job.on_policy:
+            metrics |= self._drift(batch)
+        self.watch.see(self.cursor.step, metrics)
+        seconds = time.perf_counter() - started
+        tokens = int(batch.take(items).attention.sum()) * self.job.ranks.size
+        timing = {"seconds": seconds, "tokens_per_second": tokens / seconds}
+        if self.job.ranks.is_main:
+            append_row(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
+            append_row(self.job.folder / "timing.jsonl", {"step": self.cursor.step, **timing})
+            self.job.on_step(self.cursor.step, self.total, metrics, timing)
+
+    def _drift(self, batch: Batch) -> dict[str, float]:
+        """KL to the frozen start on the last batch, measured once: cached references are gone."""
+        job, signals = self.job, rails.drift_signals(self.job.algorithm)
+        roles = {role for s in signals.values() for role in s.roles}
+        models = {r: self.module.by_role.get(r) or job.load(r) for r in sorted(roles)}
+        scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+        module = ScoringModule(models, job.trainable & roles, scorer).to(job.ranks.device)
+        rows = snapshots.score_buffer(module, batch, signals, job.optim.micro_batch_size)
+        return rails.drift(batch, rows, job.ranks.mean)
+
+    def _snapshots(self, batch: Batch) -> dict[str, Tensor]:
+        size = self.job.optim.micro_batch_size * batch.rows_per_item
+        with self.job.ranks.autocast():
+            return snapshots.score_buffer(self.module, batch, self.job.scored[1], size)
+
+    def _prepared(self, batch: Batch, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`prepare` runs where the ranks can communicate, its results stay on CPU."""
+        device = self.job.ranks.device
+        moved = {name: x.to(device) for name, x in given.items()}
+        prepared = self.job.algorithm.prepare(batch.to(device), moved, self.job.ranks)
+        clash = given.keys() & prepared.keys()
+        if clash:
+            raise TrainingError(f"`prepare` returns {sorted(clash)}, which exist already")
+        return {name: x.cpu() for name, x in prepared.items()}
+
+    def _updates(self, batch: Batch) -> Iterator[Tensor]:
+        """Item numbers of every update on a buffer."""
+        epochs = self.job.rollout.epochs if self.job.rollout else 1
+        per_epoch = max(1, self.source.updates // epochs)
+        for epoch in range(epochs):
+            key = (self.job.seed, "buffer", self.cursor.buffer, epoch)
+            order = torch.arange(batch.n_items)
+            if self.source.updates > 1:
+                order = permutation(batch.n_items, *key)
+            yield from order.tensor_split(per_epoch)
+
+    def _held_out(
+        self, stored: Mapping[str, snapshots.Stored]
+    ) -> list[tuple[Batch, dict[str, Tensor]]]:
+        """Collated held-out batches; snapshots of frozen roles are made once, here."""
+        if self.job.validation is None:
+            return []
+        items, ranks, found = self.job.validation.items, self.job.ranks, []
+        if len(items) < ranks.size:
+            raise DataError(f"validation has {len(items)} items for {ranks.size} ranks")
+        # Even parts: every rank has items in each, and no part is a single leftover.
+        parts = min(-(-len(items) // self.job.optim.batch_size), len(items) // ranks.size)
+        for numbers in torch.arange(len(items)).tensor_split(parts):
+            mine = share_of_rank(numbers, ranks.rank, ranks.size)
+            some = [items[i] for i in mine.tolist()]
+            batch = self.job.algorithm.batch.collate(some, self.job.pad_id)
+            found.append((batch, {name: s.fill(some, batch) for name, s in stored.items()}))
+        return found
+
+    def _validate(self, validation: Validation) -> dict[str, float]:
+        buffers = []
+        for batch, cached in self.held_out:
+            given = cached | self._snapshots(batch)
+            buffers.append((batch, given | self._prepared(batch, given)))
+        metrics = evaluate_loss(self.stepper, buffers, self.state)
+        self.module.set_modes()
+        if validation.metric not in metrics:
+            known = ", ".join(sorted(metrics))
+            raise TrainingError(f"no validation metric '{validation.metric}'; there are: {known}")
+        value = metrics[validation.metric]
+        best = self.cursor.best
+        if best is None or math.isnan(best) or validation.sign * (value - best) > 0:
+            self.cursor = replace(self.cursor, best=value, best_step=self.cursor.step)
+            if self.job.ranks.is_main:
+                self._save_best()
+        return {f"validation/{name}": x for name, x in metrics.items()}
+
+    def _save_best(self) -> None:
+        folder = self._best_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        for role, model in self.trained.items():
+            checkpoint.save_own_tensors(model, folder / f"{role}.safetensors")
+
+    def _best_folder(self) -> Path:
+        return self.job.folder / "state" / f"best-{self.cursor.best_step:08d}"
+
+    def _restore_best(self) -> None:
+        """With validation, the stage's result is the best checkpoint, not the last."""
+        self.job.ranks.barrier()
+        if self.job.validation is not None and self.cursor.best_step != self.cursor.step:
+            for role, model in self.trained.items():
+                checkpoint.load_own_tensors(model, self._best_folder() / f"{role}.safetensors")
+
+    def _save(self) -> None:
+        if self.job.ranks.is_main:
+            checkpoint.save_checkpoint(
+                self.job.folder / "state",
+                self.trained,
+                self.stepper.optimizer,
+                self.state,
+                self.cursor,
+            )
+            for old in (self.job.folder / "state").glob("best-*"):
+                if old != self._best_folder():
+                    shutil.rmtree(old)
+        self.job.ranks.barrier()
+
+    def _resume(self) -> None:
+        found = checkpoint.load_checkpoint(
+            self.job.folder / "state", self.trained, self.stepper.optimizer
+        )
+        if found is not None:
+            self.state, self.cursor = found
+        if self.job.ranks.is_main:
+            for name in ("metrics.jsonl", "timing.jsonl"):
+                keep_until(self.job.folder / name, self.cursor.step)

@@ -1,0 +1,130 @@
+"""Safety rails of the loop: what a method says must hold at the start, and what must not drift."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.errors import TrainingError
+from alignzoo.contract.types import Batch, Signal
+from alignzoo.ops import kl, sequence_sum
+
+KL = "kl_full/"  # full-vocabulary KL(trained || frozen), summed over a response, in nats
+WINDOW = 10  # steps whose mean has to be healthy
+SLACK = 1e-6  # float noise of quantities that cannot be negative
+
+
+@dataclass(frozen=True)
+class Rails:
+    """The `rails:` block, resolved. A breach is said once, or stops the stage."""
+
+    stop: bool = False
+    max_kl: float | None = None
+    max_truncated: float | None = None
+    tolerance: float = 2e-3  # of identities at the start
+    say: Callable[[str], None] = print
+
+
+class Watch:
+    """Looks at the metrics of every step; holds what has been said and the last few values."""
+
+    def __init__(self, algorithm: Algorithm[Any], same_start: bool, rails: Rails) -> None:
+        self.algorithm, self.same_start, self.rails = algorithm, same_start, rails
+        self.guarded = frozenset(drift_signals(algorithm))
+        self.recent: dict[str, list[float]] = defaultdict(list)
+        self.said: set[str] = set()
+
+    def see(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Check one step; raises TrainingError on a breach when the policy is `stop`."""
+        if step == 1 and self.same_start:
+            self._identities(metrics)
+        self._limits(metrics)
+        for name, metric in self.algorithm.metrics.items():
+            if name in metrics:
+                values = (self.recent[name] + [metrics[name]])[-WINDOW:]
+                self.recent[name] = values
+                if len(values) == WINDOW:
+                    self._range(name, sum(values) / WINDOW, metric.low, metric.high)
+
+    def _identities(self, metrics: Mapping[str, float]) -> None:
+        for name, expected in self.algorithm.at_start().items():
+            actual = metrics[name]
+            if abs(actual - expected) > self.rails.tolerance * max(1.0, abs(expected)):
+                self._breach(
+                    name,
+                    f"{name} is {actual:.6g} at the first step, but must be {expected:.6g} while "
+                    "policy and reference are equal: the data, the masks or a model is not what "
+                    "it seems",
+                )
+
+    def _limits(self, metrics: Mapping[str, float]) -> None:
+        truncated, limit = metrics.get("rollout/truncated"), self.rails.max_truncated
+        if truncated is not None and limit is not None and truncated > limit:
+            self._breach(
+                "rollout/truncated",
+                f"{truncated:.0%} of the rollouts hit max_new_tokens (limit {limit:.0%}): the "
+                "model does not stop; allow more tokens, or train it to end",
+            )
+        for name, value in metrics.items():
+            if name in self.guarded and self.rails.max_kl is not None and value > self.rails.max_kl:
+                self._breach(
+                    name,
+                    f"{name} reached {value:.3g} nats per response (limit max_kl "
+                    f"{self.rails.max_kl:g}): a model that drifted this far makes a bad teacher, "
+                    "anchor or policy; lower the learning rate or raise beta",
+                )
+
+    def _range(self, name: str, value: float, low: float | None, high: float | None) -> None:
+        if low is not None and value < low - SLACK:
+            self._breach(name, f"{name} is {value:.4g} over {WINDOW} steps, healthy is >= {low:g}")
+        if high is not None and value > high + SLACK:
+            self._breach(name, f"{name} is {value:.4g} over {WINDOW} steps, healthy is <= {high:g}")
+
+    def _breach(self, name: str, sentence: str) -> None:
+        if self.rails.stop:
+            raise TrainingError(f"{sentence} (rails.on_breach: stop)")
+        if name not in self.said:
+            self.said.add(name)
+            self.rails.say(f"warning: {sentence}")
+
+
+def same_start(algorithm: Algorithm[Any], digests: Mapping[str, str]) -> bool:
+    """Whether every role starts from the checkpoint of the role it is `like`."""
+    pairs = [(name, role.like) for name, role in algorithm.roles.items() if role.like]
+    return all(digests.get(name) == digests.get(like) for name, like in pairs)
+
+
+def drift_signals(algorithm: Algorithm[Any]) -> dict[str, Signal]:
+    """KL of each trained language model to the frozen roles that start where it does."""
+    roles = algorithm.roles
+    return {
+        f"{KL}{name}": kl(role.like, name)
+        for name, role in roles.items()
+        if role.like and not role.trainable and role.head == roles[role.like].head == "lm"
+    }
+
+
+def drift(
+    batch: Batch, signals: Mapping[str, Tensor], mean: Callable[..., Tensor]
+) -> dict[str, float]:
+    """Mean over responses of the KL rows [B, S] among the signals."""
+    found = {}
+    for name, x in signals.items():
+        if name.startswith(KL):
+            total = sequence_sum(x, batch.mask)
+            found[name] = mean(total, torch.ones_like(total, dtype=torch.bool)).item()
+    return found
+
+
+def save_batch(batch: Batch, items: Tensor, file: Path) -> None:
+    """Keep the sequences of a step that went wrong, for a person to look at."""
+    part = batch.take(items)
+    save_file({n: getattr(part, n).contiguous() for n in ("ids", "attention", "response")}, file)

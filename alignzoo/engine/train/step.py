@@ -1,0 +1,227 @@
+"""One optimiser step: micro-batches, global denominators, clipping. Nobody else reduces a loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.errors import PluginError, TrainingError
+from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, State
+from alignzoo.engine.parallel.ranks import Ranks
+from alignzoo.engine.scoring.scorer import padding_share
+from alignzoo.engine.train.batches import micro_batches
+from alignzoo.engine.train.optim import Optim, clip_by_role
+
+
+@dataclass(frozen=True)
+class Known:
+    """Signals that need no forward: snapshots and prepared values, plus zeros for live ones."""
+
+    signals: Signals
+    batch: Batch
+
+    def __getitem__(self, name: str) -> Tensor:
+        known = self.signals.get(name)
+        return torch.zeros(self.batch.ids.shape) if known is None else known
+
+    def get(self, name: str, default: Tensor | None = None) -> Tensor:
+        """As `[]`: every name is known here."""
+        return self[name]
+
+
+@dataclass
+class Sums:
+    """Running numerators and denominators of one optimiser step on this rank."""
+
+    means: dict[str, Tensor] = field(default_factory=dict)  # name -> [2]: sum(v w), sum(w)
+    maxima: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor, weight: Tensor | None) -> None:
+        """Add values [k] or [B, S] with weights to a mean."""
+        value = value.detach().double()
+        weight = torch.ones_like(value) if weight is None else weight.to(value)
+        pair = torch.stack([(value * weight).sum(), weight.sum()])
+        self.means[name] = self.means.get(name, 0) + pair
+
+    def add_max(self, name: str, value: Tensor, weight: Tensor | None) -> None:
+        """Take the largest value where weight > 0 into account."""
+        value = value.detach().double()
+        if weight is not None:
+            value = value.masked_fill(weight == 0, -torch.inf)
+        largest = value.max()
+        self.maxima[name] = torch.maximum(self.maxima.get(name, largest), largest)
+
+    def reduce(self, ranks: Ranks) -> dict[str, float]:
+        """Global values; every rank has the same names, because losses are the same code."""
+        out: dict[str, float] = {}
+        if self.means:
+            pairs = ranks.sum(torch.stack(list(self.means.values())))  # [n, 2]
+            ratio = pairs[:, 0] / pairs[:, 1].clamp(min=1e-300)
+            out |= dict(zip(self.means, ratio.tolist(), strict=True))
+        if self.maxima:
+            top = ranks.max(torch.stack(list(self.maxima.values())))
+            out |= dict(zip(self.maxima, top.tolist(), strict=True))
+        return out
+
+
+def collect(algorithm: Algorithm[Any], loss: Loss, sums: Sums) -> None:
+    """Add a micro-batch's terms and metrics to the sums; undeclared metrics are errors."""
+    for name, term in loss.named.items():
+        sums.add(f"term/{name}", term.value, term.weights)
+    for name, metric in loss.metrics.items():
+        if name not in algorithm.metrics:
+            raise PluginError(
+                f"algorithm '{algorithm.name}' logs '{name}' without declaring it in `metrics`"
+            )
+        if not isinstance(metric, (Max, Mean, torch.Tensor)):
+            raise PluginError(
+                f"algorithm '{algorithm.name}': metric '{name}' is a {type(metric).__name__}; "
+                "log a tensor [I] or [B] (its mean is taken), a Mean or a Max"
+            )
+        if isinstance(metric, Max):
+            sums.add_max(name, metric.value, metric.weight)
+        else:
+            mean = metric if isinstance(metric, Mean) else Mean(metric)
+            sums.add(name, mean.value, mean.weight)
+
+
+def denominators(
+    algorithm: Algorithm[Any], batch: Batch, given: Signals, state: State, ranks: Ranks
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Global sum of weights and the scale of each term, before any forward.
+
+    `loss` runs once with zeros for the live signals: weights depend on the batch alone, and
+    `check_denominators` compares them with what the real micro-batches used.
+    """
+    loss = algorithm.loss(batch, Known(given, batch), state)  # type: ignore[arg-type]
+    named = loss.named
+    sums = torch.stack([term.weights.double().sum() for term in named.values()])
+    totals = ranks.sum(sums.to(ranks.device)).tolist()
+    return dict(zip(named, totals, strict=True)), {k: t.scale for k, t in named.items()}
+
+
+def check_denominators(
+    algorithm: Algorithm[Any], expected: Mapping[str, float], sums: Sums, ranks: Ranks
+) -> None:
+    """A weight that depends on a live signal would make the gradient depend on micro-batches."""
+    for name, total in expected.items():
+        actual = ranks.sum(sums.means[f"term/{name}"])[1].item()
+        if abs(actual - total) > 1e-6 * max(1.0, abs(total)):
+            raise PluginError(
+                f"algorithm '{algorithm.name}': the weights of term '{name}' sum to {actual:g}, "
+                f"but to {total:g} before the forward; weights must depend on the batch alone"
+            )
+
+
+def share_of_loss(loss: Loss, totals: Mapping[str, float], scales: Mapping[str, float]) -> Tensor:
+    """A micro-batch's share of the loss: sum over terms of scale * sum(v w) / global sum(w)."""
+    parts = [
+        (term.value * term.weights).sum() * (scales[name] / max(totals[name], 1e-300))
+        for name, term in loss.named.items()
+    ]
+    return torch.stack(parts).sum()
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """What stays the same from step to step."""
+
+    algorithm: Algorithm[Any]
+    module: nn.Module  # the wrapped ScoringModule
+    optimizer: torch.optim.Optimizer
+    optim: Optim
+    ranks: Ranks
+
+    def __call__(
+        self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """One update on some items of a buffer.
+
+        Returns global metrics and, for the `extra` signals, values [n] at their positions.
+        """
+        sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
+        share, known = batch.take(items), batch.take_signals(items, given)
+        totals, scales = denominators(self.algorithm, share, known, state, self.ranks)
+        micro = list(self._micro(batch, given, items))
+        for number, (part, signals) in enumerate(micro):
+            last = number == len(micro) - 1
+            with self.ranks.unsynced(self.module, last):
+                live = self._forward(part, {**self.algorithm.signals(), **extra})
+                loss = self.algorithm.loss(part, {**signals, **live}, state)
+                # DDP averages over ranks; the denominators are global already.
+                value = share_of_loss(loss, totals, scales) * self.ranks.size
+                self.ranks.accelerator.backward(value)
+            collect(self.algorithm, loss, sums)
+            sums.add("response_length", part.response.sum(-1), None)
+            lengths = part.attention.sum(-1)
+            share_of_padding = lengths.new_tensor(
+                [padding_share(lengths.cpu())], dtype=torch.float64
+            )
+            sums.add("padding", share_of_padding, None)
+            for name, signal in extra.items():
+                mask = signal.mask(part)
+                extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
+        check_denominators(self.algorithm, totals, sums, self.ranks)
+        norms = clip_by_role(self.optimizer, self.optim.max_grad_norm)
+        metrics = self._finish(sums, scales, norms)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}
+
+    def _micro(
+        self, batch: Batch, given: Signals, items: Tensor
+    ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+        device = self.ranks.device
+        for some in micro_batches(batch, items, self.optim.micro_batch_size):
+            signals = {k: x.to(device) for k, x in batch.take_signals(some, given).items()}
+            yield batch.take(some).to(device), signals
+
+    def _forward(self, part: Batch, signals: Mapping[str, Signal]) -> dict[str, Tensor]:
+        with self.ranks.autocast():
+            rows: dict[str, Tensor] = self.module(part, signals)
+        return rows
+
+    def _finish(
+        self, sums: Sums, scales: Mapping[str, float], norms: Mapping[str, Tensor]
+    ) -> dict[str, float]:
+        metrics = total_loss(sums.reduce(self.ranks), scales)
+        for role, norm in norms.items():
+            metrics["grad_norm" if len(norms) == 1 else f"grad_norm/{role}"] = norm.item()
+        bad = [name for name, x in metrics.items() if not math.isfinite(x)]
+        if bad:
+            raise TrainingError(
+                f"{', '.join(bad)} became {metrics[bad[0]]}; the weights before this step are "
+                "kept. Lower the learning rate, or look at the data of this step"
+            )
+        return metrics
+
+
+def total_loss(reduced: dict[str, float], scales: Mapping[str, float]) -> dict[str, float]:
+    """Turn "term/x" entries into "loss", and into "loss/x" where there are several terms."""
+    terms = {name: reduced.pop(f"term/{name}") * scale for name, scale in scales.items()}
+    out = {"loss": sum(terms.values())}
+    if len(terms) > 1:
+        out |= {f"loss/{name}": x for name, x in terms.items()}
+    return out | reduced
+
+
+@torch.no_grad()
+def evaluate_loss(
+    stepper: Stepper, buffers: Sequence[tuple[Batch, Signals]], state: State
+) -> dict[str, float]:
+    """The loss and metrics of held-out buffers with the present weights."""
+    sums, scales = Sums(), {}
+    stepper.module.eval()  # no dropout: the best checkpoint must not be picked by chance
+    for batch, given in buffers:
+        for part, signals in stepper._micro(batch, given, torch.arange(batch.n_items)):
+            live = stepper._forward(part, stepper.algorithm.signals())
+            loss = stepper.algorithm.loss(part, {**signals, **live}, state)
+            scales = {name: term.scale for name, term in loss.named.items()}
+            collect(stepper.algorithm, loss, sums)
+    return total_loss(sums.reduce(stepper.ranks), scales)

@@ -1,0 +1,397 @@
+"""What a typed recipe must still satisfy: references between stages, and the plug-ins' own rules.
+
+Every check is a generator of faults over one stage or one evaluation, so that all problems of a
+recipe come out at once. A stage that could not be typed still counts as a name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path as File
+from typing import Any
+
+from alignzoo.contract.algorithm import Algorithm, Role
+from alignzoo.contract.errors import PluginError, suggest
+from alignzoo.contract.evaluation import Judge
+from alignzoo.contract.types import LabelledBatch, PairBatch, RolloutBatch
+from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark
+from alignzoo.recipe.blocks import (
+    AnyStage,
+    DataSpec,
+    EvaluateSpec,
+    GenerateSpec,
+    LabelSpec,
+    PluginStageSpec,
+    RolloutSpec,
+    StageKind,
+    TrainSpec,
+)
+from alignzoo.recipe.faults import Fault, Path
+from alignzoo.recipe.options import option_faults
+from alignzoo.recipe.registry import Registry
+
+INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
+POLICY = "policy"
+BUILT_IN_ENGINE = "transformers"
+_MAKES = {"train": "a model", "generate": "samples", "label": "pairs"}  # what a stage leaves
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A stage as far as it could be read; spec None: it has faults of its own."""
+
+    index: int
+    name: str
+    kind: StageKind | None
+    spec: AnyStage | None
+
+    @property
+    def path(self) -> Path:
+        """Where it stands in the recipe."""
+        return ("stages", self.index)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What names can mean."""
+
+    stages: tuple[Draft, ...]
+    registry: Registry
+
+    def stage(self, name: str) -> Draft | None:
+        """The (first) stage of that name."""
+        return next((draft for draft in self.stages if draft.name == name), None)
+
+    def near(self, name: str, others: Iterable[str] = ()) -> str:
+        """A question, when a name is nearly that of a stage or another known one; or nothing."""
+        known = [*(draft.name for draft in self.stages), *others]
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        return f"did you mean '{close[0]}'?" if close else ""
+
+
+def stage_faults(scope: Scope) -> Iterator[Fault]:
+    """Faults of all stages, beyond those of their types."""
+    yield from _name_faults(scope)
+    for draft in scope.stages:
+        if draft.spec is not None:
+            yield from (fault.under(draft.path) for fault in _faults(draft.spec, draft, scope))
+
+
+def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:
+    """Faults of one block of `evaluate`."""
+    end = Draft(len(scope.stages), "", None, None)
+    found = [
+        *_plugin_faults(scope.registry, "benchmark", spec.benchmark, ("benchmark",), spec.with_),
+        *_engine_faults(scope.registry, spec.engine, ("engine",), {}),
+        *_evaluated(spec, scope),
+        *(() if spec.baseline is None else _model_faults(spec.baseline, ("baseline",), end, scope)),
+        *judge_faults(spec, scope.registry),
+        *_opponent_faults(spec, scope.registry),
+    ]
+    for k, name in enumerate(spec.kl_to):
+        found += _model_faults(name, ("kl_to", k), end, scope)
+    yield from (fault.under(("evaluate", index)) for fault in found)
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def _name_faults(scope: Scope) -> Iterator[Fault]:
+    for draft in scope.stages:
+        first = scope.stage(draft.name)
+        if draft.name and first is not None and first is not draft:
+            yield Fault((*draft.path, "name"), f"stage {first.index} is called '{draft.name}' too")
+        if draft.name == INITIAL:
+            what = f"'{INITIAL}' is the recipe's own model; call the stage something else"
+            yield Fault((*draft.path, "name"), what)
+
+
+def _model_faults(name: str, path: Path, user: Draft, scope: Scope) -> Iterator[Fault]:
+    """A name where a model is expected: a stage, "initial", a folder, a hub or plug-in name."""
+    stage = scope.stage(name)
+    if stage is None:
+        if name != INITIAL and not _is_place(name) and (near := scope.near(name)):
+            yield Fault(path, f"no stage '{name}'; {near}")
+    elif stage.index >= user.index:
+        yield Fault(path, _too_late(stage, user))
+    elif stage.kind in ("generate", "label"):
+        yield Fault(path, f"'{name}' is a {stage.kind} stage: it makes {_MAKES[stage.kind]}, "
+                    "not a model")  # fmt: skip
+
+
+def _too_late(stage: Draft, user: Draft) -> str:
+    if stage.index == user.index:
+        return f"stage '{stage.name}' cannot use itself; name an earlier stage"
+    return f"stage '{stage.name}' comes later; a stage can use only earlier ones"
+
+
+def _is_place(name: str) -> bool:
+    return "/" in name or File(name).exists()
+
+
+def _data_faults(data: DataSpec, path: Path, user: Draft, scope: Scope) -> Iterator[Fault]:
+    """A block of data: a stage, a dataset of a plug-in (with options), a file, a hub name."""
+    name, at = data.name, (*path, "name")
+    datasets, stage = scope.registry.datasets, scope.stage(data.name)
+    if stage is not None:
+        if stage.index >= user.index:
+            yield Fault(at, _too_late(stage, user))
+        elif stage.kind == "train":
+            yield Fault(at, f"'{name}' is a train stage: it makes a model, not data")
+    elif name in datasets:
+        prefix = (*path, "with")
+        yield from (fault.under(prefix) for fault in option_faults(datasets[name], data.with_))
+        return
+    elif not _is_place(name) and (near := scope.near(name, datasets)):
+        yield Fault(at, f"no stage or dataset '{name}'; {near}")
+    if data.with_:
+        what = f"'{name}' is not a dataset of a plug-in, so it takes no options"
+        yield Fault((*path, "with"), what, at_key=True)
+
+
+def _evaluated(spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:
+    """`models` are stages that leave a model, or "initial"."""
+    able = [d.name for d in scope.stages if d.kind not in ("generate", "label") and d.name]
+    if spec.models is None:
+        if not any(draft.kind in ("train", None) for draft in scope.stages):
+            yield Fault((), f"no stage trains a model; say `models: [{INITIAL}]`")
+        return
+    for k, name in enumerate(spec.models):
+        stage = scope.stage(name)
+        if name not in (*able, INITIAL):
+            what = f"no stage '{name}'" if stage is None else f"'{name}' is a {stage.kind} stage"
+            near = suggest(name, [*able, INITIAL]) if stage is None else ""
+            yield Fault(("models", k), f"{what}; models are train stages or '{INITIAL}'{near}")
+
+
+# --- plug-ins --------------------------------------------------------------------------------
+
+
+def _plugin_faults(
+    registry: Registry, kind: str, name: str, path: Path, given: Mapping[str, Any]
+) -> Iterator[Fault]:
+    """A plug-in class by name and its options, which stand under "with" beside the name."""
+    try:
+        cls = registry.find(kind, name)
+        options = option_faults(cls, given)
+    except PluginError as error:
+        yield Fault(path, str(error))
+        return
+    yield from (fault.under((*path[:-1], "with")) for fault in options)
+
+
+def _scorer_faults(
+    registry: Registry, name: str, path: Path, given: Mapping[str, Any]
+) -> Iterator[Fault]:
+    """A judge that must score single answers by itself."""
+    yield from _plugin_faults(registry, "judge", name, path, given)
+    if issubclass(registry.judges.get(name, Judge), AskedJudge):
+        yield Fault(path, f"{name} replies to a benchmark's questions; name a judge that scores")
+
+
+def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
+    """A benchmark with a judge of its own takes none; the others take one or a panel."""
+    for k, judge in enumerate(spec.judge):
+        yield from _plugin_faults(registry, "judge", judge.name, ("judge", k, "name"), judge.with_)
+    cls = registry.benchmarks.get(spec.benchmark)
+    if cls is None:
+        return
+    if not issubclass(cls, JudgedBenchmark):
+        if spec.judge:
+            yield Fault(("judge",), f"{cls.name} has a judge of its own; remove this", at_key=True)
+        return
+    if not spec.judge:
+        yield Fault(("benchmark",), f"{cls.name} needs `judge:`; `alignzoo list judges` names them")
+    if spec.samples > 1:
+        yield Fault(("samples",), f"{cls.name} takes one answer per prompt")
+    if spec.kl_to:
+        yield Fault(("kl_to",), f"KL is not measured with {cls.name}; use a benchmark with a rule")
+
+
+def _opponent_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
+    """A comparison needs a baseline, the recipe's or the benchmark's own."""
+    cls = registry.benchmarks.get(spec.benchmark)
+    if spec.baseline is not None or cls is None or not issubclass(cls, JudgedBenchmark):
+        return
+    if cls.compares and cls.baseline_answers is JudgedBenchmark.baseline_answers:
+        yield Fault(("benchmark",), f"{cls.name} compares two models; name the other: `baseline:`")
+
+
+def _engine_faults(
+    registry: Registry, name: str, path: Path, given: Mapping[str, Any]
+) -> Iterator[Fault]:
+    if name != BUILT_IN_ENGINE or name in registry.engines:
+        yield from _plugin_faults(registry, "engine", name, path, given)
+        return
+    for key in given:
+        what = f"unknown option (the {name} engine takes none here; batch_size stands beside it)"
+        yield Fault((*path[:-1], "with", key), what, at_key=True)
+
+
+# --- one function per kind of stage ----------------------------------------------------------
+
+
+@singledispatch
+def _faults(spec: AnyStage, draft: Draft, scope: Scope) -> Iterator[Fault]:
+    """Faults of a stage; paths start at its keys."""
+    raise TypeError(f"{type(spec).__name__} is no stage")
+
+
+@_faults.register
+def _(spec: GenerateSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
+    if spec.policy is not None:
+        yield from _model_faults(spec.policy, (POLICY,), draft, scope)
+    yield from _data_faults(spec.data, ("data",), draft, scope)
+    yield from _engine_faults(scope.registry, spec.engine, ("engine",), {})
+
+
+@_faults.register
+def _(spec: LabelSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
+    yield from _data_faults(spec.data, ("data",), draft, scope)
+    yield from _scorer_faults(scope.registry, spec.judge, ("judge",), spec.with_)
+    stage = scope.stage(spec.data.name)
+    if stage is not None and stage.index < draft.index and stage.kind == "label":
+        what = f"'{stage.name}' is a label stage; a judge needs the responses of a generate stage"
+        yield Fault(("data", "name"), what)
+
+
+@_faults.register
+def _(spec: PluginStageSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
+    yield from _plugin_faults(scope.registry, "stage", spec.stage, ("stage",), spec.with_)
+    for key, name in spec.models.items():
+        yield from _model_faults(name, ("models", key), draft, scope)
+    if spec.data is not None:
+        yield from _data_faults(spec.data, ("data",), draft, scope)
+
+
+@_faults.register
+def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
+    if spec.policy is not None:
+        yield from _model_faults(spec.policy, (POLICY,), draft, scope)
+    for role, name in spec.roles.items():
+        yield from _model_faults(name, ("roles", role), draft, scope)
+    yield from _data_faults(spec.data, ("data",), draft, scope)
+    if spec.validation is not None:
+        yield from _data_faults(spec.validation.data, ("validation", "data"), draft, scope)
+    if spec.rollout is not None:
+        yield from _rollout_faults(spec.rollout, spec.train.batch_size, draft, scope)
+    yield from _plugin_faults(
+        scope.registry, "algorithm", spec.algorithm, ("algorithm",), spec.with_
+    )
+    if spec.algorithm in scope.registry.algorithms:
+        cls = scope.registry.algorithms[spec.algorithm]
+        yield from _role_faults(spec, cls)
+        yield from _rate_faults(spec, cls)
+        yield from _batch_faults(spec, cls, scope)
+        yield from _reuse_faults(spec, cls)
+        yield from _metric_faults(spec, cls)
+
+
+def _rollout_faults(
+    rollout: RolloutSpec, batch_size: int, draft: Draft, scope: Scope
+) -> Iterator[Fault]:
+    buffer = rollout.prompts * rollout.samples_per_prompt
+    if buffer > batch_size and buffer % batch_size:
+        yield Fault(
+            ("rollout",),
+            f"a buffer of prompts x samples_per_prompt = {buffer} sequences cannot be cut into "
+            f"batches of train.batch_size = {batch_size}; make it a multiple",
+        )
+    registry = scope.registry
+    yield from _engine_faults(registry, rollout.engine, ("rollout", "engine"), rollout.with_)
+    reward, path = rollout.reward, ("rollout", "reward")
+    if reward is not None and reward.judge is not None:
+        yield from _scorer_faults(registry, reward.judge, (*path, "judge"), reward.with_)
+    if reward is not None and reward.model is not None:
+        yield from _model_faults(reward.model, (*path, "model"), draft, scope)
+
+
+def _role_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Every role is known, and every one has a model; `policy` binds the main one."""
+    main = _main_role(cls)
+    known = [role for role in cls.roles if role != main]
+    for role in spec.roles:
+        if role == main:
+            what = f"this role has a key of its own beside `roles`: `{POLICY}: NAME`"
+            yield Fault(("roles", role), what, at_key=True)
+        elif role not in known:
+            what = f"unknown role{suggest(role, known)} ({cls.name} has: {', '.join(known) or '-'})"
+            yield Fault(("roles", role), what, at_key=True)
+    for role in known:
+        if not _has_model(role, {main, *spec.roles}, cls.roles):
+            what = f"role '{role}' is not bound; add roles: {{{role}: <stage>}}"
+            yield Fault(("roles",), what, at_key=True)
+
+
+def _main_role(cls: type[Algorithm[Any]]) -> str:
+    """The role the key `policy` binds: the trainable policy, or what else the method trains."""
+    trained = _trained(cls)
+    return POLICY if POLICY in trained or not trained else trained[0]
+
+
+def _trained(cls: type[Algorithm[Any]]) -> list[str]:
+    return [name for name, role in cls.roles.items() if role.trainable]
+
+
+def _rate_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Only a role that learns has a learning rate."""
+    trained = _trained(cls)
+    for role in spec.train.lr_by_role:
+        if role not in trained:
+            what = f"not a role that {cls.name} trains{suggest(role, trained)}"
+            what += f" ({cls.name} trains: {', '.join(trained)})"
+            yield Fault(("train", "lr_by_role", role), what, at_key=True)
+
+
+def _has_model(name: str, bound: Container[str], roles: Mapping[str, Role]) -> bool:
+    """Bound itself, or like a role that has a model."""
+    current: str | None = name
+    for _ in roles:  # at most so many steps: `like` may go round in a circle
+        if current is None or current in bound:
+            break
+        current = roles[current].like if current in roles else None
+    return current is not None and current in bound
+
+
+def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> Iterator[Fault]:
+    """The kind of batch decides whether responses are sampled, and what the data must hold."""
+    on_pairs = issubclass(cls.batch, PairBatch | LabelledBatch)
+    if issubclass(cls.batch, RolloutBatch) and spec.rollout is None:
+        yield Fault(("algorithm",), f"{cls.name} trains on its own samples; add `rollout:`")
+    if on_pairs and spec.rollout is not None:
+        what = f"{cls.name} learns from given preferences; remove `rollout`"
+        yield Fault(("rollout",), what, at_key=True)
+    if spec.rollout is not None and spec.rollout.samples_per_prompt < cls.least_samples:
+        what = f"{cls.name} compares the answers to one prompt; make it {cls.least_samples} or more"
+        yield Fault(("rollout", "samples_per_prompt"), what)
+    stage = scope.stage(spec.data.name)
+    if on_pairs and stage is not None and stage.kind == "generate":
+        what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"
+        yield Fault(("data", "name"), what)
+
+
+def _reuse_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Without an importance ratio, a second update on the same answers has a wrong gradient."""
+    rollout = spec.rollout
+    if rollout is None or not cls.single_update:
+        return
+    why = f"{cls.name} has no importance ratio, so answers serve one update"
+    buffer = rollout.prompts * rollout.samples_per_prompt
+    if rollout.epochs > 1:
+        yield Fault(("rollout", "epochs"), f"{why}; make it 1")
+    if buffer > spec.train.batch_size:
+        what = f"{why}; sample {spec.train.batch_size} (train.batch_size), not {buffer}"
+        yield Fault(("rollout",), what)
+
+
+def _metric_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """A metric that is nearly a declared one is a slip; others may be made by the loss itself."""
+    if spec.validation is None or spec.validation.metric in (known := ["loss", *cls.metrics]):
+        return
+    close = difflib.get_close_matches(spec.validation.metric, known, n=1, cutoff=0.8)
+    if close:
+        what = f"unknown metric; did you mean '{close[0]}'? ({cls.name} has: {', '.join(known)})"
+        yield Fault(("validation", "metric"), what)

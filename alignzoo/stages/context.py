@@ -1,0 +1,133 @@
+"""What a stage is given besides its own block: resolved names, samples, a folder, a voice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.contract.errors import DataError, PluginError
+from alignzoo.contract.progress import Progress
+from alignzoo.contract.rollout import RolloutEngine
+from alignzoo.contract.stage import ModelRef
+from alignzoo.contract.types import PairSample, Sample
+from alignzoo.data.samples import Loaded, load_samples
+from alignzoo.recipe.blocks import DataSpec, Recipe
+from alignzoo.recipe.options import build_options
+from alignzoo.recipe.registry import Registry
+from alignzoo.store.files import write_text
+from alignzoo.store.inputs import BUILT_IN_ENGINE, data_source, model_ref
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """A stage's view of its run. `folder` exists and is the stage's own."""
+
+    recipe: Recipe
+    registry: Registry
+    run: Path  # the run's folder
+    folder: Path
+    name: str
+    index: int  # from 1
+    total: int
+    outputs: Mapping[str, Path]  # earlier stage -> its folder
+    progress: Progress
+    again: bool = False  # ask judges anew what they answered without a verdict
+
+    @property
+    def seed(self) -> int:
+        """The recipe's seed. Noise must not depend on the stage's name or number."""
+        return self.recipe.seed
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which frozen models are held."""
+        import torch
+
+        return torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
+
+    def model(self, name: str | None) -> ModelRef:
+        """The model a name stands for; None or "initial" is the recipe's model."""
+        return model_ref(name, self.recipe, self.outputs)
+
+    def samples(self, spec: DataSpec) -> tuple[Sample, ...]:
+        """The samples of a stage, a plug-in's dataset, a file or a hub name.
+
+        Raises DataError as `engine.data.load_samples` does.
+        """
+        return self.load(spec).samples
+
+    def load(self, spec: DataSpec) -> Loaded:
+        """The samples with their places; unusable rows go to `bad_rows.txt` and are counted."""
+        if spec.name not in self.outputs and spec.name in self.registry.datasets:
+            return self._made(spec)
+        loaded = load_samples(data_source(spec, self.outputs))
+        if loaded.bad:
+            write_text(self.folder / "bad_rows.txt", "\n".join(loaded.bad) + "\n")
+            self.progress.note(
+                f"{self.name}: {len(loaded.bad)} unusable rows of {spec.name} left out, "
+                f"listed in {self.folder / 'bad_rows.txt'}"
+            )
+        return loaded
+
+    def _made(self, spec: DataSpec) -> Loaded:
+        """Samples of a plug-in's dataset."""
+        dataset = build_options(self.registry.find("dataset", spec.name), spec.with_)
+        stop = None if spec.limit is None else spec.skip + spec.limit
+        made: Iterable[Sample] = islice(dataset.samples(self.seed), spec.skip, stop)
+        places = [(f"{spec.name}: sample {n}", s) for n, s in enumerate(made, spec.skip + 1)]
+        for place, sample in places:
+            if not isinstance(sample, Sample):
+                raise PluginError(f"{place}: the dataset yielded {sample!r:.60}, no sample")
+        kept = [(place, _swapped(s, place) if spec.swap else s) for place, s in places]
+        if not kept:
+            raise DataError(f"{spec.name}: no samples left after skip: {spec.skip}")
+        return Loaded(tuple(s for _, s in kept), (), tuple(place for place, _ in kept))
+
+    def engine(self, name: str, options: Mapping[str, Any], batch_size: int) -> RolloutEngine:
+        """The rollout engine of that name; `batch_size` concerns the built-in one."""
+        if name in self.registry.engines:
+            plugged: RolloutEngine = build_options(self.registry.find("engine", name), options)
+            return plugged
+        if name != BUILT_IN_ENGINE:
+            self.registry.find("engine", name)  # raises, with a suggestion
+        from alignzoo.engine.sampling.generate import TransformersEngine
+
+        built: RolloutEngine = build_options(
+            TransformersEngine, {"batch_size": batch_size, **options}
+        )
+        return built
+
+    def step(
+        self,
+        step: int,
+        total: int,
+        metrics: Mapping[str, float],
+        timing: Mapping[str, float] | None = None,
+    ) -> None:
+        """Tell the console and the observing plug-ins that a step is done; rank 0 only."""
+        self.progress.step(self.name, step, total, metrics, timing or {})
+        self.registry.hooks.on_step(run=self.run, stage=self.name, step=step, metrics=metrics)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Append one line to the stage's `metrics.jsonl`."""
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(metrics)) + "\n")
+
+    def summary(self, metrics: Mapping[str, float]) -> None:
+        """Log the figures of a whole stage and show them."""
+        self.log(metrics)
+        text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self.progress.note(f"{self.name}: {text}")
+
+
+def _swapped(sample: Sample, place: str) -> PairSample:
+    if not isinstance(sample, PairSample):
+        raise DataError(f"{place}: swap needs pairs with chosen and rejected")
+    return replace(sample, chosen=sample.rejected, rejected=sample.chosen)

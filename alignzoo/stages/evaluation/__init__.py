@@ -1,0 +1,1 @@
+"""The stage that measures models: by a rule, or by judges."""

@@ -1,0 +1,265 @@
+"""One answer to every prompt of a benchmark: sampled turn by turn, or read from a file.
+
+Sampled answers are a piece of work of their own beside the verdicts about them, so that another
+judge, baseline or parser never samples again. They are written batch by batch and go on after a
+stop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.evaluation import Answer, Benchmark
+from alignzoo.contract.rollout import RolloutSession, sample_key
+from alignzoo.contract.types import GroupSample, PromptSample, Response
+from alignzoo.data.rows import n_tokens, row_from_sample, sample_from_row
+from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.judging.outputs import match, read_outputs
+from alignzoo.recipe.blocks import EvaluateSpec, SamplingSpec
+from alignzoo.stages.context import StageContext
+from alignzoo.stages.sampling import Speaker, load_speaker, resolve
+from alignzoo.store.files import write_text
+from alignzoo.store.identity import answers_identity
+from alignzoo.store.records import adopt, begin, find, finish, publish, resumable
+
+FILE = "answers.jsonl"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt with the settings its answer is sampled with."""
+
+    prompt: PromptSample
+    later: tuple[str, ...]  # the user's next turns
+    sampling: SamplingSpec
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Everything that decides the answer, JSON-able."""
+        sampling = self.sampling.model_dump(mode="json")
+        return row_from_sample(self.prompt) | {"later": list(self.later), "sampling": sampling}
+
+
+def asked(prompts: Iterable[PromptSample], spec: EvaluateSpec, benchmark: Benchmark) -> list[Asked]:
+    """The prompts with the benchmark's settings, below those of the recipe.
+
+    Raises PluginError when the benchmark prescribes settings that do not exist.
+    """
+    try:
+        return [
+            Asked(p, tuple(benchmark.later_turns(p)), spec.sampling.over(benchmark.sampling(p)))
+            for p in prompts
+        ]
+    except ValueError as error:
+        raise PluginError(
+            f"benchmark '{benchmark.name}': its sampling settings: {error}"
+        ) from error
+
+
+def decoding(questions: Sequence[Asked]) -> str:
+    """The settings in words, each combination once: "temperature 0.7, ...; temperature 0, ..."."""
+    shown = ("temperature", "top_p", "top_k", "max_new_tokens")
+    found = dict.fromkeys(
+        ", ".join(f"{name} {getattr(question.sampling, name):g}" for name in shown)
+        for question in questions
+    )
+    return "sampled: " + "; ".join(found)
+
+
+def answers_of(
+    model: str, questions: Sequence[Asked], spec: EvaluateSpec, context: StageContext
+) -> list[Answer]:
+    """A model's answers, or those of an outputs file, in the order of the prompts.
+
+    Raises DataError when a file does not answer every prompt.
+    """
+    if is_outputs(model, context):
+        path = Path(model)
+        return match(read_outputs(path), [q.prompt for q in questions], model)
+    return read_answers(sampled(model, questions, spec, context))
+
+
+def is_outputs(model: str, context: StageContext) -> bool:
+    """Whether a name stands for a file of recorded outputs."""
+    return model not in context.outputs and Path(model).is_file()
+
+
+def sampled(
+    model: str, questions: Sequence[Asked], spec: EvaluateSpec, context: StageContext
+) -> Path:
+    """The finished folder with a model's answers, taken over or sampled now."""
+    folder = context.run / "answers" / context.folder.parent.name / context.folder.name
+    rows = [question.row for question in questions]
+    identity = answers_identity(
+        spec, model, rows, context.recipe, context.registry, context.outputs
+    )
+    found = find(folder, identity)
+    if found is None:
+        begin(folder, identity, keep=resumable(folder, identity))
+        _sample(model, questions, spec, context, folder)
+        finish(folder, identity)
+    elif found != folder:
+        adopt(found, folder)
+        publish(folder, identity)
+    return folder
+
+
+def write_answers(
+    answers: Sequence[Answer], folder: Path, more: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write answers as rows that `read_answers` and every reader of groups understand.
+
+    `more` has additional keys for each row.
+    """
+    extras = more or [{}] * len(answers)
+    rows = (_row(answer) | dict(extra) for answer, extra in zip(answers, extras, strict=True))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(folder / FILE, "".join(lines))
+
+
+def read_answers(folder: Path) -> list[Answer]:
+    """The answers that an earlier piece of work kept."""
+    with (folder / FILE).open(encoding="utf-8") as file:
+        return [_answer(json.loads(line)) for line in file]
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    group = GroupSample(answer.prompt, (answer.response,), meta=answer.sample.meta)
+    turns = {"turns": [list(answer.turns[:-1])]} if answer.earlier else {}
+    return row_from_sample(group) | turns | {"n_tokens": answer.n_tokens}
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    group = sample_from_row(row)
+    if not isinstance(group, GroupSample):
+        raise TypeError(f"{FILE} holds {type(group).__name__}, not groups")
+    (earlier,) = row.get("turns", [[]])
+    return Answer(
+        PromptSample(group.prompt, group.meta),
+        group.responses[0],
+        row["n_tokens"],
+        tuple(Response(text) for text in earlier),
+    )
+
+
+# --- sampling --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A model in conversation about the prompts of a benchmark."""
+
+    questions: Sequence[Asked]
+    speaker: Speaker
+    session: RolloutSession
+    batch_size: int
+    seed: int
+
+    def turn(
+        self, number: int, given: Sequence[Sequence[Response]], file: Path
+    ) -> Iterator[tuple[int, Response]]:
+        """The replies of one turn, counted from 0, by prompt: those kept before a stop first."""
+        kept = dict(_kept(file))
+        yield from kept.items()
+        todo = [n for n, q in enumerate(self.questions) if len(q.later) >= number and n not in kept]
+        for sampling, alike in _alike(self.questions, todo).items():
+            for start in range(0, len(alike), self.batch_size):
+                some = alike[start : start + self.batch_size]
+                prompts = [_conversation(self.questions[n], given[n]) for n in some]
+                keys = [sample_key(self.seed, "answer", n, 0, *_later(number)) for n in some]
+                replies = list(zip(some, self._replies(prompts, sampling, keys), strict=True))
+                _keep(file, replies)
+                yield from replies
+
+    def _replies(
+        self, prompts: Sequence[PromptSample], sampling: SamplingSpec, keys: Sequence[int]
+    ) -> list[Response]:
+        tokenizer = self.speaker.tokenizer
+        wanted = resolve(sampling, tokenizer)
+        ids = [prompt_ids(prompt, tokenizer) for prompt in prompts]
+        done = self.session.generate(ids, wanted, keys)
+        return [
+            Response(decode_response(start, c.ids, tokenizer, wanted.stop_ids), c.ids, c.ended)
+            for start, c in zip(ids, done, strict=True)
+        ]
+
+
+def _later(turn: int) -> list[int]:
+    """The turn's part of the noise key; the first has none, as everywhere else."""
+    return [turn] if turn else []
+
+
+def _sample(
+    model: str,
+    questions: Sequence[Asked],
+    spec: EvaluateSpec,
+    context: StageContext,
+    folder: Path,
+) -> None:
+    speaker = load_speaker(context.model(model), context)
+    given: list[tuple[Response, ...]] = [() for _ in questions]
+    total = sum(1 + len(question.later) for question in questions)
+    done = 0
+    with closing(context.engine(spec.engine, {}, spec.batch_size).start(speaker.model)) as session:
+        talk = Talk(questions, speaker, session, spec.batch_size, context.seed)
+        for turn in range(1 + max(len(question.later) for question in questions)):
+            file = folder / "state" / f"turn-{turn + 1}.jsonl"
+            for number, response in talk.turn(turn, tuple(given), file):
+                given[number] = (*given[number], response)
+                done += 1
+                context.progress.step(context.name, done, total, {}, {})
+    write_answers([_as_answer(q.prompt, g) for q, g in zip(questions, given, strict=True)], folder)
+
+
+def _as_answer(prompt: PromptSample, given: Sequence[Response]) -> Answer:
+    return Answer(prompt, given[-1], n_tokens(given[-1]), tuple(given[:-1]))
+
+
+def _alike(questions: Sequence[Asked], numbers: Iterable[int]) -> dict[SamplingSpec, list[int]]:
+    """Prompts by their sampling settings: one call of an engine has one setting."""
+    groups: dict[SamplingSpec, list[int]] = {}
+    for number in numbers:
+        groups.setdefault(questions[number].sampling, []).append(number)
+    return groups
+
+
+def _conversation(question: Asked, given: Sequence[Response]) -> PromptSample:
+    """The prompt of the next turn: everything said so far."""
+    if not given:
+        return question.prompt
+    first = question.prompt.prompt
+    messages = [{"role": "user", "content": first}] if isinstance(first, str) else list(first)
+    for response, user in zip(given, question.later, strict=False):
+        messages += [
+            {"role": "assistant", "content": response.text.strip()},
+            {"role": "user", "content": user},
+        ]
+    return replace(question.prompt, prompt=tuple(messages))
+
+
+def _keep(file: Path, replies: Sequence[tuple[int, Response]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as out:
+        for number, r in replies:
+            row = {"number": number, "text": r.text, "ids": r.ids, "ended": r.ended}
+            out.write("\n" + json.dumps(row) + "\n")  # the first: a kill may have cut a row
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _kept(file: Path) -> Iterator[tuple[int, Response]]:
+    if not file.exists():
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # a kill cut the line; it is sampled again, to the same answer
+        yield row["number"], Response(row["text"], tuple(row["ids"]), row["ended"])

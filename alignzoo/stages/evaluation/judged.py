@@ -1,0 +1,356 @@
+"""One model on a judged benchmark: its answers, the judges' verdicts, the columns.
+
+Leaves `answers.jsonl` (with the baseline's answers beside), `judgments.jsonl` (every question with
+the raw reply and what was read in it) and `scores.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from alignzoo.contract.errors import DataError, PluginError, UsageError
+from alignzoo.contract.evaluation import Answer, Column, Judge
+from alignzoo.contract.types import PromptSample
+from alignzoo.contract.verdicts import (
+    AskedJudge,
+    Capabilities,
+    JudgedBenchmark,
+    JudgeError,
+    Question,
+    Tally,
+    Verdict,
+)
+from alignzoo.data.rows import row_from_sample
+from alignzoo.judging import Judged, Spent, Standing, ask, open_journal, panel, read, score
+from alignzoo.judging.outputs import answered, read_outputs
+from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec
+from alignzoo.recipe.options import build_options
+from alignzoo.stages.context import StageContext
+from alignzoo.stages.evaluation.answers import (
+    answers_of,
+    asked,
+    decoding,
+    is_outputs,
+    read_answers,
+    write_answers,
+)
+from alignzoo.stages.evaluation.columns import check_columns, summarise
+from alignzoo.store.files import digest_of_value, read_json, write_json
+from alignzoo.store.identity import judge_identities
+
+SHOWN = 200  # characters of an unreadable reply in an error
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is judged: a model's answers beside the baseline's."""
+
+    benchmark: JudgedBenchmark
+    prompts: Sequence[PromptSample]
+    answers: Sequence[Answer]
+    baseline: Sequence[Answer] | None
+    is_baseline: bool
+    places: Sequence[int] = ()  # of the prompts in what the baseline's own evaluation kept
+    decoding: str = ""  # how the answers came about
+
+    def questions(self) -> Iterator[Question]:
+        """Everything to ask; the baseline against itself is a tie by definition."""
+        for question in self.benchmark.questions(self.answers, self.baseline):
+            if not (self.is_baseline and len(question.answers) > 1):
+                yield question
+
+    def ties(self) -> dict[str, Verdict]:
+        """The verdicts that need no judge."""
+        if not self.is_baseline:
+            return {}
+        every = self.benchmark.questions(self.answers, self.baseline)
+        return {q.id: Verdict(0.5, label="itself") for q in every if len(q.answers) > 1}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What one judge came to."""
+
+    name: str
+    label: str  # in tables
+    verdicts: Mapping[str, Verdict]
+    tally: Tally
+    capabilities: Capabilities | None
+
+
+def run_judged(
+    spec: EvaluateSpec, model: str, context: StageContext, baseline: Path | None
+) -> None:
+    """Judge one model; `baseline` is the finished folder of the model it is compared with.
+
+    Raises DataError when there are no prompts or no answers, JudgeError when a judge cannot be
+    used or too few of its replies hold a verdict; what was paid for is kept.
+    """
+    contest = _contest(spec, model, context, baseline)
+    named = zip(_names(spec.judge), spec.judge, strict=True)
+    benches = [_judge(contest, name, judge, context) for name, judge in named]
+    for bench in benches:
+        _check_parsed(bench, spec, context)
+    verdicts, agreement = _agreed(benches, spec)
+    columns = contest.benchmark.columns(contest.answers, contest.baseline, verdicts)
+    check_columns(spec.benchmark, columns, len(contest.answers))
+    write_answers(contest.answers, context.folder, _beside(contest))
+    result = _result(spec, model, contest, benches, columns, baseline, context)
+    if agreement is not None:
+        result["row"]["agreement"] = agreement
+    write_json(context.folder / "scores.json", result)
+    told = {name: cell["mean"] for name, cell in result["row"]["columns"].items() if cell["better"]}
+    context.summary({name: value for name, value in told.items() if value is not None})
+
+
+def _contest(
+    spec: EvaluateSpec, model: str, context: StageContext, baseline: Path | None
+) -> Contest:
+    benchmark: JudgedBenchmark = build_options(
+        context.registry.find("benchmark", spec.benchmark), spec.with_
+    )
+    every = list(islice(benchmark.prompts(context.seed), spec.limit))
+    if not every:
+        raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
+    numbers = _answered(spec, model, every, context)
+    theirs: Sequence[Answer] | None = None
+    places: Sequence[int] = ()
+    if baseline:
+        there = {n: i for i, n in enumerate(_answered(spec, str(spec.baseline), every, context))}
+        numbers = [n for n in numbers if n in there]
+        places = [there[n] for n in numbers]
+        other = read_answers(baseline)
+        theirs = [other[place] for place in places]
+    if not numbers:
+        raise DataError(f"{model}: answers none of the {len(every)} prompts that count")
+    if missing := len(every) - len(numbers):
+        context.progress.note(f"{context.name}: {missing} of {len(every)} prompts left out")
+    prompts = [every[n] for n in numbers]
+    questions = asked(prompts, spec, benchmark)
+    answers = answers_of(model, questions, spec, context)
+    how = "outputs file" if is_outputs(model, context) else decoding(questions)
+    if theirs is None:
+        own = model == spec.baseline
+        theirs = answers if own else benchmark.baseline_answers(prompts)
+    if theirs is None and benchmark.compares:
+        raise UsageError(f"{spec.benchmark} compares two models; name the other with `baseline`")
+    return Contest(benchmark, prompts, answers, theirs, model == spec.baseline, places, how)
+
+
+def _answered(
+    spec: EvaluateSpec, model: str, prompts: Sequence[PromptSample], context: StageContext
+) -> Sequence[int]:
+    """The numbers of the prompts a model answers: all, unless its file may leave some out."""
+    if not (spec.partial and is_outputs(model, context)):
+        return range(len(prompts))
+    return answered(read_outputs(Path(model)), prompts)
+
+
+def _beside(contest: Contest) -> list[dict[str, Any]]:
+    """What a reader wants to see next to each answer: later turns, and the baseline's answer."""
+    later = [list(contest.benchmark.later_turns(prompt)) for prompt in contest.prompts]
+    rows: list[dict[str, Any]] = [{"later": turns} if turns else {} for turns in later]
+    for row, answer in zip(rows, contest.baseline or (), strict=False):
+        row["baseline"] = list(answer.turns)
+    return rows
+
+
+# --- judging ---------------------------------------------------------------------------------
+
+
+def _names(judges: Sequence[JudgeSpec]) -> list[str]:
+    """What tells the judges of a panel apart: the plug-in, and its place if it is there twice."""
+    often = Counter(judge.name for judge in judges)
+    return [
+        judge.name if often[judge.name] == 1 else f"{judge.name}#{place}"
+        for place, judge in enumerate(judges, 1)
+    ]
+
+
+def _judge(contest: Contest, name: str, spec: JudgeSpec, context: StageContext) -> Bench:
+    """Put every question to one judge and keep what it said."""
+    judge: Judge = build_options(context.registry.find("judge", spec.name), spec.with_)
+    if not isinstance(judge, AskedJudge):
+        found = score(contest.benchmark, judge, contest.questions())
+        return _bench(contest, (name, judge), found, None, context)
+
+    def report(standing: Standing) -> None:
+        if standing.done and not standing.settled:
+            kept = f"{standing.done} of {standing.total} replies kept from before"
+            context.progress.note(f"{context.name}: {kept}, nobody is asked for them again")
+        told = {"cost": standing.cost, "cost_left": standing.cost_left, "unread": standing.failed}
+        known = {name: x for name, x in told.items() if x}
+        context.progress.step(context.name, standing.done, standing.total, known, {})
+
+    with open_journal(judge) as journal:
+        if journal.damaged:
+            context.progress.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
+        able = ask(contest.benchmark, judge, contest.questions, journal,
+                   again=context.again, report=report)  # fmt: skip
+        found = read(contest.benchmark, contest.questions(), journal)
+        return _bench(contest, (name, judge), found, able, context)
+
+
+def _bench(
+    contest: Contest,
+    named: tuple[str, Judge],
+    found: Iterable[Judged],
+    able: Capabilities | None,
+    context: StageContext,
+) -> Bench:
+    name, judge = named
+    verdicts: dict[str, Verdict] = {}
+    judged = 0
+    spent = Spent()
+    unread: list[str] = []
+    path = context.folder / "judgments.jsonl"
+    # A reply may hold half a character; in JSON its escape is the same text.
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        for one in found:
+            judged += 1
+            if one.verdict is not None:
+                verdicts[one.question.id] = one.verdict
+            else:
+                unread.append(f"{one.question.id}: {_said(one)}")
+            if isinstance(judge, AskedJudge):
+                spent = spent.plus(one.replies, judge)
+            file.writelines(json.dumps(x, ensure_ascii=False) + "\n" for x in _rows(name, one))
+    parsed = judged - len(unread)
+    if len(verdicts) < parsed:
+        raise PluginError(f"benchmark '{contest.benchmark.name}': two `questions` have one id")
+    tally = Tally(judged, parsed, len(unread), spent.usage, spent.cost, tuple(unread[:3]))
+    label = able.model if able else judge.label
+    return Bench(name, label, contest.ties() | verdicts, tally, able)
+
+
+def _said(one: Judged) -> str:
+    if one.reply is None:
+        return "no reply"
+    return one.reply.error or repr(one.reply.text[:SHOWN])
+
+
+def _rows(judge: str, one: Judged) -> Iterator[dict[str, Any]]:
+    """Rows of `judgments.jsonl`: one per reply, and in the last of them what was read."""
+    for place, question in enumerate(one.asked, 1):
+        last = place == len(one.asked)
+        verdict = one.verdict if last else None
+        row = {
+            "id": question.id,
+            "index": question.index,
+            "candidate": question.candidate,
+            "judge": judge,
+            "question": question.digest,
+            **(asdict(verdict) if verdict else dict.fromkeys(("value", "label", "weight"))),
+        }
+        reply = asdict(one.replies[place - 1]) if place <= len(one.replies) else {}
+        said = {"reply": reply.pop("text", None), **reply, "followed": None if last else True}
+        yield row | {key: x for key, x in said.items() if x is not None}
+
+
+def _check_parsed(bench: Bench, spec: EvaluateSpec, context: StageContext) -> None:
+    tally = bench.tally
+    if tally.judged and tally.parsed < spec.min_parsed * tally.judged:
+        raise JudgeError(
+            f"{context.name}: {tally.parsed} of {tally.judged} replies of judge '{bench.name}' "
+            f"hold a verdict, fewer than min_parsed = {spec.min_parsed:g}; the first without: "
+            f"{tally.unread[0]}; every reply is kept, and --rejudge-failed asks those again"
+        )
+
+
+def _agreed(
+    benches: Sequence[Bench], spec: EvaluateSpec
+) -> tuple[Mapping[str, Verdict], float | None]:
+    if len(benches) == 1:
+        return benches[0].verdicts, None
+    return panel([bench.verdicts for bench in benches], spec.vote)
+
+
+# --- the result ------------------------------------------------------------------------------
+
+
+def _result(
+    spec: EvaluateSpec,
+    model: str,
+    contest: Contest,
+    benches: Sequence[Bench],
+    columns: Mapping[str, Column],
+    baseline: Path | None,
+    context: StageContext,
+) -> dict[str, Any]:
+    """The content of `scores.json`; `row` goes to the run's `scores.jsonl`."""
+    section = _section(spec, contest, benches, context)
+    theirs = read_json(baseline / "scores.json").get("values", {}) if baseline else {}
+    matched = {name: [of[place] for place in contest.places] for name, of in theirs.items()}
+    answers = [[row_from_sample(a.sample), *_counted(a)] for a in contest.answers]
+    said = [{id: asdict(v) for id, v in bench.verdicts.items()} for bench in benches]
+    costs = [bench.tally.cost for bench in benches]
+    return {
+        "row": {
+            "benchmark": spec.benchmark,
+            "options": _shared(spec.with_, contest.benchmark),
+            "prompts": len(contest.answers),
+            "samples": 1,
+            "section": digest_of_value(section),
+            "result": digest_of_value([section, answers, said]),
+            "judge": ", ".join(bench.label for bench in benches),
+            "counts": {
+                key: sum(getattr(bench.tally, key) for bench in benches)
+                for key in ("judged", "parsed", "failed")
+            },
+            "usage": {
+                key: sum(getattr(bench.tally.usage, key) for bench in benches)
+                for key in ("prompt_tokens", "completion_tokens")
+            },
+            "cost": None if None in costs else sum(filter(None, costs)),
+            "decoding": contest.decoding,
+            "columns": {name: summarise(c, matched.get(name)) for name, c in columns.items()},
+        },
+        "section": section,
+        "values": {name: list(column.values) for name, column in columns.items()},
+    }
+
+
+def _shared(options: Mapping[str, Any], benchmark: JudgedBenchmark) -> dict[str, Any]:
+    """The options that mean the same on every machine."""
+    return {k: v for k, v in options.items() if k not in benchmark.file_options}
+
+
+def _all(benchmark: JudgedBenchmark) -> dict[str, Any]:
+    """The options with their defaults: written out or left out, they make one table."""
+    return asdict(benchmark) if is_dataclass(benchmark) else {}
+
+
+def _section(
+    spec: EvaluateSpec, contest: Contest, benches: Sequence[Bench], context: StageContext
+) -> dict[str, Any]:
+    """Everything that two results must share to stand in one table: all but the outputs.
+
+    How the outputs were decoded belongs to the outputs.
+    """
+    cls = context.registry.find("benchmark", spec.benchmark)
+    theirs = contest.baseline
+    return {
+        "benchmark": spec.benchmark,
+        "options": _shared(_all(contest.benchmark), contest.benchmark),
+        "plugin": context.registry.owner(cls).identity,
+        "settings": dict(contest.benchmark.settings()),
+        "prompts": digest_of_value([row_from_sample(p) for p in contest.prompts]),
+        "judges": judge_identities(spec, context.registry),
+        "served": [
+            bench.capabilities and [bench.capabilities.model, bench.capabilities.revision]
+            for bench in benches
+        ],
+        "vote": spec.vote if len(benches) > 1 else None,
+        "baseline": theirs and digest_of_value([_counted(a) for a in theirs]),
+    }
+
+
+def _counted(answer: Answer) -> tuple[Any, ...]:
+    """What columns may depend on: the texts, and the tokens on record."""
+    return (list(answer.turns), answer.n_tokens)

@@ -1,0 +1,1 @@
+"""What is finished, how it is known again, and where it lies."""

@@ -1,0 +1,42 @@
+"""Where a run and its pieces lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alignzoo.recipe.blocks import EvaluateSpec, Recipe
+from alignzoo.store.files import digest_of_value
+
+LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """runs/<name>-<hash>: equal recipes share a folder, others never do."""
+    return Path("runs") / f"{recipe.name}-{digest_of_value(resolved(recipe))[:8]}"
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe with every default, as JSON-able values that load as the same recipe."""
+    return recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def stage_folder(run: Path, index: int, name: str) -> Path:
+    """stages/01-sft."""
+    return run / "stages" / f"{index:02d}-{name}"
+
+
+def evaluation_folder(run: Path, number: int, spec: EvaluateSpec) -> Path:
+    """evaluations/01-benchmark; it holds a folder per model."""
+    return run / "evaluations" / f"{number:02d}-{spec.benchmark}"
+
+
+def model_folder(model: str) -> str:
+    """A model's name as the name of a folder, another one for every model.
+
+    A name that does not come back from it, such as one of a long path, gets a digest before it.
+    """
+    name = model.strip("./").replace("/", "--")
+    if name.replace("--", "/") == model and len(name) <= LONGEST:
+        return name
+    return f"{digest_of_value(model)[:8]}-{name[-LONGEST:]}"

@@ -1,0 +1,215 @@
+"""What the result of a stage or an evaluation depends on, by content.
+
+The manifest is kept beside every result, so that a person can compare two of them and see why
+work was done again. Names of stages do not enter: equal inputs give equal identities in any
+recipe. Whoever adds an input to a stage adds it here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import alignzoo
+from alignzoo.contract.errors import DataError
+from alignzoo.contract.evaluation import Benchmark, Judge
+from alignzoo.contract.rollout import RolloutEngine
+from alignzoo.contract.stage import ModelRef
+from alignzoo.data.samples import cached_commit, data_digest
+from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, Spec, StageSpec
+from alignzoo.recipe.options import build_options
+from alignzoo.recipe.registry import Registry
+from alignzoo.store.code import core_digest
+from alignzoo.store.files import digest_of, digest_of_value
+from alignzoo.store.inputs import BUILT_IN_ENGINE, data_of, data_source, model_ref, models_of
+from alignzoo.store.records import Identity, recorded_output
+
+Outputs = Mapping[str, Path]  # stage -> its folder
+
+# Names are replaced by the content they stand for.
+_NAMES: Any = {
+    "name": True,
+    "policy": True,
+    "roles": True,
+    "models": True,
+    "baseline": True,
+    "kl_to": True,
+    "data": {"name"},
+    "validation": {"data": {"name"}},
+    "rollout": {"reward": {"model"}},
+}
+
+
+def stage_identity(
+    spec: StageSpec, recipe: Recipe, registry: Registry, outputs: Outputs
+) -> Identity:
+    """The identity of a stage whose inputs are all there.
+
+    Raises DataError when an input is missing.
+    """
+    data = data_of(spec)
+    return Identity(
+        {
+            **_common(spec, recipe),
+            "plugins": _plugins(spec, registry),
+            "models": {
+                place: model_digest(name, recipe, registry, outputs)
+                for place, name in models_of(spec).items()
+            },
+            "data": {
+                place: _data_digest(d, recipe, registry, outputs) for place, d in data.items()
+            },
+        }
+    )
+
+
+def evaluation_identity(
+    spec: EvaluateSpec, model: str, recipe: Recipe, registry: Registry, outputs: Outputs
+) -> Identity:
+    """The identity of one model's results on a benchmark."""
+    digest = functools.partial(model_digest, recipe=recipe, registry=registry, outputs=outputs)
+    return Identity(
+        {
+            **_common(spec, recipe),
+            "plugins": _plugins(spec, registry),
+            "models": {"model": digest(model)},
+            "baseline": digest(spec.baseline) if spec.baseline else None,
+            "is_baseline": model == spec.baseline,
+            "kl_to": {name: digest(name) for name in spec.kl_to},
+            "settings": _settings(spec, registry),
+            "judges": judge_identities(spec, registry),
+        }
+    )
+
+
+def answers_identity(
+    spec: EvaluateSpec,
+    model: str,
+    prompts: Sequence[Mapping[str, Any]],
+    recipe: Recipe,
+    registry: Registry,
+    outputs: Outputs,
+) -> Identity:
+    """The identity of a model's answers: no judge, no baseline. `prompts` has one JSON-able entry
+    per prompt with everything that decides how it is answered.
+    """
+    return Identity(
+        {
+            **_common(spec, recipe, kept=("engine", "samples")),
+            "plugins": [
+                registry.owner(cls).identity
+                for cls in _classes(spec, registry)
+                if issubclass(cls, RolloutEngine)
+            ],
+            "models": {"model": model_digest(model, recipe, registry, outputs)},
+            "prompts": digest_of_value(list(prompts)),
+        }
+    )
+
+
+def judge_identities(spec: EvaluateSpec, registry: Registry) -> list[dict[str, Any]]:
+    """Name, code and deciding settings of every judge of a block."""
+    found = []
+    for given in spec.judge:
+        cls = registry.find("judge", given.name)
+        judge: Judge = build_options(cls, given.with_)
+        plugin = registry.owner(cls).identity
+        found.append({"name": given.name, "plugin": plugin, "settings": dict(judge.identity())})
+    return found
+
+
+def _settings(spec: EvaluateSpec, registry: Registry) -> dict[str, Any]:
+    """What the benchmark's files hold; a plan must not fail for want of them."""
+    benchmark: Benchmark = build_options(registry.find("benchmark", spec.benchmark), spec.with_)
+    try:
+        return dict(benchmark.settings())
+    except DataError as error:
+        return {"missing": str(error)}
+
+
+def model_digest(name: str, recipe: Recipe, registry: Registry, outputs: Outputs) -> str:
+    """What stands for a model's content: its bytes, or its name and revision and who loads it."""
+    if name in outputs:
+        recorded = recorded_output(outputs[name], "model")
+        if recorded is None:
+            raise DataError(f"stage '{name}' left no model; name one that trains")
+        return f"files:{recorded}"
+    ref = model_ref(name, recipe, outputs)
+    if ref.path.exists():
+        return f"files:{digest_of(ref.path)}"
+    revision = hub_commit(ref) or ref.revision or "latest"
+    loaders = "+".join(_loaders(registry))
+    return f"name:{ref.name}@{revision} seed {ref.seed} loaded by {loaders or 'the core'}"
+
+
+def hub_commit(ref: ModelRef) -> str | None:
+    """The commit of a hub model as far as this machine knows it; asks no server."""
+    if ref.name.count("/") != 1:
+        return None
+    return cached_commit(ref.name, "config.json", "model", ref.revision)
+
+
+def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> dict[str, Any]:
+    """What every piece depends on; `kept` are the options of the block that matter (all)."""
+    options = spec.model_dump(mode="json", by_alias=True, exclude=_NAMES)
+    return {
+        "code": {
+            "alignzoo": f"{alignzoo.__version__}#{core_digest()}",
+            **{name: version(name) for name in ("torch", "transformers")},
+        },
+        "seed": recipe.seed,
+        "precision": recipe.precision,
+        "options": options if kept is None else {key: options[key] for key in kept},
+    }
+
+
+def _plugins(spec: Spec, registry: Registry) -> list[str]:
+    return sorted({registry.owner(cls).identity for cls in _classes(spec, registry)})
+
+
+def _classes(spec: Spec, registry: Registry) -> Iterable[type]:
+    """The registered classes that do a block's work."""
+    rollout = getattr(spec, "rollout", None)
+    reward = getattr(rollout, "reward", None)
+    named = [
+        ("algorithm", getattr(spec, "algorithm", None)),
+        *(("judge", name) for name in _judges(spec)),
+        ("judge", getattr(reward, "judge", None)),
+        ("benchmark", getattr(spec, "benchmark", None)),
+        ("engine", getattr(spec, "engine", None)),
+        ("engine", getattr(rollout, "engine", None)),
+    ]
+    for kind, name in named:
+        if name and (kind, name) != ("engine", BUILT_IN_ENGINE):
+            yield registry.find(kind, name)
+    if (stage := getattr(spec, "stage", None)) in registry.stages:
+        yield registry.find("stage", str(stage))
+
+
+def _judges(spec: Spec) -> list[str]:
+    """The judges a block names: one in a label stage, any number in an evaluation."""
+    given = getattr(spec, "judge", None)
+    if given is None or isinstance(given, str):
+        return [given] if given else []
+    return [judge.name for judge in given]
+
+
+def _loaders(registry: Registry) -> list[str]:
+    """The plug-ins that may answer for a model's name."""
+    names = {
+        implementation.plugin_name
+        for hook in (registry.hooks.load_model, registry.hooks.load_tokenizer)
+        for implementation in hook.get_hookimpls()
+    }
+    return sorted(plugin.identity for plugin in registry.plugins if plugin.module in names)
+
+
+def _data_digest(spec: DataSpec, recipe: Recipe, registry: Registry, outputs: Outputs) -> str:
+    if spec.name not in outputs and spec.name in registry.datasets:
+        owner = registry.owner(registry.find("dataset", spec.name))
+        return f"made:{spec.name} seed {recipe.seed} by {owner.identity}"
+    recorded = recorded_output(outputs[spec.name], "data.jsonl") if spec.name in outputs else None
+    return f"files:{recorded}" if recorded else data_digest(data_source(spec, outputs))

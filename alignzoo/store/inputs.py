@@ -1,0 +1,114 @@
+"""What the blocks of a recipe read: models and data by name, and what the names stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import singledispatch
+from pathlib import Path
+
+from alignzoo.contract.errors import DataError
+from alignzoo.contract.stage import ModelRef
+from alignzoo.data.samples import DataSource
+from alignzoo.recipe.blocks import (
+    DataSpec,
+    EvaluateSpec,
+    GenerateSpec,
+    LabelSpec,
+    PluginStageSpec,
+    Recipe,
+    Spec,
+    TrainSpec,
+)
+
+INITIAL = "initial"  # how a recipe's own model is called where a stage's name may stand
+BUILT_IN_ENGINE = "transformers"
+
+
+@singledispatch
+def models_of(spec: Spec) -> dict[str, str]:
+    """The models a block reads: place in the block -> name."""
+    raise TypeError(f"{type(spec).__name__} is not a block that reads models")
+
+
+@models_of.register
+def _(spec: TrainSpec) -> dict[str, str]:
+    reward = spec.rollout.reward if spec.rollout else None
+    return {
+        "policy": spec.policy or INITIAL,
+        **{f"roles.{role}": name for role, name in spec.roles.items()},
+        **({"reward": reward.model} if reward and reward.model else {}),
+    }
+
+
+@models_of.register
+def _(spec: GenerateSpec) -> dict[str, str]:
+    return {"policy": spec.policy or INITIAL}
+
+
+@models_of.register
+def _(spec: LabelSpec) -> dict[str, str]:
+    return {}
+
+
+@models_of.register
+def _(spec: PluginStageSpec) -> dict[str, str]:
+    return dict(spec.models)
+
+
+def data_of(spec: Spec) -> dict[str, DataSpec]:
+    """The data a stage reads: place in the block -> description."""
+    validation = spec.validation if isinstance(spec, TrainSpec) else None
+    data: DataSpec | None = getattr(spec, "data", None)
+    return {
+        **({"data": data} if data else {}),
+        **({"validation": validation.data} if validation else {}),
+    }
+
+
+def stages_read(spec: Spec, recipe: Recipe) -> list[str]:
+    """The stages whose results a stage reads, in the recipe's order."""
+    used = {*models_of(spec).values(), *(data.name for data in data_of(spec).values())}
+    return [stage.name for stage in recipe.stages if stage.name in used]
+
+
+def evaluated_models(spec: EvaluateSpec, recipe: Recipe) -> list[str]:
+    """The models of an `evaluate` block: the baseline first, then in the order asked for."""
+    trained = [stage.name for stage in recipe.stages if isinstance(stage, TrainSpec)]
+    wanted = list(spec.models if spec.models is not None else trained)
+    return list(dict.fromkeys([spec.baseline, *wanted] if spec.baseline else wanted))
+
+
+def model_ref(name: str | None, recipe: Recipe, outputs: Mapping[str, Path]) -> ModelRef:
+    """The model a name stands for: a stage's result, "initial", a folder, a hub name, a plug-in's.
+
+    A hub name may end in `@revision`.
+    """
+    if name is not None and name in outputs:
+        return ModelRef(str(outputs[name] / "model"), recipe.seed)
+    name = recipe.model if name in (None, INITIAL) else name
+    base, _, revision = str(name).partition("@")
+    if not revision or Path(str(name)).exists():
+        return ModelRef(str(name), recipe.seed)
+    return ModelRef(base, recipe.seed, revision)
+
+
+def data_source(spec: DataSpec, outputs: Mapping[str, Path]) -> DataSource:
+    """Where samples that no plug-in makes are read from.
+
+    Raises DataError when the named stage left no samples.
+    """
+    name = spec.name
+    if name in outputs:
+        file = outputs[name] / "data.jsonl"
+        if not file.exists():
+            raise DataError(f"data.name: stage '{name}' left no samples; name one that makes data")
+        name = str(file)
+    return DataSource(
+        name=name,
+        subset=spec.subset,
+        split=spec.split,
+        limit=spec.limit,
+        skip=spec.skip,
+        swap=spec.swap,
+        max_bad=spec.max_bad,
+    )

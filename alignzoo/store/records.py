@@ -1,0 +1,128 @@
+"""Finished work on disk: content digests, atomic records, and reuse within and across runs.
+
+A piece of work (a stage, or a benchmark on one model) owns a folder. While the folder is being
+filled its `stage.json` says "running"; last of all it is replaced by a record with the identity
+of the work and a digest of every output. Identities are indexed in the cache, so that another
+run finds the folder; nothing is believed without its digests.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from alignzoo.store.files import cache_folder, digest_of, digest_of_value, read_json, write_json
+
+RECORD = "stage.json"
+NOT_OUTPUT = frozenset({RECORD, "state", "timing.jsonl"})  # differ between equal runs
+State = Literal["new", "running", "other", "damaged", "done"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a piece of work depends on: the readable manifest and its hash."""
+
+    manifest: Mapping[str, Any]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Sha256 (hex) of the manifest's canonical JSON."""
+        return digest_of_value(self.manifest)
+
+
+def outputs_of(folder: Path) -> dict[str, str]:
+    """The digest of everything a piece of work left, by name."""
+    kept = [p for p in folder.iterdir() if p.name not in NOT_OUTPUT and p.suffix != ".tmp"]
+    return {path.name: digest_of(path) for path in sorted(kept)}
+
+
+def recorded_output(folder: Path, name: str) -> str | None:
+    """The digest that a finished folder's record states for one output."""
+    digest = read_json(folder / RECORD).get("outputs", {}).get(name)
+    return str(digest) if digest else None
+
+
+def state_of(folder: Path, identity: Identity) -> State:
+    """What a folder holds, seen from the work that wants it."""
+    record = read_json(folder / RECORD)
+    if not record:
+        return "other" if folder.exists() and any(folder.iterdir()) else "new"
+    if record.get("identity") != identity.digest:
+        return "other"
+    if record.get("status") != "done":
+        return "running"
+    return "done" if record.get("outputs") == outputs_of(folder) else "damaged"
+
+
+def changed_inputs(folder: Path, identity: Identity) -> list[str]:
+    """The parts of the manifest in which the work found in a folder was another one."""
+    before = read_json(folder / RECORD).get("manifest", {})
+    return [key for key, x in identity.manifest.items() if before and before.get(key) != x]
+
+
+def resumable(folder: Path, identity: Identity) -> bool:
+    """Whether this very work was stopped here after it had kept a checkpoint."""
+    return state_of(folder, identity) == "running" and (folder / "state").exists()
+
+
+def begin(folder: Path, identity: Identity, *, keep: bool) -> None:
+    """Take a folder for a piece of work; what lies in it is cleared unless `keep`."""
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORD, _record(identity, "running"))
+
+
+def finish(folder: Path, identity: Identity) -> None:
+    """State that the work is done; nothing may be written to the folder after this."""
+    record = _record(identity, "done") | {"outputs": outputs_of(folder)}
+    write_json(folder / RECORD, record)
+    publish(folder, identity)
+
+
+def _record(identity: Identity, status: str) -> dict[str, Any]:
+    return {"status": status, "identity": identity.digest, "manifest": identity.manifest}
+
+
+def publish(folder: Path, identity: Identity) -> None:
+    """Let other runs find a finished folder; a cache that cannot be written is no cache."""
+    try:
+        write_json(_index(identity), {"folder": str(folder.resolve())})
+    except OSError:
+        return
+
+
+def _index(identity: Identity) -> Path:
+    return cache_folder() / "stages" / f"{identity.digest}.json"
+
+
+def find(folder: Path, identity: Identity) -> Path | None:
+    """The folder that holds this work, finished and undamaged: here, or in another run."""
+    if state_of(folder, identity) == "done":
+        return folder
+    entry = read_json(_index(identity)).get("folder")
+    other = Path(entry) if isinstance(entry, str) else folder
+    return other if other != folder and state_of(other, identity) == "done" else None
+
+
+def adopt(source: Path, folder: Path) -> None:
+    """Bring another run's finished folder here, by hard links where the disk allows."""
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(
+        source, draft, copy_function=_link, ignore=shutil.ignore_patterns("state", "*.tmp")
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.replace(folder)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

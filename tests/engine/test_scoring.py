@@ -1,0 +1,134 @@
+"""Scoring and batching: the same gradient however it is computed, and in little memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from alignzoo_aligndistil import AlignDistil
+from alignzoo_dpo import DPO, IPO
+from alignzoo_ppo import PPO
+from alignzoo_sft import SFT
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from alignzoo import RolloutBatch, TextBatch
+from alignzoo.engine.models.heads import head_output
+from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense, padding_share, row_groups
+from alignzoo.engine.train.batches import micro_batches, optimiser_batches
+from alignzoo.engine.train.optim import Optim, rate
+from alignzoo.ops import kl, log_prob
+from alignzoo.testing import check_algorithm, gradients, tiny_model, toy_items
+
+METHODS = [
+    SFT(),
+    SFT(reduction="sequence_mean"),
+    DPO(),
+    DPO(beta=0.01, label_smoothing=0.1),
+    IPO(),
+    AlignDistil(r=2.0),
+    AlignDistil(r=15.0, tvd="l1", positions="official", beta_weighting="none"),
+    AlignDistil(extrapolation="constant", beta=0.05, reward="vanilla", reduction="token_mean"),
+    PPO(),
+    PPO(reduction="token_mean", kl_estimator="k3", value_clip=None),
+]
+
+
+@pytest.mark.parametrize("algorithm", METHODS, ids=lambda a: a.name)
+def test_every_method_keeps_the_contract(algorithm):
+    check_algorithm(algorithm)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor made."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        outs = out if isinstance(out, (tuple, list)) else (out,)
+        for x in outs:
+            if isinstance(x, torch.Tensor):
+                self.size = max(self.size, x.numel())
+        return out
+
+
+def largest_tensor(scorer, n_rows, vocabulary=3000) -> int:
+    models = {role: tiny_model(i, vocabulary=vocabulary) for i, role in enumerate("ab")}
+    module = ScoringModule(models, frozenset("a"), scorer)
+    batch = TextBatch.collate(toy_items(TextBatch, n_rows, vocabulary=vocabulary), 0)
+    with Largest() as seen:
+        grid = module(batch, {"kl": kl("a", "b"), "lp": log_prob("a")})
+        sum(x.sum() for x in grid.values()).backward()
+    return seen.size
+
+
+def test_chunked_scoring_never_makes_a_tensor_of_all_positions_times_the_vocabulary():
+    small = [largest_tensor(Chunked(1, smallest=8), n) for n in (16, 64)]
+    assert small[0] == small[1]  # a chunk or a weight gradient, not the number of positions
+    assert largest_tensor(dense, 64) > 3 * small[1]
+
+
+def test_logits_are_float32_from_bfloat16_inputs():
+    head = torch.nn.Linear(64, 50, bias=False, dtype=torch.bfloat16)
+    hidden = torch.randn(9, 64).to(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = head_output(head, hidden)
+    exact = hidden.double() @ head.weight.double().T
+    assert out.dtype == torch.float32
+    assert (out - exact).abs().max() < 1e-5  # bf16 products would be off by about 1e-2
+
+
+def test_padding_stays_under_a_fifth_whatever_the_lengths():
+    generator = torch.Generator().manual_seed(0)
+    for spread in (0.01, 0.3, 0.8, 2.0):
+        lengths = torch.empty(64).log_normal_(4.0, spread, generator=generator)
+        lengths = lengths.clamp(1, 1024).long()
+        groups = row_groups(lengths)
+        assert sorted(torch.cat(groups).tolist()) == list(range(64))
+        assert padding_share(lengths) < 0.2
+        assert len(groups) < 20
+
+
+def test_micro_batches_hold_every_item_once_longest_first():
+    batch = TextBatch.collate(toy_items(TextBatch, 10), 0)
+    items = torch.tensor([7, 2, 9, 4, 0])
+    micro = micro_batches(batch, items, 2)
+    assert sorted(torch.cat(micro).tolist()) == sorted(items.tolist())
+    lengths = batch.attention.sum(-1)[torch.cat(micro)].tolist()
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_an_epoch_shows_every_item_once_and_epochs_differ_in_order():
+    steps = list(optimiser_batches(10, 5, epochs=2, seed=0, shuffle=True))
+    assert sorted(torch.cat(steps[:2]).tolist()) == list(range(10))
+    assert not torch.equal(torch.cat(steps[:2]), torch.cat(steps[2:]))
+    assert [len(x) for x in optimiser_batches(3, 5, 1, 0, True)] == [3]
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_its_share():
+    optim = Optim(warmup=0.1, schedule="cosine", min_lr=0.1)
+    shares = [rate(optim, step, 100) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1) and shares[9] == 1.0
+    assert shares[10] == 1.0 and shares == sorted(shares[:10]) + sorted(shares[10:], reverse=True)
+    assert shares[-1] == pytest.approx(0.1, abs=2e-3)
+
+
+def test_an_empty_response_contributes_nothing_and_is_never_nan():
+    items = toy_items(TextBatch, 3)
+    empty = replace(items[0], rows=(replace(items[0].rows[0], response=()),))
+    batch = TextBatch.collate([empty, *items[1:]], 0)
+    found = gradients(AlignDistil(r=2.0), batch)
+    assert math.isfinite(found.loss)
+
+
+def test_a_buffer_is_cut_with_its_signals():
+    batch = RolloutBatch.collate(toy_items(RolloutBatch, 6), 0)
+    items = torch.tensor([4, 1])
+    part = batch.take(items)
+    known = batch.take_signals(items, {"x": batch.ids.double(), "reward": batch.reward})
+    assert torch.equal(known["x"], part.ids.double())
+    assert torch.equal(known["reward"], part.reward)

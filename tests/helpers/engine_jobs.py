@@ -1,0 +1,48 @@
+"""Jobs of a few steps on tiny models, for the tests of the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from alignzoo_dpo import DPO
+
+from alignzoo import TextBatch
+from alignzoo.engine.sampling.generate import TransformersEngine
+from alignzoo.engine.train.loop import Job
+from alignzoo.engine.train.optim import Optim
+from alignzoo.engine.train.sources import Rollout
+from alignzoo.testing import toy_items, toy_job, toy_sampling
+
+
+def rollout(n_prompts=6, **changes) -> Rollout:
+    prompts = [item.rows[0].prompt for item in toy_items(TextBatch, n_prompts)]
+    known = {
+        "prompts": prompts,
+        "reward": lambda numbers, done: [float(len(c.ids)) for c in done],
+        "engine": TransformersEngine(batch_size=16),
+        "sampling": toy_sampling(6),
+        "prompts_per_buffer": 4,
+        "samples_per_prompt": 2,
+        "epochs": 2,
+    }
+    return Rollout(**(known | changes))
+
+
+def job(folder: Path, algorithm=None, *, steps=6, **changes) -> Job:
+    algorithm = algorithm or DPO()
+    folder.mkdir(exist_ok=True)
+    items = () if "rollout" in changes else toy_items(algorithm.batch, 11)
+    optim = Optim(steps=steps, batch_size=4, micro_batch_size=3, lr=1e-2, save_every=2)
+    known = {"items": items, "optim": optim} | changes
+    return toy_job(algorithm, folder=folder, **known)
+
+
+def weights(models) -> dict[str, torch.Tensor]:
+    return {f"{r}.{n}": p.clone() for r, m in models.items() for n, p in m.named_parameters()}
+
+
+def assert_equal_runs(one: Path, two: Path, first, second) -> None:
+    assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
+    for name, x in weights(first).items():
+        assert torch.equal(x, weights(second)[name]), name

@@ -1,0 +1,98 @@
+"""The plan: what would be done, without doing any of it."""
+
+import subprocess
+import sys
+
+import pytest
+from test_run import Heard, recipe, registry
+
+from alignzoo.contract.errors import DataError
+from alignzoo.plan import plan_recipe
+from alignzoo.recipe.blocks import Recipe
+from alignzoo.recipe.registry import load_plugins
+from alignzoo.run import run_recipe
+from alignzoo.store.records import begin
+
+
+def statuses(what, folder, reg=None):
+    return [step.status for step in plan_recipe(what, reg or registry(), folder).stages]
+
+
+def trained():
+    return Recipe.model_validate(
+        {
+            "name": "p",
+            "model": "facts",
+            "stages": [
+                {"name": "sft", "algorithm": "sft", "data": {"name": "facts.sft"}},
+                {
+                    "name": "dpo",
+                    "algorithm": "dpo",
+                    "policy": "sft",
+                    "data": {"name": "sft-pairs.jsonl"},
+                    "train": {"steps": 7},
+                },
+            ],
+            "evaluate": [
+                {"benchmark": "facts", "baseline": "sft", "kl_to": ["initial"], "samples": 4}
+            ],
+        }
+    )
+
+
+def test_a_plan_says_what_waits_what_runs_and_what_is_reused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "r"
+    assert statuses(recipe(), folder) == ["to run", "waits for one"]
+    assert not folder.exists()
+    run_recipe(recipe(), "", registry(), folder, Heard())
+    assert statuses(recipe(), folder) == ["reused", "reused"]
+    assert statuses(recipe(), tmp_path / "elsewhere") == ["reused", "reused"]
+    assert statuses(recipe(second={"text": "x"}), folder) == ["reused", "to run"]
+
+
+def test_a_plan_shows_models_steps_and_evaluations(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    plan = plan_recipe(trained(), load_plugins(), tmp_path / "r")
+    sft, dpo = plan.stages
+    assert (sft.kind, sft.what, sft.status, sft.steps) == ("train", "sft", "to run", "from data")
+    assert sft.models == {"policy": "facts"}
+    assert (dpo.status, dpo.steps) == ("waits for sft", "7")
+    assert dpo.models == {"policy": "sft", "reference": "sft"}
+    assert [(e.name, e.status) for e in plan.evaluations] == [
+        ("facts: sft", "waits for sft"),
+        ("facts: dpo", "waits for sft, dpo"),
+    ]
+    assert plan.evaluations[1].models == {"model": "dpo", "kl(initial)": "facts"}
+
+
+def test_a_plan_says_when_training_would_resume(tmp_path, monkeypatch):
+    from alignzoo.run import stage_folder
+    from alignzoo.store.identity import stage_identity
+
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    what, reg = trained(), load_plugins()
+    identity = stage_identity(what.stages[0], what, reg, {})
+    folder = stage_folder(tmp_path / "r", 1, "sft")
+    begin(folder, identity, keep=True)
+    assert statuses(what, tmp_path / "r", reg)[0] == "to run"  # stopped before a checkpoint
+    (folder / "state").mkdir()
+    assert statuses(what, tmp_path / "r", reg) == ["resumes", "waits for sft"]
+
+
+def test_a_missing_data_file_is_a_sentence(tmp_path):
+    stage = {"name": "one", "stage": "write", "data": {"name": str(tmp_path / "gone.jsonl")}}
+    what = Recipe.model_validate({"name": "r", "model": "m", "stages": [stage]})
+    with pytest.raises(DataError, match="no such file"):
+        plan_recipe(what, registry(), tmp_path)
+
+
+def test_planning_imports_no_transformers(tmp_path):
+    program = (
+        "import sys; from alignzoo.plan import plan_recipe; from alignzoo.recipe.registry import "
+        "load_plugins; from alignzoo.recipe.blocks import Recipe; from pathlib import Path\n"
+        f"what = Recipe.model_validate_json({trained().model_dump_json(by_alias=True)!r})\n"
+        f"plan_recipe(what, load_plugins(), Path({str(tmp_path)!r}))\n"
+        "assert 'transformers' not in sys.modules and 'datasets' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
