@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 
 import pytest
+from room_rules import ROOMS
 from source_tree import (
     CORE,
     PLUGINS,
@@ -26,42 +27,6 @@ from source_tree import (
 from alignzoo.contract import hooks as hookspecs
 from alignzoo.recipe.registry import load_plugins
 
-# Each room, and all that it may import. An arrow that is missing here is a decision to be made.
-ROOMS = {
-    "contract": set(),
-    "ops": {"contract"},
-    "types": {"contract"},
-    "data": {"contract"},
-    "recipe": {"contract"},
-    "engine": set(),
-    "engine.models": {"contract"},
-    "engine.parallel": {"contract"},
-    "engine.sampling": {"contract"},
-    "engine.scoring": {"contract", "ops", "engine.models"},
-    "engine.train": {"contract", "ops", "engine.parallel", "engine.scoring"},
-    "store": {"contract", "data", "recipe"},
-    "judging": {"contract", "data", "store"},
-    "judging.quality": {"contract", "data", "judging"},
-    "leaderboard": {"contract"},
-    "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
-    | {"engine.sampling", "engine.scoring", "engine.train"},
-    "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
-    | {"engine.models", "engine.scoring"},
-    "plan": {"recipe", "store"},
-    "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
-    | {"stages", "stages.evaluation"},
-    "testing": {"contract", "ops", "recipe", "engine.parallel", "engine.sampling"}
-    | {"engine.scoring", "engine.train"},
-    "cli.terminal": {"contract", "store"},
-    "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"},
-    "cli.authoring": {"contract", "recipe", "testing", "cli.terminal"},
-    "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
-    | {"engine.models", "engine.parallel", "engine.sampling", "cli.terminal"},
-    "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
-    | {"cli.doing", "cli.terminal"},
-    "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"},
-    "__main__": {"cli"},
-}
 FLOOR = 14  # entries of alignzoo/ that a newcomer sees first
 
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}

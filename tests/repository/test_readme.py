@@ -8,8 +8,8 @@ import types
 import pytest
 import torch
 import typer
+from room_rules import ROOMS
 from source_tree import CORE, ROOT, code_lines, python_files
-from test_architecture import ROOMS
 
 from alignzoo import PairBatch
 from alignzoo.cli.commands import app

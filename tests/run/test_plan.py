@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from test_run import Heard, recipe, registry
+from run_parts import Heard, recipe, registry
 
 from alignzoo.contract.errors import DataError
 from alignzoo.plan import plan_recipe

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from alignzoo_facts.model import build_model, build_tokenizer
-from test_run import Heard
+from run_parts import Heard
 
 from alignzoo import (
     Column,

@@ -3,17 +3,12 @@
 import json
 
 import pytest
+from judged_files import LONG, recipe, rows, run
 from judged_plugins import ASKED, BROKEN, registry
-from test_run import Heard
 
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.verdicts import JudgeError
 from alignzoo.leaderboard import read_leaderboard
-from alignzoo.recipe.blocks import Recipe
-from alignzoo.run import run_recipe
-
-LONG = ["a long answer", "a long answer", "tiny", "a long answer"]
-SHORT = ["short", "short", "short", "short"]
 
 
 @pytest.fixture(autouse=True)
@@ -21,29 +16,6 @@ def _fresh(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     ASKED.clear()
     BROKEN.clear()
-
-
-def outputs(tmp_path, name, texts):
-    file = tmp_path / f"{name}.jsonl"
-    rows = [{"prompt": f"prompt {i}", "output": text} for i, text in enumerate(texts)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(file)
-
-
-def recipe(tmp_path, judge="clerk", *, ours=LONG, theirs=SHORT, **more):
-    ours, theirs = outputs(tmp_path, "ours", ours), outputs(tmp_path, "theirs", theirs)
-    evaluate = {"benchmark": "longer", "models": [ours], "baseline": theirs, "judge": judge} | more
-    return Recipe.model_validate({"name": "r", "model": ours, "stages": [], "evaluate": [evaluate]})
-
-
-def run(what, folder, **more):
-    return run_recipe(what, "", registry(), folder, Heard(), **more)
-
-
-def rows(folder):
-    return {
-        r["model"].rpartition("/")[2]: r for r in map(json.loads, open(folder / "scores.jsonl"))
-    }
 
 
 def test_files_of_outputs_are_judged_and_the_baseline_ties_with_itself_for_nothing(tmp_path):

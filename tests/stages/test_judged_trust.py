@@ -6,8 +6,8 @@ from dataclasses import replace
 import judged_plugins
 import pytest
 from alignzoo_judges.replay import Replay
+from judged_files import LONG, recipe, rows, run
 from judged_plugins import ASKED, Longer, registry
-from test_judged import LONG, recipe, rows, run
 
 from alignzoo import Capabilities, PluginError, PromptSample, Response, Verdict
 from alignzoo.contract.evaluation import Answer
