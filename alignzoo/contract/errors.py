@@ -52,6 +52,19 @@ class TrainingError(AlignzooError):
     """Training cannot go on: a number stopped being one, or an invariant broke."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop. What was kept so far stays, and the same command goes on from it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by signal {number}")
+
+    @property
+    def exit_code(self) -> int:
+        """What shells expect: 130 after SIGINT, 143 after SIGTERM."""
+        return 128 + self.number
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known word, else an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

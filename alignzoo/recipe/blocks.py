@@ -141,7 +141,12 @@ class OptimSpec(Spec):
         "chunked", description="dense holds all logits of a micro-batch: the readable reference"
     )
     chunk_mb: int = Field(256, gt=0, description="memory for the logits of one chunk, in MB")
-    save_every: int = Field(50, gt=0, description="steps between checkpoints to resume from")
+    save_every: int | None = Field(
+        None,
+        gt=0,
+        description="steps between checkpoints to resume from; null: at most 10 minutes of work "
+        "are at risk, and at most 3 % of the time goes into saving",
+    )
     shuffle: bool = True
 
     @field_validator("micro_batch_size")

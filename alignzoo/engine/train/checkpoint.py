@@ -1,21 +1,37 @@
-"""What a stage needs to go on after an interruption: weights, optimiser, cursor, state.
+"""What a stage needs to go on after an interruption: weights, optimiser, state, cursor.
 
-Safetensors and JSON only. Data order and sampling noise are functions of (seed, step), so there is
-no random state to keep: a resumed run equals an uninterrupted one bit for bit.
+Data order and sampling noise are functions of (seed, step), so there is no random state to keep: a
+resumed run equals an uninterrupted one bit for bit. Every tensor is whole and has a name made of
+its role and its parameter, so no file knows on how many processes it was written.
+
+    state/step-00000012/weights.safetensors     role/parameter
+                        optimizer.safetensors   role/parameter/moment
+                        state.safetensors       the algorithm's state; in its notes the cursor and
+                                                what `metrics.jsonl` held
+    state/best-00000008/weights.safetensors     of the best validation so far
+
+The last two checkpoints are kept. One whose files are not what was written is passed over aloud.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from alignzoo.engine.models.tensors import DamagedFile, read_tensors, sync, write_tensors
+
+KEPT = 2
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.safetensors"
+LOG = "metrics.jsonl"  # beside the folder of checkpoints
+
+Models = Mapping[str, nn.Module]  # role -> model
 
 
 @dataclass(frozen=True)
@@ -28,78 +44,152 @@ class Cursor:
     best_step: int = 0
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint, read and found intact, in memory."""
+
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    state: Mapping[str, Tensor]
+    cursor: Cursor
+    log_bytes: int  # of `metrics.jsonl`; what follows was written later
+
+
 def save_checkpoint(
     folder: Path,
-    models: Mapping[str, nn.Module],
+    models: Models,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Tensor],
     cursor: Cursor,
 ) -> None:
-    """Write `folder/step-N` and then drop older ones; a crash leaves the older one intact."""
-    target = folder / f"step-{cursor.step:08d}"
-    part = folder / "part"
+    """Write `folder/step-N` and then drop older ones; a crash leaves those intact."""
+    target, part = folder / f"step-{cursor.step:08d}", folder / "part"
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for role, model in models.items():
-        save_own_tensors(model, part / f"{role}.safetensors")
-    save_file(_optimizer_tensors(optimizer), part / "optimizer.safetensors")
-    save_file({k: x.contiguous() for k, x in state.items()}, part / "state.safetensors")
-    (part / "cursor.json").write_text(json.dumps(asdict(cursor)))
+    write_tensors(part / WEIGHTS, weights_of(models))
+    write_tensors(part / OPTIMIZER, _moments(optimizer, models))
+    log = folder.with_name(LOG)
+    size, digest = _log(log)
+    if log.exists():
+        sync(log)
+    notes = {"cursor": json.dumps(asdict(cursor)), "log": json.dumps([size, digest])}
+    write_tensors(part / STATE, state, notes)
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
-    for old in sorted(folder.glob("step-*"))[:-1]:
-        shutil.rmtree(old)
+    sync(folder)
+    _drop_older(folder)
 
 
-def load_checkpoint(
-    folder: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], Cursor] | None:
-    """Restore the newest checkpoint into models and optimiser; None when there is none."""
-    found = sorted(folder.glob("step-*"))
-    if not found:
+def save_best(folder: Path, models: Models, step: int) -> None:
+    """Write `folder/best-N`."""
+    write_tensors(best_folder(folder, step) / WEIGHTS, weights_of(models))
+
+
+def best_folder(folder: Path, step: int) -> Path:
+    """Where the weights of the best validation are."""
+    return folder / f"best-{step:08d}"
+
+
+def load_best(folder: Path, models: Models, step: int) -> None:
+    """Copy the best weights into the models; raises DamagedFile."""
+    put_weights(models, read_tensors(best_folder(folder, step) / WEIGHTS)[0])
+
+
+def places(folder: Path) -> list[Path]:
+    """The folders of checkpoints, newest first."""
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def read_checkpoint(place: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """A checkpoint, or None when it is not intact; then `say` is told what is wrong."""
+    try:
+        return _read(place)
+    except DamagedFile as damage:
+        say(f"{damage}; the checkpoint {place.name} is not used")
         return None
-    newest = found[-1]
-    for role, model in models.items():
-        load_own_tensors(model, newest / f"{role}.safetensors")
-    _restore_optimizer(optimizer, load_file(newest / "optimizer.safetensors"))
-    state = load_file(newest / "state.safetensors")
-    return state, Cursor(**json.loads((newest / "cursor.json").read_text()))
 
 
-def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Trainable parameters by name, tied ones once."""
-    return {
-        n: p.detach().contiguous().cpu() for n, p in model.named_parameters() if p.requires_grad
-    }
+def restore(
+    found: Checkpoint, models: Models, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], Cursor]:
+    """Copy a checkpoint into models and optimiser; (the algorithm's state, the cursor)."""
+    put_weights(models, found.weights)
+    names = [name for name, _ in _named(models)]
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, x in found.optimizer.items():
+        name, _, moment = key.rpartition("/")
+        entries.setdefault(names.index(name), {})[moment] = x
+    full = optimizer.state_dict()
+    full["state"] = entries
+    optimizer.load_state_dict(full)
+    return dict(found.state), found.cursor
 
 
-def save_own_tensors(model: nn.Module, file: Path) -> None:
-    """Write the trainable parameters."""
-    save_file(own_tensors(model), file)
+def weights_of(models: Models) -> dict[str, Tensor]:
+    """Trainable parameters as "role/parameter", tied ones once."""
+    return {name: x.detach() for name, x in _named(models)}
 
 
-def load_own_tensors(model: nn.Module, file: Path) -> None:
+def put_weights(models: Models, tensors: Mapping[str, Tensor]) -> None:
     """Copy saved parameters back in place."""
-    parameters = dict(model.named_parameters())
+    parameters = dict(_named(models))
     with torch.no_grad():
-        for name, x in load_file(file).items():
+        for name, x in tensors.items():
             parameters[name].copy_(x)
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    entries = optimizer.state_dict()["state"]
+def _named(models: Models) -> Iterator[tuple[str, nn.Parameter]]:
+    """In the order in which the optimiser numbers them."""
+    for role, model in models.items():
+        for name, x in model.named_parameters():
+            if x.requires_grad:
+                yield f"{role}/{name}", x
+
+
+def _moments(optimizer: torch.optim.Optimizer, models: Models) -> dict[str, Tensor]:
+    names = [name for name, _ in _named(models)]
     return {
-        f"{index}.{key}": torch.as_tensor(x).contiguous().cpu()
-        for index, entry in entries.items()
+        f"{names[index]}/{key}": torch.as_tensor(x)
+        for index, entry in optimizer.state_dict()["state"].items()
         for key, x in entry.items()
     }
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    entries: dict[int, dict[str, Any]] = {}
-    for name, x in tensors.items():
-        index, key = name.split(".", 1)
-        entries.setdefault(int(index), {})[key] = x
-    full = optimizer.state_dict()
-    full["state"] = entries
-    optimizer.load_state_dict(full)
+def _read(place: Path) -> Checkpoint:
+    """Raises DamagedFile when anything that the checkpoint needs is not what was written."""
+    state, notes = read_tensors(place / STATE)
+    cursor = Cursor(**json.loads(notes["cursor"]))
+    size, digest = json.loads(notes["log"])
+    log = place.parent.with_name(LOG)
+    if _log(log, size) != (size, digest):
+        raise DamagedFile(f"{log} does not hold what was written")
+    if cursor.best_step:
+        read_tensors(best_folder(place.parent, cursor.best_step) / WEIGHTS)
+    weights, optimizer = read_tensors(place / WEIGHTS)[0], read_tensors(place / OPTIMIZER)[0]
+    return Checkpoint(weights, optimizer, state, cursor, size)
+
+
+def _log(path: Path, size: int | None = None) -> tuple[int, str]:
+    """(bytes, sha256) of a log, or of its first `size` bytes."""
+    if not path.exists():
+        return 0, hashlib.sha256().hexdigest()
+    with path.open("rb") as file:
+        text = file.read() if size is None else file.read(size)
+    return len(text), hashlib.sha256(text).hexdigest()
+
+
+def _drop_older(folder: Path) -> None:
+    """Keep the last checkpoints and the best weights that they refer to."""
+    places = sorted(folder.glob("step-*"))
+    for old in places[:-KEPT]:
+        shutil.rmtree(old)
+    wanted = {best_folder(folder, _best_step(place)) for place in places[-KEPT:]}
+    for old in folder.glob("best-*"):
+        if old not in wanted:
+            shutil.rmtree(old)
+
+
+def _best_step(place: Path) -> int:
+    try:
+        return Cursor(**json.loads(read_tensors(place / STATE)[1]["cursor"])).best_step
+    except DamagedFile:
+        return 0

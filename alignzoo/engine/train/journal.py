@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignzoo.contract.errors import Interrupted
+
+
+@dataclass
+class Asked:
+    """Whether a signal asked to stop, and which; 0 is none."""
+
+    number: int = 0
+
 
 @contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM asks to stop between buffers; the second stops at once."""
-    event = threading.Event()
+def interrupts() -> Iterator[Asked]:
+    """The first SIGINT or SIGTERM asks to stop between buffers; the next goes to whoever handled
+    signals before, who need not be so patient.
+    """
+    asked = Asked()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield asked
         return
 
     def ask(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
+        if not asked.number:
+            asked.number = number
+            return
+        earlier = before[signal.Signals(number)]
+        if callable(earlier):
+            earlier(number, frame)
+        raise Interrupted(number)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield event
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -39,8 +56,14 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def keep_bytes(path: Path, size: int) -> None:
+    """Drop what was written after a checkpoint: it will be written again, bit for bit."""
+    if path.exists():
+        os.truncate(path, size)
+
+
 def keep_until(path: Path, step: int) -> None:
-    """Drop lines after a step: they will be written again, bit for bit."""
+    """Drop lines after a step, of a log whose bytes differ between equal runs."""
     if path.exists():
         rows = path.read_text().splitlines()
         path.write_text("".join(f"{r}\n" for r in rows if _step_of(r) <= step))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.errors import DataError, TrainingError
+from alignzoo.contract.errors import DataError, Interrupted, TrainingError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch, Item, Signal
 from alignzoo.engine.parallel.ranks import Ranks
@@ -25,8 +23,9 @@ from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, rails
 from alignzoo.engine.train.batches import permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
-from alignzoo.engine.train.journal import append_row, interrupts, keep_until
+from alignzoo.engine.train.journal import Asked, append_row, interrupts, keep_bytes, keep_until
 from alignzoo.engine.train.optim import Optim, build_optimizer, rate, set_rate
+from alignzoo.engine.train.saves import Saves
 from alignzoo.engine.train.sources import (
     Buffer,
     OfflineSource,
@@ -70,6 +69,7 @@ class Job:
     scoring: str = ""  # precision and code behind cached snapshots
     rails: rails.Rails = field(default_factory=rails.Rails)
     on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
+    say: Callable[[str], None] = field(default=lambda text: None)  # a sentence worth reading
 
     @property
     def how(self) -> str:
@@ -106,13 +106,13 @@ class Job:
 def train(job: Job) -> dict[str, PreTrainedModel]:
     """Train; returns the trainable roles. Resumes from `folder/state` when there is one.
 
-    Raises KeyboardInterrupt after saving when SIGINT or SIGTERM arrives, TrainingError when a
-    metric stops being finite.
+    Raises Interrupted after saving when SIGINT or SIGTERM arrives, TrainingError when a metric
+    stops being finite.
     """
     stored = _stored_snapshots(job)
     module = _module(job)
-    with interrupts() as interrupted:
-        loop = _Loop(job, module, _buffers(job, module, stored), stored, interrupted)
+    with interrupts() as asked:
+        loop = _Loop(job, module, _buffers(job, module, stored), stored, asked)
         loop.run()
     return {role: module.by_role[role] for role in sorted(job.trainable)}
 
@@ -178,9 +178,9 @@ class _Loop:
         module: ScoringModule,
         source: Source,
         stored: Mapping[str, snapshots.Stored],
-        interrupted: threading.Event,
+        asked: Asked,
     ) -> None:
-        self.job, self.module, self.source, self.interrupted = job, module, source, interrupted
+        self.job, self.module, self.source, self.asked = job, module, source, asked
         self.trained = {role: module.by_role[role] for role in sorted(job.trainable)}
         optimizer = build_optimizer(job.optim, self.trained)
         wrapped = job.ranks.wrap(module)
@@ -188,6 +188,7 @@ class _Loop:
         self.held_out = self._held_out(stored)
         self.state = dict(job.algorithm.init_state())
         self.cursor = Cursor()
+        self.saves = Saves(job.optim.save_every)
         same = rails.same_start(job.algorithm, job.digests)
         self.watch = rails.Watch(job.algorithm, same, job.rails)
         self.total = source.n_buffers * source.updates
@@ -195,27 +196,30 @@ class _Loop:
             self.total = min(self.total, job.optim.steps)
 
     def run(self) -> None:
-        """Train to the end, or raise; checkpoints are taken between buffers."""
+        """Train to the end, or raise; checkpoints are taken between buffers and at the end."""
         self._resume()
-        saved = self.cursor.step
         try:
             while self.cursor.step < self.total:
                 self._train_on(self.source.buffer(self.cursor.buffer))
                 self.cursor = replace(self.cursor, buffer=self.cursor.buffer + 1)
-                stop = self._asked_to_stop()
-                if stop or self.cursor.step - saved >= self.job.optim.save_every:
+                signal, due = self._decided()
+                if signal or due:
                     self._save()
-                    saved = self.cursor.step
-                if stop:
-                    raise KeyboardInterrupt
+                if signal:
+                    raise Interrupted(signal)
         finally:
             self.source.close()
+        if self.saves.step != self.cursor.step:
+            self._save()  # a kill while the model is written must not cost the training
         self._restore_best()
 
-    def _asked_to_stop(self) -> bool:
-        """Whether any rank got a signal; all ranks must leave the loop at the same buffer."""
-        asked = torch.tensor(float(self.interrupted.is_set()))
-        return bool(self.job.ranks.max(asked).item())
+    def _decided(self) -> tuple[int, bool]:
+        """(the signal that any rank got, whether rank 0's clock says to save), alike on all ranks:
+        they must leave the loop, or write, at the same buffer.
+        """
+        due = self.job.ranks.is_main and self.saves.due(self.cursor.step)
+        found = self.job.ranks.max(torch.tensor([float(self.asked.number), float(due)]))
+        return int(found[0].item()), bool(found[1].item())
 
     def _train_on(self, buffer: Buffer) -> None:
         """All updates on one buffer."""
@@ -334,45 +338,53 @@ class _Loop:
         if best is None or math.isnan(best) or validation.sign * (value - best) > 0:
             self.cursor = replace(self.cursor, best=value, best_step=self.cursor.step)
             if self.job.ranks.is_main:
-                self._save_best()
+                checkpoint.save_best(self.place, self.trained, self.cursor.step)
         return {f"validation/{name}": x for name, x in metrics.items()}
-
-    def _save_best(self) -> None:
-        folder = self._best_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        for role, model in self.trained.items():
-            checkpoint.save_own_tensors(model, folder / f"{role}.safetensors")
-
-    def _best_folder(self) -> Path:
-        return self.job.folder / "state" / f"best-{self.cursor.best_step:08d}"
 
     def _restore_best(self) -> None:
         """With validation, the stage's result is the best checkpoint, not the last."""
         self.job.ranks.barrier()
         if self.job.validation is not None and self.cursor.best_step != self.cursor.step:
-            for role, model in self.trained.items():
-                checkpoint.load_own_tensors(model, self._best_folder() / f"{role}.safetensors")
+            checkpoint.load_best(self.place, self.trained, self.cursor.best_step)
+
+    @property
+    def place(self) -> Path:
+        """Where checkpoints are."""
+        return self.job.folder / "state"
 
     def _save(self) -> None:
+        started = time.monotonic()
         if self.job.ranks.is_main:
             checkpoint.save_checkpoint(
-                self.job.folder / "state",
-                self.trained,
-                self.stepper.optimizer,
-                self.state,
-                self.cursor,
+                self.place, self.trained, self.stepper.optimizer, self.state, self.cursor
             )
-            for old in (self.job.folder / "state").glob("best-*"):
-                if old != self._best_folder():
-                    shutil.rmtree(old)
         self.job.ranks.barrier()
+        first, self.saves = self.saves.step is None, self.saves.saved(self.cursor.step, started)
+        if first and self.cursor.step < self.total and self.job.ranks.is_main:
+            self.job.say(self.saves.told())
 
     def _resume(self) -> None:
-        found = checkpoint.load_checkpoint(
-            self.job.folder / "state", self.trained, self.stepper.optimizer
-        )
+        """Go on from the newest checkpoint that is intact for every rank, else from the start."""
+        found = self._intact()
         if found is not None:
-            self.state, self.cursor = found
+            models, optimizer = self.trained, self.stepper.optimizer
+            self.state, self.cursor = checkpoint.restore(found, models, optimizer)
+            self.saves = self.saves.resumed(self.cursor.step)
         if self.job.ranks.is_main:
-            for name in ("metrics.jsonl", "timing.jsonl"):
-                keep_until(self.job.folder / name, self.cursor.step)
+            keep_bytes(self.job.folder / checkpoint.LOG, found.log_bytes if found else 0)
+            keep_until(self.job.folder / "timing.jsonl", self.cursor.step)
+
+    def _intact(self) -> checkpoint.Checkpoint | None:
+        ranks, say = self.job.ranks, self.job.say if self.job.ranks.is_main else _silent
+        places = checkpoint.places(self.place)
+        for place in places:
+            found = checkpoint.read_checkpoint(place, say)
+            if not ranks.max(torch.tensor(float(found is None))).item():
+                return found
+        if places:
+            say("no checkpoint is intact: the stage begins anew")
+        return None
+
+
+def _silent(text: str) -> None:
+    """What ranks other than the first say."""

@@ -30,7 +30,7 @@ class Optim:
     gradient_checkpointing: bool = False
     scorer: str = "chunked"
     chunk_mb: int = 256
-    save_every: int = 50
+    save_every: int | None = None
     shuffle: bool = True
 
 
