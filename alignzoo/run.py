@@ -39,10 +39,12 @@ from alignzoo.store.folders import evaluation_folder, model_folder, stage_folder
 from alignzoo.store.identity import evaluation_identity, hub_commit, stage_identity
 from alignzoo.store.inputs import evaluated_models, model_ref, models_of
 from alignzoo.store.records import (
+    STATE,
     Identity,
     adopt,
     begin,
     changed_inputs,
+    clear_state,
     find,
     finish,
     publish,
@@ -50,6 +52,8 @@ from alignzoo.store.records import (
     state_of,
 )
 from alignzoo.store.runs import note_piece, writing
+
+LOGS_OF_TRAINING = {STATE, "metrics.jsonl", "timing.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -231,22 +235,33 @@ def _reused(piece: Piece, run: Run) -> bool:
         run.progress.note(f"{piece.name}: its files changed since it was finished; done again")
     found = find(piece.folder, piece.identity)
     if found and run.again and _has_failures(found):
-        begin(piece.folder, piece.identity, keep=False)
+        begin(piece.folder, piece.identity)
         return False
-    changed = changed_inputs(piece.folder, piece.identity)
-    if found is None and changed:
-        run.progress.note(f"{piece.name}: done again, other {', '.join(changed)} than last time")
+    if found and found != piece.folder:
+        if adopt(found, piece.folder, piece.identity):
+            run.progress.note(f"{piece.name}: taken from {found}")
+        else:
+            run.progress.note(f"{piece.name}: {found} went away while it was taken; done here")
+            found = None
     if found is None:
-        resumes = piece.trains and resumable(piece.folder, piece.identity)
-        if resumes:
-            run.progress.note(f"{piece.name}: goes on from its last checkpoint")
-        begin(piece.folder, piece.identity, keep=resumes)
+        _begin(piece, run)
         return False
-    if found != piece.folder:
-        adopt(found, piece.folder)
-        run.progress.note(f"{piece.name}: taken from {found}")
+    clear_state(piece.folder)
     publish(piece.folder, piece.identity)
     return True
+
+
+def _begin(piece: Piece, run: Run) -> None:
+    """Make the folder ready: what an interrupted try kept of the same work stays."""
+    changed = changed_inputs(piece.folder, piece.identity)
+    if changed:
+        run.progress.note(f"{piece.name}: done again, other {', '.join(changed)} than last time")
+    if not resumable(piece.folder, piece.identity):
+        begin(piece.folder, piece.identity)
+        return
+    how = "from its last checkpoint" if piece.trains else "with what it has kept"
+    run.progress.note(f"{piece.name}: goes on {how}")
+    begin(piece.folder, piece.identity, LOGS_OF_TRAINING if piece.trains else {STATE})
 
 
 def _has_failures(folder: Path) -> bool:

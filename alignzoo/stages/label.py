@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from alignzoo.contract.errors import AlignzooError, DataError, PluginError
 from alignzoo.contract.evaluation import Answer, Judge, Score, mean
@@ -15,8 +16,12 @@ from alignzoo.data.rows import n_tokens, row_from_sample
 from alignzoo.recipe.blocks import LabelSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.sampling import check_writable
 from alignzoo.store.files import write_text
+from alignzoo.store.parts import done_in_parts
+from alignzoo.store.records import STATE
 
+PER_CALL = 256  # groups that a judge is given at once
 LONGEST_GAP = 0.1  # of mean lengths; beyond it a method can win by length alone
 
 Pick = tuple[int, int] | None  # (chosen, rejected), or None for a tie
@@ -35,7 +40,9 @@ def run_label(spec: LabelSpec, context: StageContext) -> None:
     choose = CHOOSERS[spec.choose]
     pairs: list[PairSample] = []
     ties = 0
-    for index, (group, scores) in enumerate(zip(groups, score_groups(judge, groups), strict=True)):
+    check_writable(groups)
+    scored = score_groups(judge, groups, context.folder / STATE / "scores.jsonl")
+    for index, (group, scores) in enumerate(zip(groups, scored, strict=True)):
         noise = random.Random(sample_key(context.seed, "label", index))
         picks = choose(group.responses, scores, noise)
         ties += picks.count(None)
@@ -79,18 +86,24 @@ def sigmoid(x: float) -> float:
     return 0.5 * (1 + math.tanh(x / 2))
 
 
-def score_groups(judge: Judge, groups: Sequence[GroupSample]) -> list[list[float]]:
-    """The judge's value of every answer; all answers go to the judge in one call.
+def score_groups(judge: Judge, groups: Sequence[GroupSample], file: Path) -> list[list[float]]:
+    """The judge's value of every answer; some groups go to the judge in one call, and what it said
+    is kept in the file.
 
     Raises PluginError when it does not return one finite score per answer.
     """
-    answers = [
-        Answer(PromptSample(group.prompt, group.meta), response, n_tokens(response))
-        for group in groups
-        for response in group.responses
-    ]
-    rest = iter(judged(judge, answers))
-    return [[next(rest) for _ in group.responses] for group in groups]
+    parts = [groups[start : start + PER_CALL] for start in range(0, len(groups), PER_CALL)]
+
+    def scores(part: Sequence[GroupSample]) -> list[list[float]]:
+        rest = iter(judged(judge, [answer for group in part for answer in _answers(group)]))
+        return [[next(rest) for _ in group.responses] for group in part]
+
+    return [values for part in done_in_parts(file, parts, scores) for values in part]
+
+
+def _answers(group: GroupSample) -> list[Answer]:
+    sample = PromptSample(group.prompt, group.meta)
+    return [Answer(sample, response, n_tokens(response)) for response in group.responses]
 
 
 def judged(judge: Judge, answers: Sequence[Answer]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,18 +11,22 @@ from typing import TYPE_CHECKING
 import torch
 
 from alignzoo.contract.algorithm import Role
+from alignzoo.contract.errors import DataError
 from alignzoo.contract.rollout import Completion, RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
-from alignzoo.contract.types import PromptSample, Response
+from alignzoo.contract.types import PromptSample, Response, Sample
+from alignzoo.data.rows import row_from_sample
 from alignzoo.data.tokens import decode_response, prompt_ids, stop_ids
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
 from alignzoo.stages.context import StageContext
+from alignzoo.store.parts import done_in_parts
+from alignzoo.store.records import STATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCHES_PER_CALL = 4  # a call may sort this many batches by length; progress comes between calls
+BATCHES_PER_WINDOW = 4  # prompts of so many batches are sorted by length
 
 
 @dataclass(frozen=True)
@@ -52,23 +57,52 @@ def sample_answers(
     An answer depends on the seed, its prompt's number and its own number alone; models that
     answer the same prompts share their noise, which narrows paired differences.
     """
+    check_writable(prompts)
     ids = [prompt_ids(prompt, speaker.tokenizer) for prompt in prompts]
     jobs = [(p, k) for p in range(len(prompts)) for k in range(spec.samples)]
     wanted = spec.sampling if isinstance(spec, GenerateSpec) else spec.sampling.over({})
     sampling = resolve(wanted, speaker.tokenizer)
     engine = context.engine(spec.engine, {}, spec.batch_size)
-    done: list[Completion] = []
+    batches = _batches(jobs, ids, spec.batch_size)
+    answers: dict[tuple[int, int], Response] = {}
     with closing(engine.start(speaker.model)) as session:
-        for start in range(0, len(jobs), spec.batch_size * BATCHES_PER_CALL):
-            some = jobs[start : start + spec.batch_size * BATCHES_PER_CALL]
-            done += _complete(session, ids, some, sampling, context.seed)
-            context.progress.step(context.name, len(done), len(jobs), {}, {})
-    answers = [
-        _response(ids[p], completion, speaker.tokenizer, sampling)
-        for (p, _), completion in zip(jobs, done, strict=True)
-    ]
-    n = spec.samples
-    return [tuple(answers[p * n : (p + 1) * n]) for p in range(len(prompts))]
+
+        def complete(batch: Sequence[tuple[int, int]]) -> list[tuple[Sequence[int], bool]]:
+            done = _complete(session, ids, batch, sampling, context.seed)
+            return [(c.ids, c.ended) for c in done]
+
+        kept = done_in_parts(context.folder / STATE / "answers.jsonl", batches, complete)
+        for batch, rows in zip(batches, kept, strict=True):
+            for job, (tokens, ended) in zip(batch, rows, strict=True):
+                text = decode_response(ids[job[0]], tokens, speaker.tokenizer, sampling.stop_ids)
+                answers[job] = Response(text, tuple(tokens), ended)
+            context.progress.step(context.name, len(answers), len(jobs), {}, {})
+    return [tuple(answers[p, k] for k in range(spec.samples)) for p in range(len(prompts))]
+
+
+def check_writable(samples: Sequence[Sample]) -> None:
+    """Raise DataError for what could not be written afterwards, before the work is done."""
+    for number, sample in enumerate(samples, 1):
+        try:
+            json.dumps(row_from_sample(sample))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"sample {number}: {error}, so it could not be written to data.jsonl; leave that "
+                "column out of the data, or make it text or numbers"
+            ) from error
+
+
+def _batches(
+    jobs: Sequence[tuple[int, int]], ids: Sequence[Sequence[int]], size: int
+) -> list[list[tuple[int, int]]]:
+    """Jobs of similar prompt length together, near their order: what is kept on the way is a batch.
+
+    Within a window the longest come first, to fail early on memory.
+    """
+    window = size * BATCHES_PER_WINDOW
+    windows = [jobs[start : start + window] for start in range(0, len(jobs), window)]
+    ordered = (sorted(some, key=lambda job: -len(ids[job[0]])) for some in windows)
+    return [some[start : start + size] for some in ordered for start in range(0, len(some), size)]
 
 
 def resolve(spec: SamplingSpec, tokenizer: PreTrainedTokenizerBase) -> Sampling:
@@ -92,13 +126,3 @@ def _complete(
 ) -> list[Completion]:
     keys = [sample_key(seed, "answer", prompt, sample) for prompt, sample in jobs]
     return session.generate([ids[prompt] for prompt, _ in jobs], sampling, keys)
-
-
-def _response(
-    prompt: Sequence[int],
-    completion: Completion,
-    tokenizer: PreTrainedTokenizerBase,
-    sampling: Sampling,
-) -> Response:
-    text = decode_response(prompt, completion.ids, tokenizer, sampling.stop_ids)
-    return Response(text, completion.ids, completion.ended)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,8 @@ from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, p
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
-from alignzoo.engine.train.loop import Job, Validation, train
+from alignzoo.engine.train.job import Job, Validation
+from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Reward, Rollout
@@ -72,12 +72,12 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         scoring=f"{context.dtype} {core_digest()} {owner.identity}",
         rails=_rails(spec, context),
         on_step=context.step,
+        say=lambda text: context.progress.note(f"{context.name}: {text}"),
     )
     trained = train(job)
     if ranks.is_main:
         for role, model in trained.items():
             _save(model, tokenizer, context, role, main_role(algorithm))
-        shutil.rmtree(context.folder / "state", ignore_errors=True)
     ranks.barrier()
 
 

@@ -11,15 +11,23 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from alignzoo.store.files import cache_folder, digest_of, digest_of_value, read_json, write_json
+from alignzoo.store.files import (
+    cache_folder,
+    digest_of,
+    digest_of_value,
+    read_json,
+    sync_tree,
+    write_json,
+)
 
 RECORD = "stage.json"
-NOT_OUTPUT = frozenset({RECORD, "state", "timing.jsonl"})  # differ between equal runs
+STATE = "state"  # what unfinished work goes on from
+NOT_OUTPUT = frozenset({RECORD, STATE, "timing.jsonl"})  # differ between equal runs
 State = Literal["new", "running", "other", "damaged", "done"]
 
 
@@ -66,23 +74,49 @@ def changed_inputs(folder: Path, identity: Identity) -> list[str]:
 
 
 def resumable(folder: Path, identity: Identity) -> bool:
-    """Whether this very work was stopped here after it had kept a checkpoint."""
-    return state_of(folder, identity) == "running" and (folder / "state").exists()
+    """Whether this very work was stopped here after it had kept a part of itself."""
+    return state_of(folder, identity) == "running" and (folder / STATE).exists()
 
 
-def begin(folder: Path, identity: Identity, *, keep: bool) -> None:
-    """Take a folder for a piece of work; what lies in it is cleared unless `keep`."""
-    if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
+def begin(folder: Path, identity: Identity, kept: Container[str] = ()) -> None:
+    """Take a folder for a piece of work; of what lies in it, only the names in `kept` stay."""
     folder.mkdir(parents=True, exist_ok=True)
+    for path in list(folder.iterdir()):  # the record last: until then the old one tells the truth
+        if path.name != RECORD and path.name not in kept:
+            _remove(path)
     write_json(folder / RECORD, _record(identity, "running"))
 
 
 def finish(folder: Path, identity: Identity) -> None:
-    """State that the work is done; nothing may be written to the folder after this."""
+    """State that the work is done, and only then forget how far it had come.
+
+    Nothing may be written to the folder after this.
+    """
+    sync_tree(folder)
     record = _record(identity, "done") | {"outputs": outputs_of(folder)}
     write_json(folder / RECORD, record)
     publish(folder, identity)
+    clear_state(folder)
+
+
+def clear_state(folder: Path) -> None:
+    """Remove what a finished piece of work kept to go on from.
+
+    It is renamed first: a kill in between leaves a draft that is swept, never half a state.
+    """
+    state = folder / STATE
+    if state.exists():
+        draft = folder / f".{STATE}.tmp"
+        _remove(draft)
+        state.rename(draft)
+        _remove(draft)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _record(identity: Identity, status: str) -> dict[str, Any]:
@@ -110,15 +144,26 @@ def find(folder: Path, identity: Identity) -> Path | None:
     return other if other != folder and state_of(other, identity) == "done" else None
 
 
-def adopt(source: Path, folder: Path) -> None:
-    """Bring another run's finished folder here, by hard links where the disk allows."""
+def adopt(source: Path, folder: Path, identity: Identity) -> bool:
+    """Bring another run's finished folder here, by hard links where the disk allows.
+
+    False when the source vanished or changed meanwhile: then it was no source.
+    """
     draft = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(
-        source, draft, copy_function=_link, ignore=shutil.ignore_patterns("state", "*.tmp")
-    )
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(draft)
+    try:
+        shutil.copytree(
+            source, draft, copy_function=_link, ignore=shutil.ignore_patterns(STATE, "*.tmp")
+        )
+    except OSError:  # shutil.Error, a list of what could not be copied, is one too
+        _remove(draft)
+        return False
+    if state_of(draft, identity) != "done":
+        _remove(draft)
+        return False
+    _remove(folder)
     draft.replace(folder)
+    return True
 
 
 def _link(source: str, target: str) -> None:

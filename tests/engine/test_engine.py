@@ -23,7 +23,8 @@ from alignzoo import Algorithm, Loss, Max, Mean, PairBatch, Term, TextBatch
 from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.scoring.snapshots import cache_name
-from alignzoo.engine.train.loop import Validation, train
+from alignzoo.engine.train.job import Validation
+from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.optim import Optim
 from alignzoo.ops import log_prob, sequence_sum
 from alignzoo.testing import tiny_model, tiny_models, toy_items
@@ -263,7 +264,8 @@ from alignzoo_aligndistil import AlignDistil
 from alignzoo.testing import tiny_models, toy_items
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.parallel.ranks import start_ranks
-from alignzoo.engine.train.loop import Job, train
+from alignzoo.engine.train.job import Job
+from alignzoo.engine.train.loop import train
 algorithm = AlignDistil(r=2.0)
 models = tiny_models(algorithm)
 ranks = start_ranks("{precision}")

@@ -74,7 +74,7 @@ def test_a_plan_says_when_training_would_resume(tmp_path, monkeypatch):
     what, reg = trained(), load_plugins()
     identity = stage_identity(what.stages[0], what, reg, {})
     folder = stage_folder(tmp_path / "r", 1, "sft")
-    begin(folder, identity, keep=True)
+    begin(folder, identity)
     assert statuses(what, tmp_path / "r", reg)[0] == "to run"  # stopped before a checkpoint
     (folder / "state").mkdir()
     assert statuses(what, tmp_path / "r", reg) == ["resumes", "waits for sft"]

@@ -15,7 +15,6 @@ from alignzoo import (
     ModelRef,
     PromptSample,
     Question,
-    Response,
     Role,
     Score,
     hookimpl,
@@ -24,6 +23,7 @@ from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import Plugin, build_registry
 from alignzoo.run import run_recipe
 from alignzoo.stages.evaluation import answers
+from alignzoo.store import parts
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
 SEEN = []  # conversations that the judge read
@@ -155,30 +155,23 @@ def test_another_judge_reads_the_same_answers_without_sampling_again(tmp_path, m
 
 def test_sampling_goes_on_after_a_stop_where_it_was_and_ends_the_same(tmp_path, model, monkeypatch):
     undisturbed = run(model, tmp_path / "whole", batch_size=1)
-    keep = answers._keep
+    keep = parts.keep_part
     calls = []
 
-    def stops(file, replies):
+    def stops(file, number, value):
         if len(calls) == 3:
             raise KeyboardInterrupt
-        calls.append(replies)
-        keep(file, replies)
+        calls.append(number)
+        keep(file, number, value)
 
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(answers, "_keep", stops)
+    monkeypatch.setattr(parts, "keep_part", stops)
     with pytest.raises(KeyboardInterrupt):
         run(model, tmp_path / "r", batch_size=1)
     (state,) = (tmp_path / "r/answers").rglob("turn-1.jsonl")
     with state.open("a") as file:
-        file.write('{"number": 1, "te')  # what a kill leaves of a line
-    monkeypatch.setattr(answers, "_keep", keep)
+        file.write('0123abcd [1,[["te')  # what a kill leaves of a line
+    monkeypatch.setattr(parts, "keep_part", keep)
     given = conversations(monkeypatch)
     assert run(model, tmp_path / "r", batch_size=1) == undisturbed
     assert len(given) == 2
-
-
-def test_a_row_that_a_kill_cut_costs_none_of_those_after_it(tmp_path):
-    state, reply = tmp_path / "turn-1.jsonl", Response("ok", (1, 2), True)
-    state.write_text('{"number": 0, "te')
-    answers._keep(state, [(1, reply), (2, reply)])
-    assert dict(answers._kept(state)) == {1: reply, 2: reply}

@@ -7,18 +7,22 @@ DPO and reverse DPO hold the same sequences in another order, so they share one 
 from __future__ import annotations
 
 import hashlib
-import os
+import shutil
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Item, Signal, TextBatch, Tokens
+from alignzoo.engine.models.tensors import DamagedFile, read_tensors, write_tensors
 from alignzoo.engine.scoring.scorer import ScoringModule
+
+PART_SECONDS = 30.0  # of an interrupted pass that are scored again
 
 
 def is_cacheable(signal: Signal, trainable: frozenset[str]) -> bool:
@@ -81,7 +85,7 @@ def cache_name(
     signal: Signal, digests: Mapping[str, str], items: Sequence[Item], scoring: str = ""
 ) -> str:
     """Content hash of (models, computation, set of sequences, how and by which code scored)."""
-    digest = hashlib.sha256(f"{signal.key}/3/{scoring}".encode())
+    digest = hashlib.sha256(f"{signal.key}/4/{scoring}".encode())
     for role in signal.roles:
         digest.update(digests[role].encode())
     for row in sorted({row_hash(row) for item in items for row in item.rows}):
@@ -90,41 +94,85 @@ def cache_name(
 
 
 def load_stored(path: Path) -> Stored:
-    """Read a cache file."""
-    data = load_file(path)
-    parts = data["values"].split(data["lengths"].tolist())
-    keys = [bytes(row.tolist()) for row in data["hashes"]]
-    return Stored(dict(zip(keys, parts, strict=True)))
+    """Read a cache file; raises DamagedFile when it does not hold what was written."""
+    return Stored(_rows(path))
 
 
 def compute_stored(
-    module: ScoringModule, name: str, signal: Signal, items: Sequence[Item], size: int, path: Path
-) -> Stored:
-    """One pass over every sequence, longest first, and a file for the next run."""
+    module: ScoringModule,
+    name: str,
+    signal: Signal,
+    items: Sequence[Item],
+    size: int,
+    paths: Sequence[Path],
+) -> Path:
+    """One pass over every sequence, longest first; the file, the first that could be written.
+
+    What is scored is kept in parts beside it, so that a stop costs half a minute. Raises OSError
+    where the disk refuses every path.
+    """
     rows = {row_hash(row): row for item in items for row in item.rows}
     ordered = sorted(rows.items(), key=lambda pair: -len(pair[1]))
-    found: dict[bytes, Tensor] = {}
+    parts = [path.with_suffix(".parts") for path in paths]
+    found = {key: x for folder in parts for key, x in _kept(folder).items()}
+    part: dict[bytes, Tensor] = {}
+    started = time.monotonic()
     for start in range(0, len(ordered), size):
         some = ordered[start : start + size]
-        batch = TextBatch.collate([Item((row,)) for _, row in some], 0)
-        scored = score_buffer(module, batch, {name: signal}, size)
-        if name not in scored:
-            raise PluginError(f"signal '{name}': a signal with several rows cannot have a `key`")
-        grid = scored[name]
-        found |= {key: grid[i, : len(row)].clone() for i, (key, row) in enumerate(some)}
-    _write(found, path)
-    return Stored(found)
+        if all(key in found for key, _ in some):
+            continue
+        part |= _scored(module, name, signal, some, size)
+        if time.monotonic() - started >= PART_SECONDS:
+            _write(part, [folder / f"{start:09d}.safetensors" for folder in parts])
+            found, part, started = found | part, {}, time.monotonic()
+    found |= part
+    path = _write({key: found[key] for key, _ in ordered}, paths)
+    for folder in parts:
+        shutil.rmtree(folder, ignore_errors=True)
+    return path
 
 
-def _write(found: Mapping[bytes, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    save_file(
-        {
-            "values": torch.cat(list(found.values())),
-            "lengths": torch.tensor([len(x) for x in found.values()]),
-            "hashes": torch.tensor([list(key) for key in found], dtype=torch.uint8),
-        },
-        part,
-    )
-    part.replace(path)
+def _scored(
+    module: ScoringModule,
+    name: str,
+    signal: Signal,
+    some: Sequence[tuple[bytes, Tokens]],
+    size: int,
+) -> dict[bytes, Tensor]:
+    """The values of some rows in one forward pass; which rows share it decides the last bits."""
+    batch = TextBatch.collate([Item((row,)) for _, row in some], 0)
+    scored = score_buffer(module, batch, {name: signal}, size)
+    if name not in scored:
+        raise PluginError(f"signal '{name}': a signal with several rows cannot have a `key`")
+    return {key: scored[name][i, : len(row)].clone() for i, (key, row) in enumerate(some)}
+
+
+def _kept(parts: Path) -> dict[bytes, Tensor]:
+    """What an interrupted pass has scored; a damaged part is scored again."""
+    found: dict[bytes, Tensor] = {}
+    for part in sorted(parts.glob("*.safetensors")):
+        with suppress(DamagedFile):
+            found |= _rows(part)
+    return found
+
+
+def _rows(path: Path) -> dict[bytes, Tensor]:
+    data = read_tensors(path)[0]
+    values = data["values"].split(data["lengths"].tolist())
+    keys = [bytes(row.tolist()) for row in data["hashes"]]
+    return dict(zip(keys, values, strict=True))
+
+
+def _write(found: Mapping[bytes, Tensor], paths: Sequence[Path]) -> Path:
+    """Write to the first path that can be written, and say which."""
+    tensors = {
+        "values": torch.cat(list(found.values())),
+        "lengths": torch.tensor([len(x) for x in found.values()]),
+        "hashes": torch.tensor([list(key) for key in found], dtype=torch.uint8),
+    }
+    for path in paths[:-1]:
+        with suppress(OSError):
+            write_tensors(path, tensors)
+            return path
+    write_tensors(paths[-1], tensors)
+    return paths[-1]

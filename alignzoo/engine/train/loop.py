@@ -4,103 +4,36 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import DataError, Interrupted, TrainingError
 from alignzoo.contract.rollout import sample_key
-from alignzoo.contract.types import Batch, Item, Signal
-from alignzoo.engine.parallel.ranks import Ranks
+from alignzoo.contract.types import Batch
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, rails
 from alignzoo.engine.train.batches import permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
+from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.journal import Asked, append_row, interrupts, keep_bytes, keep_until
-from alignzoo.engine.train.optim import Optim, build_optimizer, rate, set_rate
+from alignzoo.engine.train.optim import build_optimizer, rate, set_rate
+from alignzoo.engine.train.reference import stored_snapshots
 from alignzoo.engine.train.saves import Saves
 from alignzoo.engine.train.sources import (
     Buffer,
     OfflineSource,
-    Rollout,
     RolloutSource,
     Source,
     gap_metrics,
     schedule,
 )
 from alignzoo.engine.train.step import Stepper, evaluate_loss
-
-OnStep = Callable[[int, int, Mapping[str, float], Mapping[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Held-out items, and the metric whose best checkpoint is kept."""
-
-    items: Sequence[Item]
-    every: int
-    metric: str
-    sign: int  # +1 higher is better, -1 lower
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training stage with everything resolved."""
-
-    algorithm: Algorithm[Any]
-    load: Callable[[str], PreTrainedModel]  # role -> a fresh model
-    digests: Mapping[str, str]  # role -> content hash of its checkpoint
-    items: Sequence[Item]
-    rollout: Rollout | None
-    validation: Validation | None
-    optim: Optim
-    pad_id: int
-    seed: int
-    folder: Path  # of the stage: metrics.jsonl, timing.jsonl, state/
-    cache: Path  # for snapshots
-    ranks: Ranks
-    scoring: str = ""  # precision and code behind cached snapshots
-    rails: rails.Rails = field(default_factory=rails.Rails)
-    on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
-    say: Callable[[str], None] = field(default=lambda text: None)  # a sentence worth reading
-
-    @property
-    def how(self) -> str:
-        """What the last bits of a snapshot depend on beside models, sequences and code."""
-        o, device = self.optim, self.ranks.device.type
-        return f"{self.scoring} {device} {o.scorer} {o.chunk_mb} {o.micro_batch_size}"
-
-    @property
-    def trainable(self) -> frozenset[str]:
-        """Roles that learn."""
-        return frozenset(name for name, role in self.algorithm.roles.items() if role.trainable)
-
-    @property
-    def on_policy(self) -> bool:
-        """Whether buffers are sampled."""
-        return self.rollout is not None
-
-    @property
-    def scored(self) -> tuple[dict[str, Signal], dict[str, Signal]]:
-        """Snapshot signals: (cached on disk, computed for every buffer)."""
-        every = dict(self.algorithm.snapshots())
-        loaded = {role for s in every.values() for role in s.roles}
-        if self.on_policy:
-            extra = rails.drift_signals(self.algorithm)
-            every |= {name: s for name, s in extra.items() if loaded.issuperset(s.roles)}
-        cached = {
-            name: s
-            for name, s in every.items()
-            if not self.on_policy and snapshots.is_cacheable(s, self.trainable)
-        }
-        return cached, {name: s for name, s in every.items() if name not in cached}
 
 
 def train(job: Job) -> dict[str, PreTrainedModel]:
@@ -109,7 +42,7 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     Raises Interrupted after saving when SIGINT or SIGTERM arrives, TrainingError when a metric
     stops being finite.
     """
-    stored = _stored_snapshots(job)
+    stored = stored_snapshots(job)
     module = _module(job)
     with interrupts() as asked:
         loop = _Loop(job, module, _buffers(job, module, stored), stored, asked)
@@ -128,23 +61,6 @@ def _module(job: Job) -> ScoringModule:
             models[role].gradient_checkpointing_enable({"use_reentrant": False})
     scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
     return ScoringModule(models, job.trainable, scorer).to(job.ranks.device)
-
-
-def _stored_snapshots(job: Job) -> dict[str, snapshots.Stored]:
-    """Load or compute the cacheable snapshots of training and validation data."""
-    items = [*job.items, *(job.validation.items if job.validation else ())]
-    found = {}
-    for name, s in job.scored[0].items():
-        path = job.cache / f"{snapshots.cache_name(s, job.digests, items, job.how)}.safetensors"
-        if not path.exists() and job.ranks.is_main:
-            models = {role: job.load(role) for role in s.roles}
-            scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
-            module = ScoringModule(models, frozenset(), scorer).to(job.ranks.device)
-            size = job.optim.micro_batch_size * 2
-            snapshots.compute_stored(module, name, s, items, size, path)
-        job.ranks.barrier()
-        found[name] = snapshots.load_stored(path)
-    return found
 
 
 def _buffers(job: Job, module: ScoringModule, stored: Mapping[str, snapshots.Stored]) -> Source:

@@ -8,7 +8,6 @@ stop.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -27,7 +26,17 @@ from alignzoo.stages.context import StageContext
 from alignzoo.stages.sampling import Speaker, load_speaker, resolve
 from alignzoo.store.files import write_text
 from alignzoo.store.identity import answers_identity
-from alignzoo.store.records import adopt, begin, find, finish, publish, resumable
+from alignzoo.store.parts import done_in_parts
+from alignzoo.store.records import (
+    STATE,
+    adopt,
+    begin,
+    clear_state,
+    find,
+    finish,
+    publish,
+    resumable,
+)
 
 FILE = "answers.jsonl"
 
@@ -101,13 +110,13 @@ def sampled(
         spec, model, rows, context.recipe, context.registry, context.outputs
     )
     found = find(folder, identity)
-    if found is None:
-        begin(folder, identity, keep=resumable(folder, identity))
-        _sample(model, questions, spec, context, folder)
-        finish(folder, identity)
-    elif found != folder:
-        adopt(found, folder)
+    if found == folder or (found and adopt(found, folder, identity)):
+        clear_state(folder)
         publish(folder, identity)
+        return folder
+    begin(folder, identity, {STATE} if resumable(folder, identity) else ())
+    _sample(model, questions, spec, context, folder)
+    finish(folder, identity)
     return folder
 
 
@@ -165,28 +174,35 @@ class Talk:
     def turn(
         self, number: int, given: Sequence[Sequence[Response]], file: Path
     ) -> Iterator[tuple[int, Response]]:
-        """The replies of one turn, counted from 0, by prompt: those kept before a stop first."""
-        kept = dict(_kept(file))
-        yield from kept.items()
-        todo = [n for n, q in enumerate(self.questions) if len(q.later) >= number and n not in kept]
-        for sampling, alike in _alike(self.questions, todo).items():
-            for start in range(0, len(alike), self.batch_size):
-                some = alike[start : start + self.batch_size]
-                prompts = [_conversation(self.questions[n], given[n]) for n in some]
-                keys = [sample_key(self.seed, "answer", n, 0, *_later(number)) for n in some]
-                replies = list(zip(some, self._replies(prompts, sampling, keys), strict=True))
-                _keep(file, replies)
-                yield from replies
+        """The replies of one turn, counted from 0, by prompt; every batch is kept in the file."""
+        todo = [n for n, question in enumerate(self.questions) if len(question.later) >= number]
+        batches = [
+            (sampling, alike[start : start + self.batch_size])
+            for sampling, alike in _alike(self.questions, todo).items()
+            for start in range(0, len(alike), self.batch_size)
+        ]
+
+        def answered(batch: tuple[SamplingSpec, Sequence[int]]) -> list[tuple[Any, ...]]:
+            sampling, some = batch
+            prompts = [_conversation(self.questions[n], given[n]) for n in some]
+            keys = [sample_key(self.seed, "answer", n, 0, *_later(number)) for n in some]
+            return self._replies(prompts, sampling, keys)
+
+        replies = done_in_parts(file, batches, answered)
+        for (_, some), rows in zip(batches, replies, strict=True):
+            for n, (text, ids, ended) in zip(some, rows, strict=True):
+                yield n, Response(text, tuple(ids), ended)
 
     def _replies(
         self, prompts: Sequence[PromptSample], sampling: SamplingSpec, keys: Sequence[int]
-    ) -> list[Response]:
+    ) -> list[tuple[Any, ...]]:
+        """(text, ids, ended) of each reply."""
         tokenizer = self.speaker.tokenizer
         wanted = resolve(sampling, tokenizer)
         ids = [prompt_ids(prompt, tokenizer) for prompt in prompts]
         done = self.session.generate(ids, wanted, keys)
         return [
-            Response(decode_response(start, c.ids, tokenizer, wanted.stop_ids), c.ids, c.ended)
+            (decode_response(start, c.ids, tokenizer, wanted.stop_ids), c.ids, c.ended)
             for start, c in zip(ids, done, strict=True)
         ]
 
@@ -242,24 +258,3 @@ def _conversation(question: Asked, given: Sequence[Response]) -> PromptSample:
             {"role": "user", "content": user},
         ]
     return replace(question.prompt, prompt=tuple(messages))
-
-
-def _keep(file: Path, replies: Sequence[tuple[int, Response]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as out:
-        for number, r in replies:
-            row = {"number": number, "text": r.text, "ids": r.ids, "ended": r.ended}
-            out.write("\n" + json.dumps(row) + "\n")  # the first: a kill may have cut a row
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _kept(file: Path) -> Iterator[tuple[int, Response]]:
-    if not file.exists():
-        return
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # a kill cut the line; it is sampled again, to the same answer
-        yield row["number"], Response(row["text"], tuple(row["ids"]), row["ended"])

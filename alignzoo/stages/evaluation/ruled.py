@@ -34,10 +34,14 @@ from alignzoo.stages.evaluation.columns import check_columns, summarise
 from alignzoo.stages.generate import answer_figures
 from alignzoo.stages.sampling import Speaker, load_speaker, sample_answers
 from alignzoo.store.files import digest_of, digest_of_value, read_json, write_json, write_text
+from alignzoo.store.folders import model_folder
 from alignzoo.store.identity import model_digest
+from alignzoo.store.parts import done_in_parts
+from alignzoo.store.records import STATE
 
 Answers = Sequence[Sequence[Answer]]  # by prompt, then by sample
 MEASURE_BATCH = 32  # sequences per forward pass; does not change the numbers
+KEPT_ROWS = 8 * MEASURE_BATCH  # sequences whose KL is kept at once
 
 
 def run_evaluation(
@@ -140,7 +144,17 @@ def _kl(
         return [0.0] * len(rows)
     reference = load_speaker(context.model(other), context).model
     pad_id = pad_id_of(speaker.tokenizer)
-    return sequence_kl(speaker.model, reference, rows, pad_id, MEASURE_BATCH)
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    parts = [order[start : start + KEPT_ROWS] for start in range(0, len(order), KEPT_ROWS)]
+
+    def measured(part: Sequence[int]) -> list[float]:
+        some = [rows[i] for i in part]
+        return sequence_kl(speaker.model, reference, some, pad_id, MEASURE_BATCH)
+
+    file = context.folder / STATE / f"kl-{model_folder(other)}.jsonl"
+    kept = done_in_parts(file, parts, measured)
+    values = dict(zip(order, (x for part in kept for x in part), strict=True))
+    return [values[i] for i in range(len(rows))]
 
 
 def _by_prompt(values: Sequence[float], samples: int) -> tuple[float, ...]:

@@ -1,0 +1,55 @@
+"""The reference pass: what frozen models say of the data, scored once, shared by the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from alignzoo.contract.errors import TrainingError
+from alignzoo.contract.types import Item, Signal
+from alignzoo.engine.models.tensors import DamagedFile
+from alignzoo.engine.scoring import snapshots
+from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
+from alignzoo.engine.train.job import Job
+
+
+def stored_snapshots(job: Job) -> dict[str, snapshots.Stored]:
+    """Load or compute the cacheable snapshots of training and validation data."""
+    items = [*job.items, *(job.validation.items if job.validation else ())]
+    found = {}
+    for name, signal in job.scored[0].items():
+        file = f"{snapshots.cache_name(signal, job.digests, items, job.how)}.safetensors"
+        # The second is for a cache that cannot be written: the stage's own folder always can.
+        paths = [job.cache / file, job.folder / "state" / "snapshots" / file]
+        if job.ranks.is_main and _intact(paths, job.say) is None:
+            _compute(job, name, signal, items, paths)
+        job.ranks.barrier()
+        whole = _intact(paths, job.say)
+        if whole is None:
+            raise TrainingError(f"{paths[0]}: another process took it away; run this again")
+        found[name] = whole
+    return found
+
+
+def _compute(
+    job: Job, name: str, signal: Signal, items: Sequence[Item], paths: Sequence[Path]
+) -> None:
+    """Score every sequence once, into the first place that can be written."""
+    models = {role: job.load(role) for role in signal.roles}
+    scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+    module = ScoringModule(models, frozenset(), scorer).to(job.ranks.device)
+    size = job.optim.micro_batch_size * 2
+    path = snapshots.compute_stored(module, name, signal, items, size, paths)
+    if path != paths[0]:
+        job.say(f"{job.cache} cannot be written: this stage keeps its reference pass to itself")
+
+
+def _intact(paths: Sequence[Path], say: Callable[[str], None]) -> snapshots.Stored | None:
+    """The first of these files that holds what was written; `say` is told of another."""
+    for path in paths:
+        try:
+            if path.exists():
+                return snapshots.load_stored(path)
+        except DamagedFile as damage:
+            say(f"{damage}; it is computed again")
+    return None
