@@ -51,7 +51,7 @@ from alignzoo.store.records import (
     resumable,
     state_of,
 )
-from alignzoo.store.runs import note_piece, writing
+from alignzoo.store.runs import forget, note_piece, writing
 
 LOGS_OF_TRAINING = {STATE, "metrics.jsonl", "timing.jsonl"}
 
@@ -102,18 +102,20 @@ def run_recipe(
     progress: Progress,
     *,
     again: bool = False,
+    fresh: bool = False,
     labels: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Bring every stage and evaluation of a recipe to its end and fold the scores.
 
     `source` is the recipe's text as written; `again` asks judges anew what they answered without
-    a verdict; `labels` say how tables call models that have no stage's name. Raises what the
-    pieces raise, after `run.json` says how far the run came; the same call goes on from there.
+    a verdict; `fresh` deletes first what the folder holds of an earlier run; `labels` say how
+    tables call models that have no stage's name. Raises what the pieces raise, after `run.json`
+    says how far the run came; the same call goes on from there.
     """
     total = len(recipe.stages) + sum(len(evaluated_models(e, recipe)) for e in recipe.evaluate)
     run = Run(recipe, registry, folder, progress if is_main() else Silent(), total, again,
               labels or {})  # fmt: skip
-    with _writing(run, source):
+    with _writing(run, source, fresh=fresh):
         if is_main():
             _check_files(run)
         outputs: dict[str, Path] = {}
@@ -319,7 +321,7 @@ def _fetch_revisions(names: Iterable[str], run: Run, outputs: Mapping[str, Path]
 
 
 @contextmanager
-def _writing(run: Run, source: str) -> Iterator[None]:
+def _writing(run: Run, source: str, *, fresh: bool) -> Iterator[None]:
     """Hold the run's folder on the rank that writes, and tell the plug-ins how the run ended."""
     if not is_main():
         yield
@@ -327,4 +329,6 @@ def _writing(run: Run, source: str) -> Iterator[None]:
     plugins = [plugin.identity for plugin in run.registry.plugins]
     ended = partial(run.registry.hooks.on_run_end, run=run.folder)
     with writing(run.folder, run.recipe, source, plugins, lambda error: ended(error=error)):
+        if fresh:
+            forget(run.folder)
         yield

@@ -8,11 +8,14 @@ import sys
 import traceback
 
 from alignzoo.cli.commands import app
+from alignzoo.cli.terminal.stopping import stoppable
 from alignzoo.contract.errors import AlignzooError, RecipeError
+
+INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run the command line: 0 done, 1 failed, 2 bad recipe or usage, 130 interrupted."""
+    """Run the command line: 0 done, 1 failed, 2 bad recipe or usage, 130 or 143 interrupted."""
     # Bars of the libraries would tear ours apart, and mix with answers.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -21,6 +24,16 @@ def main() -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # texts of models may have no form in UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
+    with stoppable() as stopping:
+        try:
+            return _main()
+        except SystemExit as end:  # how typer ends; it knows only SIGINT
+            if end.code == INTERRUPTED and stopping.number:
+                return 128 + stopping.number
+            raise
+
+
+def _main() -> int:
     try:
         app(prog_name="alignzoo")
     except AlignzooError as error:

@@ -25,7 +25,7 @@ from alignzoo.recipe.registry import Registry
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import digest_of, digest_of_value
 from alignzoo.store.inputs import BUILT_IN_ENGINE, data_of, data_source, model_ref, models_of
-from alignzoo.store.records import Identity, recorded_output
+from alignzoo.store.records import Identity, check_output, recorded_output
 
 Outputs = Mapping[str, Path]  # stage -> its folder
 
@@ -139,6 +139,7 @@ def model_digest(name: str, recipe: Recipe, registry: Registry, outputs: Outputs
         return f"files:{recorded}"
     ref = model_ref(name, recipe, outputs)
     if ref.path.exists():
+        check_output(ref.path.parent, ref.path.name)
         return f"files:{digest_of(ref.path)}"
     revision = hub_commit(ref) or ref.revision or "latest"
     loaders = "+".join(_loaders(registry))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from alignzoo.contract.errors import DataError
 from alignzoo.store.files import (
     cache_folder,
     digest_of,
@@ -53,6 +54,21 @@ def recorded_output(folder: Path, name: str) -> str | None:
     """The digest that a finished folder's record states for one output."""
     digest = read_json(folder / RECORD).get("outputs", {}).get(name)
     return str(digest) if digest else None
+
+
+def check_output(folder: Path, name: str) -> None:
+    """Make sure that one output of a finished folder is what its record states.
+
+    Raises DataError naming the files that are not. A folder without a record states nothing.
+    """
+    record = read_json(folder / RECORD)
+    if record.get("status") != "done" or name not in record.get("outputs", {}):
+        return
+    if record["outputs"][name] != digest_of(folder / name):
+        raise DataError(
+            f"{folder / name} is not what the stage wrote: a file was changed or damaged since; "
+            "run its recipe again, which finds out and does that stage anew"
+        )
 
 
 def state_of(folder: Path, identity: Identity) -> State:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from alignzoo.recipe.blocks import Recipe
 from alignzoo.store.files import read_json, sweep, write_json, write_text
 from alignzoo.store.folders import resolved
 
+RESULTS = ("stages", "evaluations", "answers", "samples")  # folders of a run
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets")
 
 
@@ -56,6 +58,14 @@ def note_piece(folder: Path, piece: str, **entry: Any) -> None:
     record = read_json(folder / "run.json")
     record["pieces"] = record.get("pieces", {}) | {piece: entry}
     write_json(folder / "run.json", record)
+
+
+def forget(folder: Path) -> None:
+    """Delete the results of a run; the caller holds its lock."""
+    for part in RESULTS:
+        shutil.rmtree(folder / part, ignore_errors=True)
+    for name in ("scores.jsonl", "leaderboard.md"):
+        (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
 from alignzoo import leaderboard
-from alignzoo.cli.terminal.names import find_recipe, is_run
+from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.cli.terminal.screen import print_json, print_table, width
-from alignzoo.contract.errors import UsageError
+from alignzoo.contract.errors import Interrupted, UsageError
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.leaderboard import read_leaderboard, render_text
 from alignzoo.leaderboard.seeds import markdown, over_seeds, rows_of
@@ -43,11 +41,11 @@ def run_command(name: str, overrides: Sequence[str], output: Path | None, *, fre
         progress, display = watch()
         source = path.read_text(encoding="utf-8")
         with display:
-            return run_recipe(recipe, source, registry, folder, progress)
+            return run_recipe(recipe, source, registry, folder, progress, fresh=fresh)
 
     if not fresh:
         return report(work, folder)
-    with nothing_reused(folder):
+    with cache_of_its_own(folder):
         return report(work, folder)
 
 
@@ -84,9 +82,9 @@ def report(
     try:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what plug-ins print
             result = work()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"\n{resume_hint(folder)}", file=sys.stderr)
-        return INTERRUPTED
+        return stop.exit_code if isinstance(stop, Interrupted) else INTERRUPTED
     if not is_main():
         return 0
     if as_json:
@@ -110,20 +108,20 @@ def resume_hint(folder: Path) -> str:
 
 
 @contextmanager
-def nothing_reused(folder: Path) -> Iterator[None]:
-    """Delete a run's results, and keep it from finding those of other runs."""
-    if is_main() and is_run(folder):
-        for part in ("stages", "evaluations", "samples"):
-            shutil.rmtree(folder / part, ignore_errors=True)
+def cache_of_its_own(folder: Path) -> Iterator[None]:
+    """Keep a run from finding the results of others; the same place for all its processes.
+
+    The run sweeps it when it begins, for it has the name of a draft.
+    """
     usual = os.environ.get("ALIGNZOO_CACHE")
-    with tempfile.TemporaryDirectory(prefix="alignzoo-fresh-") as empty:
-        os.environ["ALIGNZOO_CACHE"] = empty
-        try:
-            yield
-        finally:
-            os.environ.pop("ALIGNZOO_CACHE")
-            if usual is not None:
-                os.environ["ALIGNZOO_CACHE"] = usual
+    own = folder / ".cache.tmp"
+    os.environ["ALIGNZOO_CACHE"] = str(own)
+    try:
+        yield
+    finally:
+        os.environ.pop("ALIGNZOO_CACHE")
+        if usual is not None:
+            os.environ["ALIGNZOO_CACHE"] = usual
 
 
 def plan_command(

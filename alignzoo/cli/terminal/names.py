@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alignzoo.contract.errors import UsageError, suggest
 from alignzoo.store.files import read_json
+from alignzoo.store.records import check_output
 
 PACKAGE = Path(__file__).resolve().parents[2]
 
@@ -78,6 +79,8 @@ def trained_stages(run: Path) -> list[TrainedStage]:
 def find_stages(name: str) -> list[TrainedStage]:
     """The trained stages that RUN (all of them) or RUN/STAGE names; none for another name.
 
+    Each is opened: raises DataError when a model's files are not what the stage wrote.
+
     A stage may also be named by its folder in the run, RUN/stages/01-STAGE. Raises UsageError for
     a run without that stage or without any model.
     """
@@ -88,7 +91,7 @@ def find_stages(name: str) -> list[TrainedStage]:
         stages = trained_stages(path)
         if not stages:
             raise UsageError(f"{name}: no stage of this run has left a model yet")
-        return stages
+        return _opened(stages)
     if path.is_dir() or not is_run(path.parent):
         return []
     known = {stage.name: stage for stage in trained_stages(path.parent)}
@@ -96,10 +99,18 @@ def find_stages(name: str) -> list[TrainedStage]:
         hint = suggest(path.name, known)
         names = f"it has {', '.join(known)}" if known else "it has none yet"
         raise UsageError(f"{path.parent}: no trained stage '{path.name}' ({names}){hint}")
-    return [known[path.name]]
+    return _opened([known[path.name]])
+
+
+def _opened(stages: list[TrainedStage]) -> list[TrainedStage]:
+    for stage in stages:
+        check_output(stage.folder, "model")
+    return stages
 
 
 def find_model(name: str) -> str:
     """The folder or hub name of one model; a run stands for its last trained stage."""
     stages = find_stages(name)
+    if not stages:
+        check_output(Path(name).parent, Path(name).name)
     return str(stages[-1].model) if stages else name

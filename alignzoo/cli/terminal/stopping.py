@@ -1,0 +1,48 @@
+"""What SIGINT and SIGTERM do to a command, whatever it is doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from alignzoo.contract.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = b"\nstopped at once; the same command goes on from what is kept\n"
+
+
+@dataclass
+class Stopping:
+    """The signal that a command got; 0 is none."""
+
+    number: int = 0
+
+
+@contextmanager
+def stoppable() -> Iterator[Stopping]:
+    """The first signal unwinds the command, which keeps what it has; the next ends it at once.
+
+    A training stage takes the first one itself, to save between two buffers. What is on disk is
+    whole at every moment, so either end leaves a folder that can go on.
+    """
+    stopping = Stopping()
+
+    def stop(number: int, frame: Any) -> None:
+        if stopping.number:
+            os.write(2, AT_ONCE)
+            os._exit(128 + number)
+        stopping.number = number
+        raise Interrupted(number)
+
+    # A shell lets its background jobs ignore SIGINT, and that is to stay so.
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
