@@ -43,6 +43,7 @@ from alignzoo.store.records import (
     Identity,
     adopt,
     begin,
+    changed_files,
     changed_inputs,
     clear_state,
     find,
@@ -234,7 +235,10 @@ def _quiet_libraries(threads: int | None) -> None:
 def _reused(piece: Piece, run: Run) -> bool:
     """Whether the work is found finished; else the folder is made ready for it."""
     if state_of(piece.folder, piece.identity) == "damaged":
-        run.progress.note(f"{piece.name}: its files changed since it was finished; done again")
+        changed = ", ".join(changed_files(piece.folder))
+        run.progress.note(
+            f"{piece.name}: its files changed since it was finished; done again ({changed})"
+        )
     found = find(piece.folder, piece.identity)
     if found and run.again and _has_failures(found):
         begin(piece.folder, piece.identity)

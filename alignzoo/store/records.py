@@ -46,8 +46,12 @@ class Identity:
 
 def outputs_of(folder: Path) -> dict[str, str]:
     """The digest of everything a piece of work left, by name."""
-    kept = [p for p in folder.iterdir() if p.name not in NOT_OUTPUT and p.suffix != ".tmp"]
-    return {path.name: digest_of(path) for path in sorted(kept)}
+    return {path.name: digest_of(path) for path in _outputs(folder)}
+
+
+def _outputs(folder: Path) -> list[Path]:
+    kept = (p for p in folder.iterdir() if p.name not in NOT_OUTPUT and p.suffix != ".tmp")
+    return sorted(kept)
 
 
 def recorded_output(folder: Path, name: str) -> str | None:
@@ -65,10 +69,23 @@ def check_output(folder: Path, name: str) -> None:
     if record.get("status") != "done" or name not in record.get("outputs", {}):
         return
     if record["outputs"][name] != digest_of(folder / name):
+        changed = [str(folder / file) for file in changed_files(folder) if file.startswith(name)]
         raise DataError(
-            f"{folder / name} is not what the stage wrote: a file was changed or damaged since; "
-            "run its recipe again, which finds out and does that stage anew"
+            f"{', '.join(changed) or folder / name}: not what the stage wrote, but changed or "
+            "damaged since; run its recipe again, which does that stage anew"
         )
+
+
+def changed_files(folder: Path) -> list[str]:
+    """The files of a finished folder that its record states otherwise, relative to it."""
+    stated, there = read_json(folder / RECORD).get("files", {}), files_of(folder)
+    return sorted(name for name in stated.keys() | there if stated.get(name) != there.get(name))
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """The digest of every file of the outputs, by its path in the folder."""
+    files = (file for path in _outputs(folder) for file in (path, *path.rglob("*")))
+    return {f.relative_to(folder).as_posix(): digest_of(f) for f in files if f.is_file()}
 
 
 def state_of(folder: Path, identity: Identity) -> State:
@@ -109,7 +126,8 @@ def finish(folder: Path, identity: Identity) -> None:
     Nothing may be written to the folder after this.
     """
     sync_tree(folder)
-    record = _record(identity, "done") | {"outputs": outputs_of(folder)}
+    found = {"outputs": outputs_of(folder), "files": files_of(folder)}
+    record = _record(identity, "done") | found
     write_json(folder / RECORD, record)
     publish(folder, identity)
     clear_state(folder)

@@ -99,6 +99,12 @@ def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -
             f"cannot load '{ref.name}': its weights lack {len(lacking)} tensors that config.json "
             f"asks for, such as {min(lacking)}; take weights and config.json of one model"
         )
+    spare = [name for name in loaded[1]["unexpected_keys"] if name.startswith(body)]
+    if spare:  # the library would leave them out and go on
+        raise AlignzooError(
+            f"cannot load '{ref.name}': its weights hold {len(spare)} tensors that config.json has "
+            f"no place for, such as {min(spare)}; take weights and config.json of one model"
+        )
     return model
 
 
