@@ -4,8 +4,8 @@
 
 For every kind of stage: the run is killed before its n-th change below the run's folder and the
 cache (at an fsync the file is cut in half first), then run again; the results must be the
-undisturbed run's, byte for byte. A flip changes one bit of a file that a killed or finished run left; the next
-run must find it, or give the undamaged results.
+undisturbed run's, byte for byte. A flip changes one bit of a file that a killed or finished run
+left; the next run must find it, or give the undamaged results.
 
 Writes results/kills.{json,md} beside this file.
 """

@@ -276,7 +276,8 @@ class _Loop:
             )
         self.job.ranks.barrier()
         first, self.saves = self.saves.step is None, self.saves.saved(self.cursor.step, started)
-        if first and self.cursor.step < self.total and self.job.ranks.is_main:
+        by_the_clock = self.saves.every is None and self.cursor.step < self.total
+        if first and by_the_clock and self.job.ranks.is_main:
             self.job.say(self.saves.told())
 
     def _resume(self) -> None:

@@ -39,6 +39,6 @@ class Saves:
         return replace(self, step=step, ended=time.monotonic())
 
     def told(self) -> str:
-        """The interval in words."""
-        often = f"{self.interval / 60:.0f} min" if self.every is None else f"{self.every} steps"
+        """The interval of the clock in words."""
+        often = f"{self.interval / 60:.0f} min"
         return f"checkpoint at step {self.step} in {self.cost:.1f} s; one about every {often}"
