@@ -119,7 +119,7 @@ def test_the_last_two_checkpoints_are_kept_under_names_of_roles_and_parameters(t
     own = {f"policy/{name}": x for name, x in models["policy"].named_parameters()}
     assert weights.keys() == own.keys()
     assert all(torch.equal(weights[name], x) for name, x in own.items())
-    moments, _ = read_tensors(places(state)[0] / "optimizer.safetensors")
+    moments, _ = read_tensors(places(state)[1] / "optimizer.safetensors")
     assert {name.rpartition("/")[0] for name in moments} == own.keys()
 
 

@@ -58,15 +58,18 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path,
     models: Models,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     state: Mapping[str, Tensor],
     cursor: Cursor,
 ) -> None:
-    """Write `folder/step-N` and then drop older ones; a crash leaves those intact."""
+    """Write `folder/step-N` and then drop older ones; a crash leaves those intact.
+
+    After the last step nobody needs the optimiser: None.
+    """
     target, part = folder / f"step-{cursor.step:08d}", folder / "part"
     shutil.rmtree(part, ignore_errors=True)
     write_tensors(part / WEIGHTS, weights_of(models))
-    write_tensors(part / OPTIMIZER, _moments(optimizer, models))
+    write_tensors(part / OPTIMIZER, _moments(optimizer, models) if optimizer else {})
     log = folder.with_name(LOG)
     size, digest = _log(log)
     if log.exists():

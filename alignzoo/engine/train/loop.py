@@ -271,8 +271,13 @@ class _Loop:
     def _save(self) -> None:
         started = time.monotonic()
         if self.job.ranks.is_main:
+            more = self.cursor.step < self.total
             checkpoint.save_checkpoint(
-                self.place, self.trained, self.stepper.optimizer, self.state, self.cursor
+                self.place,
+                self.trained,
+                self.stepper.optimizer if more else None,
+                self.state,
+                self.cursor,
             )
         self.job.ranks.barrier()
         first, self.saves = self.saves.step is None, self.saves.saved(self.cursor.step, started)
