@@ -12,7 +12,7 @@ ROOMS = {
     "engine.parallel": {"contract"},
     "engine.sampling": {"contract"},
     "engine.scoring": {"contract", "ops", "engine.models"},
-    "engine.train": {"contract", "ops", "engine.parallel", "engine.scoring"},
+    "engine.train": {"contract", "ops", "engine.models", "engine.parallel", "engine.scoring"},
     "store": {"contract", "data", "recipe"},
     "judging": {"contract", "data", "store"},
     "judging.quality": {"contract", "data", "judging"},
@@ -33,6 +33,7 @@ ROOMS = {
     | {"engine.models", "engine.parallel", "engine.sampling", "cli.terminal"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
     | {"cli.doing", "cli.terminal"},
-    "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"},
+    "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}
+    | {"cli.terminal"},
     "__main__": {"cli"},
 }
