@@ -1,7 +1,8 @@
 """Pure tensor functions and ready-made signals that algorithms are built from.
 
 Token functions map logits [n, V] and labels [n] to [n]; sequence functions map [B, S] with a mask
-to [B]. Log-probabilities are natural logs over the full vocabulary, in at least float32.
+to [B]. Log-probabilities are natural logs over the full vocabulary, in at least float32. A token
+may have probability exactly 0: it adds 0 to every divergence and entropy, and to their gradients.
 """
 
 from __future__ import annotations
@@ -31,9 +32,23 @@ def label_log_prob(logits: Tensor, labels: Tensor) -> Tensor:
     return picked - logits.logsumexp(-1)
 
 
+def expectation(log_p: Tensor, x: Tensor) -> Tensor:
+    """[n] sum_v p(v) x(v) over p(v) > 0, whatever x is elsewhere; +inf where x is, with p(v) > 0.
+
+    Raises nothing: a sum that is not finite is for the caller to see.
+    """
+    x = x.masked_fill(log_p.isneginf(), 0.0)
+    total = (log_p.exp() * x).sum(-1)
+    # exp(log p) may underflow to 0, and 0 times infinity would be no number.
+    return total.masked_fill(x.detach().amax(-1).isposinf(), torch.inf)
+
+
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """[n] KL(p || q) = sum_v p(v) (log p(v) - log q(v)) from log-probabilities [n, V]."""
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    """[n] KL(p || q) = sum_v p(v) (log p(v) - log q(v)) from log-probabilities [n, V].
+
+    0 log 0 = 0; +inf where some q(v) is 0 and p(v) is not.
+    """
+    return expectation(log_p, log_p - log_q)
 
 
 def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
@@ -41,7 +56,10 @@ def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
 
     Generalised Jensen-Shannon divergence (arXiv:2306.13649); at 1/2 symmetric, at most log 2.
     """
-    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    neither = log_p.isneginf() & log_q.isneginf()  # logaddexp has no gradient there
+    own, other = log_p.masked_fill(neither, 0.0), log_q.masked_fill(neither, 0.0)
+    log_m = torch.logaddexp(own + math.log(beta), other + math.log1p(-beta))
+    log_m = log_m.masked_fill(neither, -torch.inf)
     return beta * kl_divergence(log_p, log_m) + (1 - beta) * kl_divergence(log_q, log_m)
 
 
@@ -51,8 +69,8 @@ def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def entropy_of(log_p: Tensor) -> Tensor:
-    """[n] entropy -sum_v p(v) log p(v), in nats."""
-    return -(log_p.exp() * log_p).sum(-1)
+    """[n] entropy -sum_v p(v) log p(v), in nats; 0 log 0 = 0."""
+    return -expectation(log_p, log_p)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
@@ -193,11 +211,13 @@ def reward_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
 def whiten(x: Tensor, mask: Tensor, world: World) -> Tensor:
     """[B, S] (x - mean) / std over every counted position of the buffer and all ranks.
 
-    Population variance, clamped at 1e-8.
+    Population variance, clamped at 1e-8. In float64 until the end: equal x give exactly 0, where
+    the rounding of a float32 mean would be stretched to about 1.
     """
-    centre = world.mean(x, mask)
-    variance = world.mean((x - centre) ** 2, mask)
-    return (x - centre) * variance.clamp(min=1e-8).rsqrt() * mask
+    wide = x.double()
+    centred = wide - world.mean(wide, mask)
+    variance = world.mean(centred**2, mask)
+    return (centred * variance.clamp(min=1e-8).rsqrt() * mask).to(x)
 
 
 def clipped_policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -250,22 +270,52 @@ def _group_sum(x: Tensor, group: Tensor) -> Tensor:
     return torch.zeros_like(x).index_add(0, number, x)[number]
 
 
+def _group_least(x: Tensor, group: Tensor) -> Tensor:
+    number = group.unique(return_inverse=True)[1]
+    return torch.full_like(x, torch.inf).scatter_reduce(0, number, x, "amin")[number]
+
+
+def _centred(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """[B] x minus the mean of its group, and the group's size; in float64.
+
+    Means are of differences to the group's least x, so equal x are exactly 0, however large.
+    """
+    x = x.double()
+    above = x - _group_least(x, group)
+    count = _group_sum(torch.ones_like(x), group)
+    return above - _group_sum(above, group) / count, count
+
+
 def group_mean(x: Tensor, group: Tensor) -> Tensor:
-    """[B] mean of x [B] over all rows with the same number in group [B]."""
-    return _group_sum(x, group) / _group_sum(torch.ones_like(x), group)
+    """[B] mean of x [B] over all rows with the same number in group [B]; of equal x, x itself."""
+    return (x.double() - _centred(x, group)[0]).to(x)
+
+
+def group_advantage(x: Tensor, group: Tensor, smallest: float | None = None) -> Tensor:
+    """[B] x - mean over the row's group, divided by (deviation + smallest) unless that is None.
+
+    In float64 until the end; exactly 0 where all of a group are equal.
+    """
+    centred, count = _centred(x, group)
+    if smallest is None:
+        return centred.to(x)
+    variance = _group_sum(centred**2, group) / (count - 1).clamp(min=1)
+    return (centred / (variance.sqrt() + smallest)).to(x)
 
 
 def group_deviation(x: Tensor, group: Tensor) -> Tensor:
     """[B] standard deviation (n - 1) of x over the row's group; 0 for a row alone."""
-    rest = _group_sum(torch.ones_like(x), group) - 1
-    centred = x - group_mean(x, group)
-    return (_group_sum(centred**2, group) / rest.clamp(min=1)).sqrt()
+    centred, count = _centred(x, group)
+    return (_group_sum(centred**2, group) / (count - 1).clamp(min=1)).sqrt().to(x)
 
 
 def leave_one_out(x: Tensor, group: Tensor) -> Tensor:
-    """[B] x minus the mean of x over the other rows of its group; 0 for a row alone."""
-    count = _group_sum(torch.ones_like(x), group)
-    return (x - group_mean(x, group)) * count / (count - 1).clamp(min=1)
+    """[B] x minus the mean of x over the other rows of its group; 0 for a row alone.
+
+    Exactly 0 where all of a group are equal.
+    """
+    centred, count = _centred(x, group)
+    return (centred * count / (count - 1).clamp(min=1)).to(x)
 
 
 def kl_k1(log_ratio: Tensor) -> Tensor:

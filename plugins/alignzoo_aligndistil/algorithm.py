@@ -24,10 +24,17 @@ from alignzoo import (
     option,
 )
 
-# Teacher logits from the DPO model, the anchor and the weight alpha (Eq. 15/17 and Eq. 11).
-TEACHERS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "contrastive": lambda dpo, anchor, alpha: dpo + alpha * (dpo - anchor),
-    "vanilla": lambda dpo, anchor, alpha: anchor + alpha * (dpo - anchor),
+
+def _interpolated(dpo: Tensor, anchor: Tensor, ratio: Tensor, alpha: Tensor) -> Tensor:
+    """[n, V] anchor + alpha (dpo - anchor); its limit where the anchor's probability is 0."""
+    beyond = torch.where(alpha == 1, 0.0, (alpha - 1) * ratio)
+    return torch.where(anchor.isneginf(), dpo + beyond, anchor + alpha * ratio)
+
+
+# Teacher logits from the DPO model, the anchor, log(dpo/anchor) and alpha (Eq. 15/17 and Eq. 11).
+TEACHERS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "contrastive": lambda dpo, anchor, ratio, alpha: dpo + alpha * ratio,
+    "vanilla": _interpolated,
 }
 DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "half": ops.total_variation,
@@ -75,7 +82,8 @@ class AlignDistil(Algorithm[TextBatch]):
     Fed with a dataset it is the off-policy method (Eq. 19), with a `rollout:` block the on-policy
     one (Eq. 18). Deviations: beta_t stands inside the sum (the printed equations have it outside,
     although it depends on t). `tvd: l1` and `positions: official` repeat the released code, which
-    drops the 1/2 and reads the logits one position late.
+    drops the 1/2 and reads the logits one position late. A token that teacher and anchor give
+    probability 0 has it under z* too; one that the anchor alone forbids makes the loss +inf.
     """
 
     name = "aligndistil"
@@ -126,21 +134,25 @@ class AlignDistil(Algorithm[TextBatch]):
         dpo, anchor = ops.log_softmax(outputs["teacher"]), ops.log_softmax(outputs["anchor"])
         tvd = ops.total_variation(dpo, anchor)
         alpha = self.alpha(dpo, anchor)
-        target = TEACHERS[self.reward](dpo, anchor, alpha[:, None])
+        neither = dpo.isneginf() & anchor.isneginf()  # impossible for both: for the teacher too
+        ratio = (dpo - anchor).masked_fill(neither, 0.0)
+        target = TEACHERS[self.reward](dpo, anchor, ratio, alpha[:, None])
         policy = ops.log_softmax(outputs["policy"] / self.temperature)
         with torch.no_grad():
             student = ops.log_softmax(outputs["policy"])
-            ratio = self.beta0 * (dpo - anchor)
+            reward = self.beta0 * ratio
             rows = {
                 "tvd": tvd,
                 "alpha": alpha,
                 "beta_t": self.beta0 / alpha,
                 "kl_dpo": ops.kl_divergence(student, dpo),
                 "kl_anchor": ops.kl_divergence(student, anchor),
-                "reward": ratio.gather(-1, labels[:, None]).squeeze(-1),
-                "expected": (student.exp() * ratio).sum(-1),
+                "reward": reward.gather(-1, labels[:, None]).squeeze(-1),
+                "expected": ops.expectation(student, reward),
             }
-        return {"kl": ops.kl_divergence(policy, ops.log_softmax(target / self.temperature)), **rows}
+        kl = ops.kl_divergence(policy, ops.log_softmax(target / self.temperature))
+        # Where the anchor forbids what the DPO model allows, all of the teacher's mass is there.
+        return {"kl": kl.masked_fill(target.amax(-1).isposinf(), torch.inf), **rows}
 
     def alpha(self, dpo: Tensor, anchor: Tensor) -> Tensor:
         """[n] extrapolation weight from log-probabilities [n, V]."""

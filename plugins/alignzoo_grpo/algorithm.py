@@ -30,7 +30,8 @@ class GRPO(Algorithm[RolloutBatch]):
 
     A_b = (R_b - mean R) / (std R + 1e-4) over the answers to one prompt, the same for every token;
     rho = exp(log pi - log pi_old); k3 = exp(-d) - 1 + d, d = log pi - log pi_ref. No critic.
-    Source: arXiv:2402.03300 Eq. 3-4. `scale: false` leaves the division out (arXiv:2503.20783).
+    Source: arXiv:2402.03300 Eq. 3-4. Dr. GRPO (arXiv:2503.20783) is `scale: false`, which leaves the
+    division out, with `reduction: sequence_sum`: mean_b 1/C sum_t, C the same for every answer.
     """
 
     name = "grpo"
@@ -52,9 +53,18 @@ class GRPO(Algorithm[RolloutBatch]):
     clip: float = option(0.2, "c: clip range of the ratio", gt=0)
     kl_coef: float = option(0.04, "weight of the KL to the reference", ge=0)
     scale: bool = option(True, "divide by the standard deviation of the group's rewards")
-    reduction: Literal["sequence_mean", "token_mean"] = option(
-        "sequence_mean", "1/n_b sum_t, then the mean of responses; or over all tokens alike"
+    reduction: Literal["sequence_mean", "sequence_sum", "token_mean"] = option(
+        "sequence_mean",
+        "1/n_b sum_t, or 1/C sum_t, then the mean of responses; or all tokens alike",
     )
+    constant: float = option(
+        1.0, "C of reduction: sequence_sum, such as max_new_tokens; 1: the plain sum", gt=0
+    )
+
+    def __post_init__(self) -> None:
+        """The constant belongs to the sum."""
+        if self.constant != 1 and self.reduction != "sequence_sum":
+            raise ValueError("constant divides a sum over tokens: set reduction: sequence_sum")
 
     def signals(self) -> Mapping[str, Signal]:
         """Log-probabilities that are trained."""
@@ -66,10 +76,7 @@ class GRPO(Algorithm[RolloutBatch]):
 
     def advantages(self, reward: Tensor, group: Tensor) -> Tensor:
         """[B] A_b from the rewards [B]."""
-        centred = reward - ops.group_mean(reward, group)
-        if not self.scale:
-            return centred
-        return centred / (ops.group_deviation(reward, group) + SMALLEST_DEVIATION)
+        return ops.group_advantage(reward, group, SMALLEST_DEVIATION if self.scale else None)
 
     def prepare(self, batch: RolloutBatch, signals: Signals, world: World) -> Signals:
         """[B, S] advantages; a group is on one rank."""
@@ -81,9 +88,10 @@ class GRPO(Algorithm[RolloutBatch]):
         mask = batch.mask
         kl = ops.kl_k3(signals["policy"] - signals["reference"])  # [B, S]
         policy = ops.clipped_policy_term(signals, mask, self.clip, self.reduction)
+        penalty = ops.REDUCTIONS[self.reduction](kl, mask)
         terms = {
-            "policy": policy,
-            "kl": replace(ops.REDUCTIONS[self.reduction](kl, mask), scale=self.kl_coef),
+            "policy": replace(policy, scale=1 / self.constant),
+            "kl": replace(penalty, scale=self.kl_coef / self.constant),
         }
         moved = signals["policy"].detach() - signals["old"]
         metrics = {

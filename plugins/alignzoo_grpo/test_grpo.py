@@ -25,6 +25,19 @@ def test_without_scale_only_the_mean_is_subtracted():
     torch.testing.assert_close(got, torch.tensor([-2.0, 0.0, -1.0, 0.0, 3.0]))
 
 
+@pytest.mark.parametrize("scale", [True, False])
+def test_equal_rewards_have_advantage_exactly_zero(scale):
+    reward = torch.tensor([1000.1, 1000.1, 1000.1, 0.1, 0.1, 0.1, 0.1, 1e30])
+    group = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+    assert GRPO(scale=scale).advantages(reward, group).tolist() == [0.0] * 8
+
+
+def test_a_small_difference_between_large_rewards_is_kept():
+    reward = torch.tensor([1e6, 1e6 + 0.25, 1e6 + 0.5])
+    got = GRPO(scale=False).advantages(reward, torch.zeros(3))
+    assert got.tolist() == [-0.25, 0.0, 0.25]
+
+
 def one_answer():
     seen, one = torch.ones(1, 3, dtype=torch.bool), torch.ones(1)
     return RolloutBatch(seen.long(), seen, seen & (torch.arange(3) > 0), one, one, one)
@@ -59,6 +72,38 @@ def test_every_token_of_an_answer_gets_its_advantage():
     torch.testing.assert_close(ready["advantage"], expected)
 
 
-@pytest.mark.parametrize("method", [GRPO(), GRPO(reduction="token_mean", scale=False)], ids=str)
+def two_answers():
+    """Answers of one and two tokens."""
+    seen = torch.tensor([[True, True, False], [True, True, True]])
+    one = torch.ones(2)
+    return RolloutBatch(seen.long(), seen, seen & (torch.arange(3) > 0), one, one, one)
+
+
+def test_dr_grpo_sums_over_tokens_and_divides_by_a_constant():
+    nothing = torch.zeros(2, 3)
+    given = {"old": nothing, "policy": nothing, "reference": nothing - math.log(2)}
+    given["advantage"] = torch.tensor([[3.0, 0.0, 0.0], [-1.0, -1.0, 0.0]])
+    method = GRPO(scale=False, reduction="sequence_sum", constant=8, kl_coef=0.5)
+    terms = method.loss(two_answers(), given, {}).terms
+    # every ratio is 1: minus the sum of advantages, 3 and -2
+    assert terms["policy"].value.tolist() == [-3.0, 2.0]
+    assert terms["policy"].scale == 1 / 8
+    # d = log 2 for each token: k3 = 1/2 - 1 + log 2, once and twice
+    k3 = math.log(2) - 0.5
+    assert terms["kl"].value.tolist() == pytest.approx([k3, 2 * k3])
+    assert terms["kl"].scale == 0.5 / 8
+
+
+def test_a_constant_without_the_sum_is_refused():
+    with pytest.raises(ValueError, match="set reduction: sequence_sum"):
+        GRPO(constant=64)
+
+
+DR_GRPO = GRPO(scale=False, reduction="sequence_sum", constant=6)
+
+
+@pytest.mark.parametrize(
+    "method", [GRPO(), GRPO(reduction="token_mean", scale=False), DR_GRPO], ids=str
+)
 def test_the_contract_is_kept(method):
     check_algorithm(method)

@@ -39,8 +39,9 @@ def test_the_loss_is_the_advantage_times_the_log_probability_of_the_answer():
     torch.testing.assert_close(loss.terms.value, advantage)  # -A * -1
 
 
-def test_equal_rewards_teach_nothing():
-    same = RolloutBatch(BATCH.ids, SEEN, BATCH.response, 0 * REWARD + 3, 0 * REWARD, GROUP)
+@pytest.mark.parametrize("reward", [3.0, 1000.1, 0.1])
+def test_equal_rewards_teach_nothing(reward):
+    same = RolloutBatch(BATCH.ids, SEEN, BATCH.response, 0 * REWARD + reward, 0 * REWARD, GROUP)
     assert not RLOO().prepare(same, SNAPSHOTS, None)["advantage"].any()
 
 

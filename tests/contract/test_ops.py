@@ -9,6 +9,7 @@ from torch import tensor
 
 from alignzoo import ops
 from alignzoo.contract.types import PairBatch
+from alignzoo.engine.parallel.ranks import start_ranks
 
 TRUE = torch.ones(1, 3, dtype=torch.bool)
 EMPTY = torch.tensor([[False, False, False], [True, True, False]])
@@ -144,6 +145,17 @@ def test_group_statistics_look_at_rows_with_the_same_number_alone():
     close(ops.leave_one_out(x, group), [-3.0, -4.0, -1.5, 4.0, 4.5, 0.0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("x", [1000.1, 0.1, -1e30])
+def test_equal_numbers_of_a_group_have_no_deviation_and_no_advantage(x, dtype):
+    same, group = torch.full((7,), x, dtype=dtype), torch.zeros(7)
+    assert ops.group_advantage(same, group).tolist() == [0.0] * 7
+    assert ops.group_advantage(same, group, smallest=1e-4).tolist() == [0.0] * 7
+    assert ops.leave_one_out(same, group).tolist() == [0.0] * 7
+    assert ops.group_deviation(same, group).tolist() == [0.0] * 7
+    assert torch.equal(ops.group_mean(same, group), same)
+
+
 def test_clipping_binds_only_where_it_is_worse_than_the_plain_ratio():
     ratio, advantage = row(1.5, 1.5, 0.5, 0.5), row(1.0, -1.0, 1.0, -1.0)
     close(ops.clip_binds(ratio.log(), advantage, 0.2), [[1.0, 0.0, 0.0, 1.0]])
@@ -180,6 +192,9 @@ def test_whitening_stretches_small_differences_too():
 
 def test_whitening_equal_numbers_gives_zeros():
     close(ops.whiten(row(2.0, 2.0, 2.0), TRUE, Alone()), [[0.0, 0.0, 0.0]])
+    mask = torch.ones(7, 11, dtype=torch.bool)
+    for x in (1000.1, 0.1, -3e5):
+        assert not ops.whiten(torch.full(mask.shape, x), mask, start_ranks("fp32")).any()
 
 
 def test_the_policy_loss_takes_the_more_pessimistic_side_of_the_clip():
