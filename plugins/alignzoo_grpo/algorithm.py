@@ -30,8 +30,8 @@ class GRPO(Algorithm[RolloutBatch]):
 
     A_b = (R_b - mean R) / (std R + 1e-4) over the answers to one prompt, the same for every token;
     rho = exp(log pi - log pi_old); k3 = exp(-d) - 1 + d, d = log pi - log pi_ref. No critic.
-    Source: arXiv:2402.03300 Eq. 3-4. Dr. GRPO (arXiv:2503.20783) is `scale: false`, which leaves the
-    division out, with `reduction: sequence_sum`: mean_b 1/C sum_t, C the same for every answer.
+    Source: arXiv:2402.03300 Eq. 3-4. Dr. GRPO (arXiv:2503.20783) is `scale: false`, without the
+    division, and `reduction: sequence_sum`: mean_b 1/C sum_t, C the same for every answer.
     """
 
     name = "grpo"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 
 from alignzoo.contract.errors import TrainingError
@@ -66,6 +67,12 @@ class Ranks:
         total = x.masked_fill(~mask, 0.0).sum().double()
         pair = self.sum(torch.stack([total, mask.sum().double()]))
         return (pair[0] / pair[1].clamp(min=1)).to(x)
+
+    def union(self, names: Sequence[str]) -> list[str]:
+        """Every name that some rank has, in the same order everywhere."""
+        if self.size == 1:
+            return list(names)
+        return list(dict.fromkeys(gather_object(list(names))))
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module on the device, inside DDP when there are several ranks."""

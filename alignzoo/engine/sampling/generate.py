@@ -67,7 +67,7 @@ class TransformersSession(RolloutSession):
                 rows = order[start : start + self.batch_size]
                 batch = [prompts[i] for i in rows], [keys[i] for i in rows]
                 done.update(zip(rows, _sample(self.model, *batch, sampling), strict=True))
-        _refuse_bad_numbers(done)
+        _refuse_bad_numbers(done, self.version)
         return [done[i] for i in range(len(prompts))]
 
 
@@ -92,12 +92,14 @@ def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], sampling: S
         )
 
 
-def _refuse_bad_numbers(completions: dict[int, Completion]) -> None:
+def _refuse_bad_numbers(completions: dict[int, Completion], version: int) -> None:
+    """Weights of version 0 have not been trained here."""
     bad = [i for i, done in completions.items() if not math.isfinite(sum(done.log_probs))]
+    cure = "lower the learning rate" if version else "look at the weights it was loaded with"
     if bad:
         raise TrainingError(
             f"sampling: the model's logits are not finite for {len(bad)} of {len(completions)} "
-            f"prompts (first: prompt {min(bad)}); lower the learning rate or use precision fp32"
+            f"prompts (first: prompt {min(bad)}); {cure}"
         )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
-from alignzoo.engine.train import checkpoint, rails
+from alignzoo.engine.train import checkpoint, faults, rails
 from alignzoo.engine.train.batches import permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
 from alignzoo.engine.train.job import Job, Validation
@@ -33,7 +33,7 @@ from alignzoo.engine.train.sources import (
     gap_metrics,
     schedule,
 )
-from alignzoo.engine.train.step import Stepper, evaluate_loss
+from alignzoo.engine.train.step import NotFiniteError, Stepper, evaluate_loss
 
 
 def train(job: Job) -> dict[str, PreTrainedModel]:
@@ -143,6 +143,8 @@ class _Loop:
         given = dict(buffer.given) | self._snapshots(buffer.batch)
         given |= self._prepared(buffer.batch, given)
         known = {**buffer.metrics, **rails.drift(buffer.batch, given, job.ranks.mean)}
+        done = self.cursor.step
+        faults.refuse(known, done + 1, done, lambda: faults.odd_row(buffer, given))
         compare = dict(buffer.compare)
         for items in self._updates(buffer.batch):
             if self.cursor.step >= self.total:
@@ -153,20 +155,22 @@ class _Loop:
             set_rate(stepper.optimizer, share)
             try:
                 metrics, pairs = stepper(buffer.batch, given, items, self.state, compare)
-            except TrainingError as error:
+            except NotFiniteError as error:
                 mark = f"-rank{job.ranks.rank}" if job.ranks.size > 1 else ""
                 file = job.folder / f"offending_batch{mark}.safetensors"
-                rails.save_batch(buffer.batch, items, file)
-                raise TrainingError(f"step {self.cursor.step + 1}: {error} ({file})") from error
+                faults.save_batch(buffer.batch, items, file)
+                search = partial(faults.find, stepper, buffer, given, items, self.state)
+                done = self.cursor.step
+                faults.refuse(error.metrics, done + 1, done, search, file)
             for pair in pairs.values():
                 limit = job.rollout.max_gap if job.rollout else float("inf")
                 metrics |= gap_metrics(pair, limit, job.ranks)
             compare = {}
             metrics |= {"lr": share * job.optim.lr, **known}
-            self._after_step(buffer.batch, items, metrics, started)
+            self._after_step(buffer, items, metrics, started)
 
     def _after_step(
-        self, batch: Batch, items: Tensor, metrics: dict[str, float], started: float
+        self, buffer: Buffer, items: Tensor, metrics: dict[str, float], started: float
     ) -> None:
         self.state = dict(self.job.algorithm.next_state(self.state, metrics))
         self.cursor = replace(self.cursor, step=self.cursor.step + 1)
@@ -175,25 +179,28 @@ class _Loop:
         if validation and (at_end or self.cursor.step % validation.every == 0):
             metrics |= self._validate(validation)
         if at_end and self.job.rails.max_kl is not None and not self.job.on_policy:
-            metrics |= self._drift(batch)
+            metrics |= self._drift(buffer)
         self.watch.see(self.cursor.step, metrics)
         seconds = time.perf_counter() - started
-        tokens = int(batch.take(items).attention.sum()) * self.job.ranks.size
+        tokens = int(buffer.batch.take(items).attention.sum()) * self.job.ranks.size
         timing = {"seconds": seconds, "tokens_per_second": tokens / seconds}
         if self.job.ranks.is_main:
             append_row(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
             append_row(self.job.folder / "timing.jsonl", {"step": self.cursor.step, **timing})
             self.job.on_step(self.cursor.step, self.total, metrics, timing)
 
-    def _drift(self, batch: Batch) -> dict[str, float]:
+    def _drift(self, buffer: Buffer) -> dict[str, float]:
         """KL to the frozen start on the last batch, measured once: cached references are gone."""
         job, signals = self.job, rails.drift_signals(self.job.algorithm)
         roles = {role for s in signals.values() for role in s.roles}
         models = {r: self.module.by_role.get(r) or job.load(r) for r in sorted(roles)}
         scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
         module = ScoringModule(models, job.trainable & roles, scorer).to(job.ranks.device)
-        rows = snapshots.score_buffer(module, batch, signals, job.optim.micro_batch_size)
-        return rails.drift(batch, rows, job.ranks.mean)
+        rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)
+        found = rails.drift(buffer.batch, rows, job.ranks.mean)
+        step = self.cursor.step
+        faults.refuse(found, step, step, lambda: faults.odd_row(buffer, rows))
+        return found
 
     def _snapshots(self, batch: Batch) -> dict[str, Tensor]:
         size = self.job.optim.micro_batch_size * batch.rows_per_item
@@ -221,9 +228,7 @@ class _Loop:
                 order = permutation(batch.n_items, *key)
             yield from order.tensor_split(per_epoch)
 
-    def _held_out(
-        self, stored: Mapping[str, snapshots.Stored]
-    ) -> list[tuple[Batch, dict[str, Tensor]]]:
+    def _held_out(self, stored: Mapping[str, snapshots.Stored]) -> list[Buffer]:
         """Collated held-out batches; snapshots of frozen roles are made once, here."""
         if self.job.validation is None:
             return []
@@ -236,22 +241,27 @@ class _Loop:
             mine = share_of_rank(numbers, ranks.rank, ranks.size)
             some = [items[i] for i in mine.tolist()]
             batch = self.job.algorithm.batch.collate(some, self.job.pad_id)
-            found.append((batch, {name: s.fill(some, batch) for name, s in stored.items()}))
+            given = {name: s.fill(some, batch) for name, s in stored.items()}
+            places = [f"item {n + 1} of the validation data" for n in mine.tolist()]
+            found.append(Buffer(batch, given, places=places))
         return found
 
     def _validate(self, validation: Validation) -> dict[str, float]:
         buffers = []
-        for batch, cached in self.held_out:
-            given = cached | self._snapshots(batch)
-            buffers.append((batch, given | self._prepared(batch, given)))
-        metrics = evaluate_loss(self.stepper, buffers, self.state)
+        for held in self.held_out:
+            given = {**held.given, **self._snapshots(held.batch)}
+            buffers.append(replace(held, given=given | self._prepared(held.batch, given)))
+        ready = [(x.batch, x.given) for x in buffers]
+        metrics = evaluate_loss(self.stepper, ready, self.state)
         self.module.set_modes()
+        step, search = self.cursor.step, partial(faults.find_in, self.stepper, buffers, self.state)
+        faults.refuse(metrics, step, step, search)
         if validation.metric not in metrics:
             known = ", ".join(sorted(metrics))
             raise TrainingError(f"no validation metric '{validation.metric}'; there are: {known}")
         value = metrics[validation.metric]
         best = self.cursor.best
-        if best is None or math.isnan(best) or validation.sign * (value - best) > 0:
+        if best is None or validation.sign * (value - best) > 0:
             self.cursor = replace(self.cursor, best=value, best_step=self.cursor.step)
             if self.job.ranks.is_main:
                 checkpoint.save_best(self.place, self.trained, self.cursor.step)

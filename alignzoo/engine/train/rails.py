@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
@@ -34,7 +32,10 @@ class Rails:
 
 
 class Watch:
-    """Looks at the metrics of every step; holds what has been said and the last few values."""
+    """Looks at the metrics of every step; holds what has been said and the last few values.
+
+    Every limit is broken by a value that is no number, too.
+    """
 
     def __init__(self, algorithm: Algorithm[Any], same_start: bool, rails: Rails) -> None:
         self.algorithm, self.same_start, self.rails = algorithm, same_start, rails
@@ -55,9 +56,10 @@ class Watch:
                     self._range(name, sum(values) / WINDOW, metric.low, metric.high)
 
     def _identities(self, metrics: Mapping[str, float]) -> None:
-        for name, expected in self.algorithm.at_start().items():
+        known = self.algorithm.at_start().items()
+        for name, expected in ((n, x) for n, x in known if n in metrics):  # over nothing: absent
             actual = metrics[name]
-            if abs(actual - expected) > self.rails.tolerance * max(1.0, abs(expected)):
+            if not abs(actual - expected) <= self.rails.tolerance * max(1.0, abs(expected)):
                 self._breach(
                     name,
                     f"{name} is {actual:.6g} at the first step, but must be {expected:.6g} while "
@@ -67,25 +69,26 @@ class Watch:
 
     def _limits(self, metrics: Mapping[str, float]) -> None:
         truncated, limit = metrics.get("rollout/truncated"), self.rails.max_truncated
-        if truncated is not None and limit is not None and truncated > limit:
+        if truncated is not None and limit is not None and not truncated <= limit:
             self._breach(
                 "rollout/truncated",
                 f"{truncated:.0%} of the rollouts hit max_new_tokens (limit {limit:.0%}): the "
                 "model does not stop; allow more tokens, or train it to end",
             )
+        most = self.rails.max_kl
         for name, value in metrics.items():
-            if name in self.guarded and self.rails.max_kl is not None and value > self.rails.max_kl:
+            if name in self.guarded and most is not None and not value <= most:
                 self._breach(
                     name,
                     f"{name} reached {value:.3g} nats per response (limit max_kl "
-                    f"{self.rails.max_kl:g}): a model that drifted this far makes a bad teacher, "
+                    f"{most:g}): a model that drifted this far makes a bad teacher, "
                     "anchor or policy; lower the learning rate or raise beta",
                 )
 
     def _range(self, name: str, value: float, low: float | None, high: float | None) -> None:
-        if low is not None and value < low - SLACK:
+        if low is not None and not value >= low - SLACK:
             self._breach(name, f"{name} is {value:.4g} over {WINDOW} steps, healthy is >= {low:g}")
-        if high is not None and value > high + SLACK:
+        if high is not None and not value <= high + SLACK:
             self._breach(name, f"{name} is {value:.4g} over {WINDOW} steps, healthy is <= {high:g}")
 
     def _breach(self, name: str, sentence: str) -> None:
@@ -122,9 +125,3 @@ def drift(
             total = sequence_sum(x, batch.mask)
             found[name] = mean(total, torch.ones_like(total, dtype=torch.bool)).item()
     return found
-
-
-def save_batch(batch: Batch, items: Tensor, file: Path) -> None:
-    """Keep the sequences of a step that went wrong, for a person to look at."""
-    part = batch.take(items)
-    save_file({n: getattr(part, n).contiguous() for n in ("ids", "attention", "response")}, file)

@@ -38,6 +38,7 @@ class Buffer:
     given: Mapping[str, Tensor] = field(default_factory=dict)  # signals that are already known
     metrics: Mapping[str, float] = field(default_factory=dict)
     compare: Mapping[str, Signal] = field(default_factory=dict)  # re-scored in the first update
+    places: Sequence[str] = ()  # of every item, for people
 
 
 class Source(Protocol):
@@ -101,7 +102,8 @@ class OfflineSource:
             )
         items = [self.items[i] for i in numbers.tolist()]
         batch = self.kind.collate(items, self.pad_id)
-        return Buffer(batch, {name: s.fill(items, batch) for name, s in self.stored.items()})
+        given = {name: s.fill(items, batch) for name, s in self.stored.items()}
+        return Buffer(batch, given, places=[f"item {n + 1} of the data" for n in numbers.tolist()])
 
     def close(self) -> None:
         """Holds nothing."""
@@ -171,7 +173,11 @@ class RolloutSource:
             self.pad_id,
         )
         given = {ROLLOUT_LOG_PROB: _log_probs(batch, done)}
-        return Buffer(batch, given, self._metrics(batch), {ROLLOUT_LOG_PROB: log_prob("policy")})
+        places = [
+            f"answer {k + 1} to prompt {n + 1}" for n in mine for k in range(r.samples_per_prompt)
+        ]
+        compare = {ROLLOUT_LOG_PROB: log_prob("policy")}
+        return Buffer(batch, given, self._metrics(batch), compare, places)
 
     def _metrics(self, batch: RolloutBatch) -> dict[str, float]:
         every = torch.ones_like(batch.ended, dtype=torch.bool)
@@ -205,7 +211,7 @@ def gap_metrics(pair: Tensor, max_gap: float, ranks: Ranks) -> dict[str, float]:
     """
     difference = (pair[0] - pair[1]).abs()
     gap = ranks.mean(difference, torch.ones_like(difference, dtype=torch.bool)).item()
-    if gap > max_gap:
+    if not gap <= max_gap:
         raise TrainingError(
             f"the rollout engine's log-probs differ from the trainer's by {gap:.3g} nats per token "
             f"(limit rollout.max_gap = {max_gap:g}): it does not sample from the trained weights"

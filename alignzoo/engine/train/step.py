@@ -19,6 +19,14 @@ from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.optim import Optim, clip_by_role
 
 
+class NotFiniteError(TrainingError):
+    """A step gave metrics that are not finite; the weights are those before it."""
+
+    def __init__(self, metrics: Mapping[str, float]) -> None:
+        self.metrics = metrics
+        super().__init__(", ".join(n for n, x in metrics.items() if not math.isfinite(x)))
+
+
 @dataclass(frozen=True)
 class Known:
     """Signals that need no forward: snapshots and prepared values, plus zeros for live ones."""
@@ -46,7 +54,7 @@ class Sums:
         """Add values [k] or [B, S] with weights to a mean."""
         value = value.detach().double()
         weight = torch.ones_like(value) if weight is None else weight.to(value)
-        pair = torch.stack([(value * weight).sum(), weight.sum()])
+        pair = torch.stack([(value.masked_fill(weight == 0, 0.0) * weight).sum(), weight.sum()])
         self.means[name] = self.means.get(name, 0) + pair
 
     def add_max(self, name: str, value: Tensor, weight: Tensor | None) -> None:
@@ -58,15 +66,21 @@ class Sums:
         self.maxima[name] = torch.maximum(self.maxima.get(name, largest), largest)
 
     def reduce(self, ranks: Ranks) -> dict[str, float]:
-        """Global values; every rank has the same names, because losses are the same code."""
+        """Global values, by name; one over nothing is absent.
+
+        A rank that saw no item of a kind does not know its name, so the ranks agree on them first.
+        """
+        means, maxima = ranks.union(list(self.means)), ranks.union(list(self.maxima))
         out: dict[str, float] = {}
-        if self.means:
-            pairs = ranks.sum(torch.stack(list(self.means.values())))  # [n, 2]
-            ratio = pairs[:, 0] / pairs[:, 1].clamp(min=1e-300)
-            out |= dict(zip(self.means, ratio.tolist(), strict=True))
-        if self.maxima:
-            top = ranks.max(torch.stack(list(self.maxima.values())))
-            out |= dict(zip(self.maxima, top.tolist(), strict=True))
+        if means:
+            none = torch.zeros(2, dtype=torch.float64, device=ranks.device)
+            pairs = ranks.sum(torch.stack([self.means.get(n, none) for n in means]))  # [n, 2]
+            ratios = zip(means, pairs.tolist(), strict=True)
+            out |= {name: above / below for name, (above, below) in ratios if below != 0}
+        if maxima:
+            none = torch.tensor(-torch.inf, dtype=torch.float64, device=ranks.device)
+            top = ranks.max(torch.stack([self.maxima.get(n, none) for n in maxima])).tolist()
+            out |= {n: x for n, x in zip(maxima, top, strict=True) if x != -math.inf}
         return out
 
 
@@ -111,8 +125,9 @@ def check_denominators(
 ) -> None:
     """A weight that depends on a live signal would make the gradient depend on micro-batches."""
     for name, total in expected.items():
-        actual = ranks.sum(sums.means[f"term/{name}"])[1].item()
-        if abs(actual - total) > 1e-6 * max(1.0, abs(total)):
+        none = torch.zeros(2, dtype=torch.float64, device=ranks.device)
+        actual = ranks.sum(sums.means.get(f"term/{name}", none))[1].item()
+        if not abs(actual - total) <= 1e-6 * max(1.0, abs(total)):
             raise PluginError(
                 f"algorithm '{algorithm.name}': the weights of term '{name}' sum to {actual:g}, "
                 f"but to {total:g} before the forward; weights must depend on the batch alone"
@@ -120,11 +135,15 @@ def check_denominators(
 
 
 def share_of_loss(loss: Loss, totals: Mapping[str, float], scales: Mapping[str, float]) -> Tensor:
-    """A micro-batch's share of the loss: sum over terms of scale * sum(v w) / global sum(w)."""
-    parts = [
-        (term.value * term.weights).sum() * (scales[name] / max(totals[name], 1e-300))
-        for name, term in loss.named.items()
-    ]
+    """A micro-batch's share of the loss: sum over terms of scale * sum(v w) / global sum(w).
+
+    A value of weight 0 counts as 0 whatever it is, and so does a term whose weights are all 0.
+    """
+    parts = []
+    for name, term in loss.named.items():
+        weights, total = term.weights, totals[name]
+        value = term.value.masked_fill(weights == 0, 0.0)
+        parts.append((value * weights).sum() * (scales[name] / total if total else 0.0))
     return torch.stack(parts).sum()
 
 
@@ -193,18 +212,17 @@ class Stepper:
         metrics = total_loss(sums.reduce(self.ranks), scales)
         for role, norm in norms.items():
             metrics["grad_norm" if len(norms) == 1 else f"grad_norm/{role}"] = norm.item()
-        bad = [name for name, x in metrics.items() if not math.isfinite(x)]
-        if bad:
-            raise TrainingError(
-                f"{', '.join(bad)} became {metrics[bad[0]]}; the weights before this step are "
-                "kept. Lower the learning rate, or look at the data of this step"
-            )
+        if not all(map(math.isfinite, metrics.values())):
+            raise NotFiniteError(metrics)
         return metrics
 
 
 def total_loss(reduced: dict[str, float], scales: Mapping[str, float]) -> dict[str, float]:
-    """Turn "term/x" entries into "loss", and into "loss/x" where there are several terms."""
-    terms = {name: reduced.pop(f"term/{name}") * scale for name, scale in scales.items()}
+    """Turn "term/x" entries into "loss", and into "loss/x" where there are several terms.
+
+    A term over nothing is 0.
+    """
+    terms = {name: reduced.pop(f"term/{name}", 0.0) * scale for name, scale in scales.items()}
     out = {"loss": sum(terms.values())}
     if len(terms) > 1:
         out |= {f"loss/{name}": x for name, x in terms.items()}
