@@ -19,13 +19,11 @@ from alignzoo.engine.train.sources import Buffer
 from alignzoo.engine.train.step import Stepper
 
 FORBIDDEN = (
-    "something has probability exactly 0 where its logarithm counts: a model forbids a token that "
-    "the row or another model holds; leave such rows out, or take models that agree"
+    "leave out rows with tokens that a model forbids, or take models that forbid the same: "
+    "something has probability exactly 0 where its logarithm counts"
 )
 NO_NUMBERS = "look at this row and at the weights of the models"
-FORMULA = (
-    "what is read from the models is finite there, so look at the method's formula and options"
-)
+FORMULA = "look at the method's formula and options: what is read from the models is finite there"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def refuse(
     found = search()
     where = f"in {found.place}, {found.what}" if found else "no row is at fault by itself"
     cause = found.cause if found else NO_NUMBERS
-    advice = f"no update has been made yet, so {cause}"
+    advice = f"no update has been made yet; {cause}"
     if updates:
         slower = "lower the learning rate, or " if found is None or found.learnt else ""
         advice = f"the weights before this step are kept; {slower}{cause}"
