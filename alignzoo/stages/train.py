@@ -21,6 +21,7 @@ from alignzoo.contract.types import (
 )
 from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
+from alignzoo.engine.models.quiet import switched_off
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.engine.train.job import Job, Validation
@@ -50,11 +51,13 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
     tokenizer = load_tokenizer(hooks, refs[main_role(algorithm)])
     ranks = start_ranks(context.recipe.precision)
-    kinds = algorithm.roles
+    kinds, told = algorithm.roles, set[str]()
 
     def load(role: str) -> PreTrainedModel:
         dtype = None if kinds[role].trainable else context.dtype
-        return load_model(hooks, refs[role], kinds[role], *([dtype] if dtype else []))
+        model = load_model(hooks, refs[role], kinds[role], *([dtype] if dtype else []))
+        _tell_switched_off(model, context, told)
+        return model
 
     job = Job(
         algorithm=algorithm,
@@ -79,6 +82,17 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         for role, model in trained.items():
             _save(model, tokenizer, context, role, main_role(algorithm))
     ranks.barrier()
+
+
+def _tell_switched_off(model: PreTrainedModel, context: StageContext, told: set[str]) -> None:
+    """Which randomness of plain training is off; the same for several roles is told once."""
+    off = ", ".join(f"{name} {rate:g}" for name, rate in switched_off(model).items())
+    if off and off not in told:
+        told.add(off)
+        context.progress.note(
+            f"{context.name}: off, so that all roles are one function: {off}; the saved config "
+            "keeps it"
+        )
 
 
 def _rails(spec: TrainSpec, context: StageContext) -> Rails:

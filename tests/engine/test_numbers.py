@@ -1,4 +1,4 @@
-"""No number in silence: metrics over nothing, terms without weight, and values that are not finite."""
+"""Metrics over nothing, terms without weight, and values that are not finite: none in silence."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.train.loop import Validation, train
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails, Watch
+from alignzoo.engine.train.step import share_of_loss
 from alignzoo.ops import log_prob, sequence_sum
-from alignzoo.testing import tiny_model, tiny_models, toy_items
+from alignzoo.testing import toy_items
 
 STILL = Optim(steps=1, batch_size=4, micro_batch_size=3, lr=1e-9)
 
@@ -149,9 +150,9 @@ def test_held_out_numbers_that_are_not_finite_name_their_row(tmp_path):
     held = toy_items(TextBatch, 5)
     held[3] = replace(held[3], rows=(replace(held[3].rows[0], response=(15, 1)),))
     changes = {"validation": Validation(held, 1, "loss", -1), "optim": STILL}
-    changes["load"] = lambda role: fresh(role)
+    changes["load"] = fresh
     with pytest.raises(
-        TrainingError, match="loss, nll became inf .in item 4 of the validation data"
+        TrainingError, match=r"loss, nll became inf .in item 4 of the validation data"
     ):
         train(job(tmp_path / "run", SFT(), **changes))
 
@@ -237,6 +238,14 @@ def test_a_term_whose_weights_are_all_zero_contributes_exactly_zero(tmp_path):
     for row in rows_of(tmp_path / "run"):
         assert row["loss/pairs"] == 0.0 and row["loss"] == row["loss/nll"] > 0
         assert math.isfinite(row["grad_norm"]) and "of_pairs" not in row
+
+
+def test_the_share_of_a_term_without_weight_is_zero_in_float32_too():
+    value = torch.tensor([3.0, -2.0], requires_grad=True)
+    loss = Loss({"a": Term(value, torch.zeros(2), scale=0.1), "b": Term(value)})
+    share = share_of_loss(loss, {"a": 0.0, "b": 2.0}, {"a": 0.1, "b": 1.0})
+    share.backward()
+    assert share.item() == 0.5 and value.grad.tolist() == [0.5, 0.5]
 
 
 RANKS = """

@@ -21,6 +21,7 @@ from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.models.heads import head_of, head_output
+from alignzoo.engine.models.quiet import own_config, silence
 
 CLASSES = {"lm": AutoModelForCausalLM, "scalar": AutoModelForSequenceClassification}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -32,7 +33,8 @@ def load_model(
 ) -> PreTrainedModel:
     """The model a name stands for, with the head a role needs.
 
-    A scalar head that the checkpoint lacks is drawn from a generator keyed by the seed. Raises
+    Whatever is random in training is switched off, see `quiet`. A scalar head that the checkpoint
+    lacks is drawn from a generator keyed by the seed. Raises
     AlignzooError when the name leads nowhere, PluginError when the model's logits are not
     head(body(x)): then chunked scoring would train another model than the one that generates.
     """
@@ -40,6 +42,7 @@ def load_model(
     model: PreTrainedModel | None = hooks.load_model(ref=ref, role=role)
     if model is None:
         model = _from_pretrained(CLASSES[role.head], ref, role, dtype)
+    silence(model)  # references, rollouts and policy must be one function
     model = model.to(dtype)  # type: ignore[arg-type]
     if role.head == "lm":
         _check_head(model, ref)
@@ -66,7 +69,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
     Some model types force their own tokenizer class on whatever the folder holds.
     """
-    model.save_pretrained(folder)
+    with own_config(model):
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     probe = str(tokenizer.decode(list(range(min(len(tokenizer), 200)))))
     again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -85,9 +89,6 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
     extra = {"num_labels": 1} if role.head == "scalar" else {}
     config = _loaded(AutoConfig, ref, {"trust_remote_code": False, **extra})
-    for name, x in vars(config).items():
-        if isinstance(x, float) and ("dropout" in name or name.endswith("pdrop")):
-            setattr(config, name, 0.0)  # references, rollouts and policy must see one function
     kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "config": config}
     loaded = _loaded(auto, ref, {**kwargs, "output_loading_info": True})
     model: PreTrainedModel = loaded[0]

@@ -109,9 +109,16 @@ class ScoringModule(nn.Module):
         self.set_modes()
 
     def set_modes(self) -> None:
-        """Training mode for the roles that learn, evaluation mode for the others."""
-        for role, model in self.by_role.items():
-            model.train(role in self.trainable)
+        """Evaluation mode for all: a model that learns is the function that was sampled from.
+
+        Only layers that recompute themselves in the backward pass do so in training mode, and RWKV
+        keeps its weights as they are saved in that mode alone.
+        """
+        self.eval()
+        for role in self.trainable:
+            for part in self.by_role[role].modules():
+                recomputes = getattr(part, "gradient_checkpointing", False)
+                part.training = recomputes or hasattr(part, "layers_are_rescaled")
 
     def forward(self, batch: Batch, signals: Mapping[str, Signal]) -> Named:
         """{row name: [B, S]}, zero outside each signal's positions."""
