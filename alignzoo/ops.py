@@ -51,6 +51,18 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     return expectation(log_p, log_p - log_q)
 
 
+def log_ratio(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """[n, V] log p(v) - log q(v); 0 where both are impossible."""
+    return (log_p - log_q).masked_fill(log_p.isneginf() & log_q.isneginf(), 0.0)
+
+
+def interpolated(log_p: Tensor, log_q: Tensor, weight: Tensor) -> Tensor:
+    """[n, V] log q + weight (log p - log q), not normalised; its limit where q is 0."""
+    ratio = log_ratio(log_p, log_q)
+    beyond = torch.where(weight == 1, 0.0, (weight - 1) * ratio)
+    return torch.where(log_q.isneginf(), log_p + beyond, log_q + weight * ratio)
+
+
 def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     """[n] beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, 0 < beta < 1.
 

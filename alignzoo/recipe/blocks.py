@@ -148,6 +148,9 @@ class OptimSpec(Spec):
         "are at risk, and at most 3 % of the time goes into saving",
     )
     shuffle: bool = True
+    aux_loss: bool = Field(
+        False, description="add the load-balancing loss of a mixture of experts, as its config says"
+    )
 
     @field_validator("micro_batch_size")
     @classmethod

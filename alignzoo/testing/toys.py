@@ -120,7 +120,7 @@ def gradients(
         given = module(batch, algorithm.snapshots())
         given |= algorithm.prepare(batch, given, ranks)
     state = algorithm.init_state()
-    totals, scales = denominators(algorithm, batch, given, state, ranks)
+    totals, scales = denominators(algorithm.loss, batch, given, state, ranks)
     total = 0.0
     for part, known in _parts(batch, given, micro):
         loss = algorithm.loss(part, {**known, **module(part, algorithm.signals())}, state)

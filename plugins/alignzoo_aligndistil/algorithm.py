@@ -24,17 +24,10 @@ from alignzoo import (
     option,
 )
 
-
-def _interpolated(dpo: Tensor, anchor: Tensor, ratio: Tensor, alpha: Tensor) -> Tensor:
-    """[n, V] anchor + alpha (dpo - anchor); its limit where the anchor's probability is 0."""
-    beyond = torch.where(alpha == 1, 0.0, (alpha - 1) * ratio)
-    return torch.where(anchor.isneginf(), dpo + beyond, anchor + alpha * ratio)
-
-
-# Teacher logits from the DPO model, the anchor, log(dpo/anchor) and alpha (Eq. 15/17 and Eq. 11).
-TEACHERS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
-    "contrastive": lambda dpo, anchor, ratio, alpha: dpo + alpha * ratio,
-    "vanilla": _interpolated,
+# Teacher logits from the DPO model, the anchor and the weight alpha (Eq. 15/17 and Eq. 11).
+TEACHERS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "contrastive": lambda dpo, anchor, alpha: dpo + alpha * ops.log_ratio(dpo, anchor),
+    "vanilla": ops.interpolated,
 }
 DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "half": ops.total_variation,
@@ -132,17 +125,14 @@ class AlignDistil(Algorithm[TextBatch]):
     def rows(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """[n] rows: the KL with gradient, and what the metrics need without."""
         dpo, anchor = ops.log_softmax(outputs["teacher"]), ops.log_softmax(outputs["anchor"])
-        tvd = ops.total_variation(dpo, anchor)
         alpha = self.alpha(dpo, anchor)
-        neither = dpo.isneginf() & anchor.isneginf()  # impossible for both: for the teacher too
-        ratio = (dpo - anchor).masked_fill(neither, 0.0)
-        target = TEACHERS[self.reward](dpo, anchor, ratio, alpha[:, None])
+        target = TEACHERS[self.reward](dpo, anchor, alpha[:, None])
         policy = ops.log_softmax(outputs["policy"] / self.temperature)
         with torch.no_grad():
             student = ops.log_softmax(outputs["policy"])
-            reward = self.beta0 * ratio
+            reward = self.beta0 * ops.log_ratio(dpo, anchor)
             rows = {
-                "tvd": tvd,
+                "tvd": ops.total_variation(dpo, anchor),
                 "alpha": alpha,
                 "beta_t": self.beta0 / alpha,
                 "kl_dpo": ops.kl_divergence(student, dpo),

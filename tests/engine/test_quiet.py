@@ -19,6 +19,8 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PhimoeConfig,
@@ -54,6 +56,7 @@ SMALL = {
 }
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 13, "n_positions": 64}
 OPT = {"ffn_dim": 32, "word_embed_proj_dim": 16, "layerdrop": 0.5, "dropout": 0.4}
+MPT = {"d_model": 16, "n_layers": 2, "n_heads": 2, "vocab_size": 13, "max_seq_len": 64}
 FALCON = {"num_kv_heads": 2, "hidden_dropout": 0.3, "attention_dropout": 0.2}
 TEXT = {**SMALL, "head_dim": 8, "attention_dropout": 0.5}
 
@@ -137,6 +140,15 @@ def test_the_saved_config_keeps_the_models_own_values(kind, tmp_path):
     )
     assert before == after
     assert torch.equal(scored(model, 1, learns=True), scored(model, 2, learns=True))  # off again
+
+
+def test_a_nested_config_without_a_module_of_its_own_is_silenced_and_kept():
+    model = MptForCausalLM(MptConfig(**MPT, attn_config={"attn_pdrop": 1}))
+    silence(model)
+    assert switched_off(model) == {"attn_pdrop": 1}
+    assert model.config.attn_config.attn_pdrop == 0
+    with own_config(model):
+        assert model.config.attn_config.attn_pdrop == 1
 
 
 def relay(**given):

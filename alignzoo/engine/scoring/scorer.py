@@ -18,10 +18,12 @@ from transformers import PreTrainedModel
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.types import Batch, Signal
 from alignzoo.engine.models.heads import head_of, head_output
+from alignzoo.engine.models.routers import router_of
 
 Hidden = Mapping[str, Tensor]  # role -> [N, H]
 Heads = Mapping[str, nn.Linear]
 Named = dict[str, Tensor]
+ROUTER = "router/"  # rows with the load-balancing loss of a role
 
 
 class Scorer(Protocol):
@@ -102,6 +104,8 @@ class ScoringModule(nn.Module):
         super().__init__()
         self.models = nn.ModuleDict(models)
         self.by_role = dict(models)
+        found = {role: router_of(model) for role, model in models.items()}
+        self.routers = {role: router for role, router in found.items() if router}
         self.trainable = trainable
         self.scorer = scorer
         for role, model in models.items():
@@ -120,16 +124,26 @@ class ScoringModule(nn.Module):
                 recomputes = getattr(part, "gradient_checkpointing", False)
                 part.training = recomputes or hasattr(part, "layers_are_rescaled")
 
-    def forward(self, batch: Batch, signals: Mapping[str, Signal]) -> Named:
-        """{row name: [B, S]}, zero outside each signal's positions."""
+    def forward(
+        self, batch: Batch, signals: Mapping[str, Signal], balanced: frozenset[str] = frozenset()
+    ) -> Named:
+        """{row name: [B, S]}, zero outside each signal's positions.
+
+        A role in `balanced` has a row "router/ROLE" too: at each token, the load-balancing loss of
+        the forward pass that the token was in.
+        """
         if not signals:
             return {}
         masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
         needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
         groups = _groups(batch, masks.values())
         slots = _slots(batch, groups)
-        hidden = {role: self._hidden(role, batch, groups) for role in needed}
         rows: Named = {}
+        hidden = {}
+        for role in needed:
+            hidden[role], losses = self._hidden(role, batch, groups, role in balanced)
+            if losses:
+                rows[ROUTER + role] = _at_tokens(torch.stack(losses), batch, groups)
         for group in _same_positions(masks):
             some = {name: signals[name] for name in group}
             rows |= self._score(hidden, batch, masks[group[0]], slots, some)
@@ -150,19 +164,25 @@ class ScoringModule(nn.Module):
         rows = self.scorer(picked, heads, batch.labels[mask], signals)
         return {name: _scatter(x, mask) for name, x in rows.items()}
 
-    def _hidden(self, role: str, batch: Batch, groups: Sequence[Tensor]) -> Tensor:
-        """[n, H] after the final norm, before the head, group by group.
+    def _hidden(
+        self, role: str, batch: Batch, groups: Sequence[Tensor], balanced: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """[n, H] after the final norm, before the head, group by group; the router's losses [].
 
         No attention mask: padding is on the right, and a causal model never looks there.
         """
         body = self.by_role[role].base_model
-        parts = []
+        parts, losses = [], []
+        more = {"output_router_logits": True} if balanced else {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
             for rows in groups:
                 width = int(batch.attention[rows[0]].sum())
-                out = body(input_ids=batch.ids[rows, :width], use_cache=False)
+                out = body(input_ids=batch.ids[rows, :width], use_cache=False, **more)
                 parts.append(out.last_hidden_state.flatten(0, 1))
-        return torch.cat(parts)
+                if balanced:
+                    seen = batch.attention[rows, :width]
+                    losses.append(self.routers[role].loss(out.router_logits, seen))
+        return torch.cat(parts), losses
 
 
 def row_groups(lengths: Tensor, limit: float = 0.2) -> list[Tensor]:
@@ -199,10 +219,19 @@ def _mask(name: str, signal: Signal, batch: Batch) -> Tensor:
     return mask
 
 
+def read_rows(batch: Batch, signals: Mapping[str, Signal]) -> Tensor:
+    """[B] bool: the rows that go through the models for these signals."""
+    return _read(_mask(name, signal, batch) for name, signal in signals.items())
+
+
+def _read(masks: Iterable[Tensor]) -> Tensor:
+    read = torch.stack([mask.any(-1) for mask in masks]).any(0)
+    return read if bool(read.any()) else torch.ones_like(read)
+
+
 def _groups(batch: Batch, masks: Iterable[Tensor]) -> list[Tensor]:
     """Row groups of the rows that some signal reads; all rows when there is none."""
-    read = torch.stack([mask.any(-1) for mask in masks]).any(0)
-    rows = (read if bool(read.any()) else torch.ones_like(read)).nonzero().squeeze(-1)
+    rows = _read(masks).nonzero().squeeze(-1)
     return [rows[group] for group in row_groups(batch.attention.sum(-1)[rows])]
 
 
@@ -216,6 +245,15 @@ def _slots(batch: Batch, groups: Sequence[Tensor]) -> Tensor:
         slots[rows, :width] = torch.arange(start, start + n, device=slots.device).view(-1, width)
         start += n
     return slots
+
+
+def _at_tokens(losses: Tensor, batch: Batch, groups: Sequence[Tensor]) -> Tensor:
+    """[B, S] the loss of each row's group [G] at the tokens of the row, 0 elsewhere."""
+    rows = torch.cat(list(groups))
+    sizes = torch.tensor([len(group) for group in groups], device=rows.device)
+    of_row = losses.repeat_interleave(sizes)
+    spread = losses.new_zeros(len(batch.ids)).index_put((rows,), of_row)
+    return spread[:, None] * batch.attention
 
 
 def _scatter(x: Tensor, mask: Tensor) -> Tensor:

@@ -74,8 +74,8 @@ def find(
         part = buffer.batch.take(at).to(device)
         known = {n: x.to(device) for n, x in buffer.batch.take_signals(at, given).items()}
         with stepper.ranks.autocast():
-            live = module(part, algorithm.signals())
-        loss = algorithm.loss(part, {**known, **live}, state)
+            live = module(part, algorithm.signals(), stepper.balance.roles)
+        loss = stepper.loss_of(part, {**known, **live}, state)
         for odd in _odd_parts(algorithm, part, {**known, **live}, loss):
             return Evidence(buffer.places[item], *odd)
         if _steep(loss, learnt):

@@ -18,6 +18,7 @@ from alignzoo.contract.types import Batch
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, faults, rails
+from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.batches import permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
 from alignzoo.engine.train.job import Job, Validation
@@ -100,7 +101,10 @@ class _Loop:
         self.trained = {role: module.by_role[role] for role in sorted(job.trainable)}
         optimizer = build_optimizer(job.optim, self.trained)
         wrapped = job.ranks.wrap(module)
-        self.stepper = Stepper(job.algorithm, wrapped, optimizer, job.optim, job.ranks)
+        balance, off = balance_of(job.algorithm, module, job.optim.aux_loss)
+        if off:
+            job.rails.say(off)
+        self.stepper = Stepper(job.algorithm, wrapped, optimizer, job.optim, job.ranks, balance)
         self.held_out = self._held_out(stored)
         self.state = dict(job.algorithm.init_state())
         self.cursor = Cursor()

@@ -32,6 +32,7 @@ class Optim:
     chunk_mb: int = 256
     save_every: int | None = None
     shuffle: bool = True
+    aux_loss: bool = False
 
 
 SHAPES: Mapping[str, Callable[[float, float], float]] = {

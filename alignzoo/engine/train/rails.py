@@ -57,8 +57,9 @@ class Watch:
 
     def _identities(self, metrics: Mapping[str, float]) -> None:
         known = self.algorithm.at_start().items()
+        router = metrics["loss/router"] if "router/aux_loss" in metrics else 0.0  # not its own
         for name, expected in ((n, x) for n, x in known if n in metrics):  # over nothing: absent
-            actual = metrics[name]
+            actual = metrics[name] - (router if name == "loss" else 0.0)
             if not abs(actual - expected) <= self.rails.tolerance * max(1.0, abs(expected)):
                 self._breach(
                     name,

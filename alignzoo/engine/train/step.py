@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,11 @@ from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, State
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import padding_share
+from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.optim import Optim, clip_by_role
+
+LossOf = Callable[[Batch, Signals, State], Loss]
 
 
 class NotFiniteError(TrainingError):
@@ -106,14 +109,14 @@ def collect(algorithm: Algorithm[Any], loss: Loss, sums: Sums) -> None:
 
 
 def denominators(
-    algorithm: Algorithm[Any], batch: Batch, given: Signals, state: State, ranks: Ranks
+    loss_of: LossOf, batch: Batch, given: Signals, state: State, ranks: Ranks
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Global sum of weights and the scale of each term, before any forward.
 
     `loss` runs once with zeros for the live signals: weights depend on the batch alone, and
     `check_denominators` compares them with what the real micro-batches used.
     """
-    loss = algorithm.loss(batch, Known(given, batch), state)  # type: ignore[arg-type]
+    loss = loss_of(batch, Known(given, batch), state)  # type: ignore[arg-type]
     named = loss.named
     sums = torch.stack([term.weights.double().sum() for term in named.values()])
     totals = ranks.sum(sums.to(ranks.device)).tolist()
@@ -156,6 +159,12 @@ class Stepper:
     optimizer: torch.optim.Optimizer
     optim: Optim
     ranks: Ranks
+    balance: Balance = field(default_factory=Balance)
+
+    def loss_of(self, batch: Batch, signals: Signals, state: State) -> Loss:
+        """The method's loss, and that of routers where it is asked for."""
+        loss = self.algorithm.loss(batch, signals, state)
+        return self.balance.add(self.algorithm, loss, batch, signals)
 
     def __call__(
         self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
@@ -166,17 +175,19 @@ class Stepper:
         """
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = batch.take(items), batch.take_signals(items, given)
-        totals, scales = denominators(self.algorithm, share, known, state, self.ranks)
+        totals, scales = denominators(self.loss_of, share, known, state, self.ranks)
         micro = list(self._micro(batch, given, items))
         for number, (part, signals) in enumerate(micro):
             last = number == len(micro) - 1
             with self.ranks.unsynced(self.module, last):
                 live = self._forward(part, {**self.algorithm.signals(), **extra})
-                loss = self.algorithm.loss(part, {**signals, **live}, state)
+                loss = self.loss_of(part, {**signals, **live}, state)
                 # DDP averages over ranks; the denominators are global already.
                 value = share_of_loss(loss, totals, scales) * self.ranks.size
                 self.ranks.accelerator.backward(value)
             collect(self.algorithm, loss, sums)
+            for name in self.balance.names:
+                sums.add(f"{name}/aux_loss", loss.named[name].value, loss.named[name].weights)
             sums.add("response_length", part.response.sum(-1), None)
             lengths = part.attention.sum(-1)
             share_of_padding = lengths.new_tensor(
@@ -203,7 +214,7 @@ class Stepper:
 
     def _forward(self, part: Batch, signals: Mapping[str, Signal]) -> dict[str, Tensor]:
         with self.ranks.autocast():
-            rows: dict[str, Tensor] = self.module(part, signals)
+            rows: dict[str, Tensor] = self.module(part, signals, self.balance.roles)
         return rows
 
     def _finish(
@@ -239,7 +250,7 @@ def evaluate_loss(
     for batch, given in buffers:
         for part, signals in stepper._micro(batch, given, torch.arange(batch.n_items)):
             live = stepper._forward(part, stepper.algorithm.signals())
-            loss = stepper.algorithm.loss(part, {**signals, **live}, state)
+            loss = stepper.loss_of(part, {**signals, **live}, state)
             scales = {name: term.scale for name, term in loss.named.items()}
             collect(stepper.algorithm, loss, sums)
     return total_loss(sums.reduce(stepper.ranks), scales)
