@@ -1,4 +1,4 @@
-"""A recipe on a noisy mixture of experts: what is off is told once, and the result keeps its config."""
+"""A recipe on a noisy mixture of experts: what is off is told once, and its config is kept."""
 
 import json
 

@@ -7,7 +7,8 @@ unit leaves `answers.jsonl` (ids, text and the judge's view of every answer) and
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,28 @@ def _kl_columns(
         for samples in answers
         for answer in samples
     ]
+    found = {name: _kl(model, name, rows, speaker, context) for name in spec.kl_to}
     return {
         f"kl({name})": Column(
-            _by_prompt(_kl(model, name, rows, speaker, context), spec.samples),
+            finite_kl(name, _by_prompt(values, spec.samples), context.progress.note),
             f"KL of the model to {name} on the model's own answers, nats per answer",
         )
-        for name in spec.kl_to
+        for name, values in found.items()
     }
+
+
+def finite_kl(
+    name: str, values: tuple[float, ...], say: Callable[[str], None]
+) -> tuple[float | None, ...]:
+    """The values; none at all, and a sentence, where one of them is infinite or no number."""
+    bad = len(values) - sum(map(math.isfinite, values))
+    if not bad:
+        return values
+    say(
+        f"kl({name}) has no figure: it is not finite for {bad} of {len(values)} prompts, where "
+        f"{name} gives probability exactly 0 to a token that the model allows"
+    )
+    return (None,) * len(values)
 
 
 def _kl(
