@@ -179,7 +179,9 @@ class JudgedBenchmark(Benchmark):
     def verdict(self, question: Question, reply: Reply) -> Verdict | Question | None:
         """Read a reply: a verdict, a follow-up question (its reply is read next), or None.
 
-        Never called with a reply that has scores or an error.
+        Never called with a reply that has scores or an error, nor with one that is still thinking:
+        `reply.text` comes without its reasoning. The verdict on a reply that was cut counts only
+        when it hangs on the reply's last word, for which this is called once more without that.
         """
         raise TypeError(f"{type(self).__name__} reads no replies")
 

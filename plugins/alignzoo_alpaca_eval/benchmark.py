@@ -85,7 +85,7 @@ class AlpacaEval(JudgedBenchmark):
     )
     annotator: Literal["logprobs", "text", "ranking"] = option(
         "logprobs",
-        "logprobs: probabilities of the tokens m and M; text: the first of them in the reply, "
+        "logprobs: probabilities of the tokens m and M; text: the one that the reply decides for, "
         "won or lost; ranking: a list of ranks",
     )
     length_control: Literal["v1", "noreg", "minimal"] = option(

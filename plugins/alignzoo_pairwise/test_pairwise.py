@@ -51,7 +51,7 @@ def test_the_settings_change_with_prompts_and_template(tmp_path):
     usual = Pairwise().settings()
     assert Pairwise(prompts_file=str(tmp_path / "p.txt")).settings()["prompts"] != usual["prompts"]
     assert Pairwise(template=str(tmp_path / "t.md")).settings()["template"] != usual["template"]
-    assert usual["parser"] == 1
+    assert usual["parser"] == 2
 
 
 # --- prompts -----------------------------------------------------------------------------------

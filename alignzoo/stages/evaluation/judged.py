@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from alignzoo.contract.errors import DataError, PluginError, UsageError
 from alignzoo.contract.evaluation import Answer, Column, Judge
+from alignzoo.contract.replies import VERSION, holds_reasoning
 from alignzoo.contract.types import PromptSample
 from alignzoo.contract.verdicts import (
     AskedJudge,
@@ -93,6 +94,7 @@ def run_judged(
     used or too few of its replies hold a verdict; what was paid for is kept.
     """
     contest = _contest(spec, model, context, baseline)
+    _note_reasoning(contest, context)
     named = zip(_names(spec.judge), spec.judge, strict=True)
     benches = [_judge(contest, name, judge, context) for name, judge in named]
     for bench in benches:
@@ -141,6 +143,18 @@ def _contest(
     if theirs is None and benchmark.compares:
         raise UsageError(f"{spec.benchmark} compares two models; name the other with `baseline`")
     return Contest(benchmark, prompts, answers, theirs, model == spec.baseline, places, how)
+
+
+def _note_reasoning(contest: Contest, context: StageContext) -> None:
+    """Say how many of the answers show the judge what their model thought."""
+    every = [*contest.answers, *(contest.baseline or ())] if contest.benchmark.compares else None
+    shown = every or contest.answers
+    n = sum(any(map(holds_reasoning, answer.turns)) for answer in shown)
+    if n:
+        context.progress.note(
+            f"{context.name}: {n} of {len(shown)} judged answers hold reasoning (`<think>` or the "
+            "like), and the judge reads it as part of them"
+        )
 
 
 def _answered(
@@ -309,11 +323,19 @@ def _result(
             },
             "cost": None if None in costs else sum(filter(None, costs)),
             "decoding": contest.decoding,
-            "columns": {name: summarise(c, matched.get(name)) for name, c in columns.items()},
+            "columns": {
+                name: summarise(_defined(c, contest), matched.get(name))
+                for name, c in columns.items()
+            },
         },
         "section": section,
         "values": {name: list(column.values) for name, column in columns.items()},
     }
+
+
+def _defined(column: Column, contest: Contest) -> Column:
+    """A baseline's shares against itself are so by definition: no sample, so no interval."""
+    return replace(column, whole=None) if contest.is_baseline else column
 
 
 def _shared(options: Mapping[str, Any], benchmark: JudgedBenchmark) -> dict[str, Any]:
@@ -342,6 +364,7 @@ def _section(
         "settings": dict(contest.benchmark.settings()),
         "prompts": digest_of_value([row_from_sample(p) for p in contest.prompts]),
         "judges": judge_identities(spec, context.registry),
+        "reader": VERSION,
         "served": [
             bench.capabilities and [bench.capabilities.model, bench.capabilities.revision]
             for bench in benches
