@@ -227,17 +227,14 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
-def interval(
-    values: Sequence[float], whole: float | None = None
-) -> tuple[float, float | None, float | None]:
-    """Mean and its 95 % normal interval over prompts: (mean, low, high), `honest` without spread.
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % normal interval over prompts: (mean, low, high); a point where all prompts
+    are alike, which is no certainty: see `honest`.
 
     Samples of one prompt are averaged first, so the prompt is the unit of resampling.
     """
     centre, half = mean(values), Z * standard_error(values)
-    if min(values) == max(values):
-        half = 0.0
-    return centre, *honest(centre, centre - half, centre + half, len(values), whole)
+    return centre, centre - half, centre + half
 
 
 def honest(

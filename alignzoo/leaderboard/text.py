@@ -69,10 +69,10 @@ def notes(section: Section) -> list[str]:
 
 
 def _alike(section: Section, row: Row) -> list[str]:
-    """Which figures have no interval and why; that a baseline ties with itself needs no word."""
+    """Which figures have no interval, and why."""
     by_number: dict[int, list[str]] = {}
     for name, cell in row.cells.items():
-        if cell.alike is not None and name in section.shown and not row.is_baseline:
+        if cell.alike is not None and name in section.shown:
             by_number.setdefault(cell.alike, []).append(name)
     return [
         f"{', '.join(names)}: the same on all {n} prompts, so no interval"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from alignzoo.contract.evaluation import interval
+from alignzoo.contract.evaluation import honest, interval
 from alignzoo.leaderboard.charts import Point, Scale, Scatter, scatter, spanning
 from alignzoo.leaderboard.evidence import Evidence, Exchange, Judgment, Reply, Turn
 from alignzoo.leaderboard.fold import Cell, Row, Section
@@ -277,7 +277,10 @@ def _group(one: Evidence, lead: str, name: str, whole: float | None) -> Cell | N
     """Mean and interval over a category's prompts; None without a value."""
     pairs = zip(one.values.get(lead, ()), one.categories, strict=False)
     values = [x for x, category in pairs if category == name and x is not None]
-    return Cell(*interval(values, whole)) if values else None
+    if not values:
+        return None
+    centre, low, high = interval(values)
+    return Cell(centre, *honest(centre, low, high, len(values), whole))
 
 
 # --- answers ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from alignzoo_mt_bench.grades import (
 from alignzoo_mt_bench.twoturns import TURNS, TwoTurnBenchmark, categories
 
 TEMPLATES = ("single", "v1")
+OFFICIAL = "gpt-4"  # the references of the official set-up
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,17 @@ class MTBench(TwoTurnBenchmark):
     average = mean of all grades that could be read; first_turn and second_turn are the means of
     one turn's. Source: arXiv:2306.05685 and FastChat 0e6d3e4, which prints no interval; those here
     are 95 % bootstrap intervals over questions, both turns of a question drawn together. Unlike
-    there, a number outside the scale is no grade, unless `strict: false` asks for the official
-    reading.
+    there, a number outside the scale is no grade, unless `strict: false` or the official references
+    (`references: gpt-4`) ask for the official reading.
     """
 
     name = "mt_bench"
     files = (QUESTIONS, PROMPTS, CORRECTED, ORIGINAL)
     compares = False
-    strict: bool = option(
-        True, "a number outside 1..10 is no grade; false: the official reading, in which it is one"
+    strict: bool | None = option(
+        None,
+        "a number outside 1..10 is no grade; false: the official reading, in which it is one; "
+        "null: false with the official references, else true",
     )
 
     def settings(self) -> Mapping[str, Any]:
@@ -56,7 +59,7 @@ class MTBench(TwoTurnBenchmark):
         pattern was needed.
         """
         found = read_grade(reply.text)
-        if found is None or (self.strict and not on_scale(found[0])):
+        if found is None or (self._is_strict and not on_scale(found[0])):
             return None
         return Verdict(found[0], label=found[1])
 
@@ -86,11 +89,15 @@ class MTBench(TwoTurnBenchmark):
             ),
         }
 
+    @property
+    def _is_strict(self) -> bool:
+        return self.references != OFFICIAL if self.strict is None else self.strict
+
     def _average(self, grades: Sequence[Sequence[float]], beyond: int) -> Column:
         """The mean of all grades. Those outside the scale count in the official reading, and where
         a judge gives scores instead of replies.
         """
-        how = "" if self.strict else ", and any number of the official reading"
+        how = "" if self._is_strict else ", and any number of the official reading"
         found = _column(grades, f"mean of all grades, 1 to 10{how}", 1)
         total = sum(map(len, grades))
         words = f"{beyond} of {total} grades are outside 1 to 10 and count"

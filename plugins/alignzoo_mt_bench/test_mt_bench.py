@@ -108,7 +108,10 @@ def test_a_number_outside_its_scale_is_no_verdict_unless_the_official_reading_is
     for text in ("[[0]]", "[[11]]", "[[1989]]", "In [1989] it was right."):
         assert benchmark.verdict(question, Reply(text)) is None
     assert benchmark.verdict(question, Reply("[[10]]")).value == 10
-    assert official.verdict(question, Reply("[[1989]]")) == Verdict(1989.0, label="[[1989]]")
+    by_references = MTBench(str(folder), "gpt-4")
+    for named in (official, by_references):
+        assert named.verdict(question, Reply("[[1989]]")) == Verdict(1989.0, label="[[1989]]")
+    assert MTBench(str(folder), "gpt-4", strict=True).verdict(question, Reply("[[11]]")) is None
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from alignzoo.contract.errors import DataError, PluginError, UsageError
-from alignzoo.contract.evaluation import Answer, Column, Judge
+from alignzoo.contract.evaluation import WIN_RATE, Answer, Column, Judge
 from alignzoo.contract.replies import VERSION, holds_reasoning
 from alignzoo.contract.types import PromptSample
 from alignzoo.contract.verdicts import (
@@ -324,7 +324,7 @@ def _result(
             "cost": None if None in costs else sum(filter(None, costs)),
             "decoding": contest.decoding,
             "columns": {
-                name: summarise(_defined(c, contest), matched.get(name))
+                name: summarise(c, matched.get(name), by_definition=_is_tie(name, c, contest))
                 for name, c in columns.items()
             },
         },
@@ -333,9 +333,9 @@ def _result(
     }
 
 
-def _defined(column: Column, contest: Contest) -> Column:
-    """A baseline's shares against itself are so by definition: no sample, so no interval."""
-    return replace(column, whole=None) if contest.is_baseline else column
+def _is_tie(name: str, column: Column, contest: Contest) -> bool:
+    """Whether a figure is a share of what the baseline does against itself."""
+    return contest.is_baseline and (name == WIN_RATE or column.whole is not None)
 
 
 def _shared(options: Mapping[str, Any], benchmark: JudgedBenchmark) -> dict[str, Any]:

@@ -176,6 +176,7 @@ def _result(
     answers_digest = digest_of(context.folder / "answers.jsonl")
     section = _section(spec, answers, baseline, answers_digest, context)
     theirs = read_json(baseline / "scores.json")["values"] if baseline else {}
+    tied = baseline is None  # the baseline against itself; with none at all there is no win rate
     return {
         "row": {
             "benchmark": spec.benchmark,
@@ -185,7 +186,8 @@ def _result(
             "section": digest_of_value(section),
             "result": digest_of_value([section, answers_digest]),
             "columns": {
-                name: summarise(column, theirs.get(name)) for name, column in columns.items()
+                name: summarise(column, theirs.get(name), by_definition=tied and name == WIN_RATE)
+                for name, column in columns.items()
             },
         },
         "section": section,
