@@ -18,7 +18,7 @@ _MODEL = r"(?i:(?:the|model|output|identifier|response)\W+)*"
 _LABEL = (
     r"(?i:(?:so|therefore|thus|hence|overall|my|the|final|better|best|preferred|chosen)\W+)*"
     r"(?i:verdict|answer|decision|choice|winner|preference|output|model|identifier|response|"
-    r"better|best)(?i:\W+(?:is|was|would be))?"
+    r"better|best)(?i:\W+one)?(?i:\W+(?:is|was|would be))?"
 )
 _CHOICE = r"(?i:i(?:['’]m|\W+am)?\W+(?:for|choose|pick|prefer|select|vote\W+for))"
 _BETTER = r"(?i:\W+is\W+(?:the\W+)?(?:better|best)(?:\W+(?:one|output|model))?|\W+wins)"

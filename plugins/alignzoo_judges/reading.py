@@ -88,13 +88,13 @@ class Reader:
         new = output[0, len(ids) :].tolist()
         wanted = decoding.top_logprobs
         return Reply(
-            text=self._begun(ids) + self._text(new),
+            text=self.begun(ids) + self.words(new),
             top_logprobs=self._alternatives(picker.first, wanted) if wanted else None,
             usage=Usage(len(ids), len(new)),
             finish="stop" if new and new[-1] in self.stops else "length",
         )
 
-    def _text(self, new: Sequence[int]) -> str:
+    def words(self, new: Sequence[int]) -> str:
         """What was said, without special tokens, unless some of them mark reasoning: that must
         stay to be told from the reply.
         """
@@ -104,7 +104,7 @@ class Reader:
             return str(self.tokenizer.decode(list(new[:ended]), skip_special_tokens=False))
         return str(self.tokenizer.decode(list(new), skip_special_tokens=True))
 
-    def _begun(self, ids: Sequence[int]) -> str:
+    def begun(self, ids: Sequence[int]) -> str:
         """The mark that opens reasoning, where the template has put it at the prompt's end."""
         end = str(self.tokenizer.decode(list(ids[-TAIL:]), skip_special_tokens=False)).split()
         opened = end and end[-1].endswith(MARK_ENDS) and without_reasoning(end[-1]) is None

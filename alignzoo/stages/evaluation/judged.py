@@ -147,8 +147,8 @@ def _contest(
 
 def _note_reasoning(contest: Contest, context: StageContext) -> None:
     """Say how many of the answers show the judge what their model thought."""
-    every = [*contest.answers, *(contest.baseline or ())] if contest.benchmark.compares else None
-    shown = every or contest.answers
+    theirs = contest.baseline if contest.benchmark.compares else None
+    shown = contest.answers if contest.is_baseline else (*contest.answers, *(theirs or ()))
     n = sum(any(map(holds_reasoning, answer.turns)) for answer in shown)
     if n:
         context.progress.note(
