@@ -176,7 +176,6 @@ def _result(
     answers_digest = digest_of(context.folder / "answers.jsonl")
     section = _section(spec, answers, baseline, answers_digest, context)
     theirs = read_json(baseline / "scores.json")["values"] if baseline else {}
-    tied = baseline is None  # the baseline against itself; with none at all there is no win rate
     return {
         "row": {
             "benchmark": spec.benchmark,
@@ -186,13 +185,22 @@ def _result(
             "section": digest_of_value(section),
             "result": digest_of_value([section, answers_digest]),
             "columns": {
-                name: summarise(column, theirs.get(name), by_definition=tied and name == WIN_RATE)
+                name: summarise(
+                    column, theirs.get(name), by_definition=_is_exact(name, column, baseline)
+                )
                 for name, column in columns.items()
             },
         },
         "section": section,
         "values": {name: list(column.values) for name, column in columns.items()},
     }
+
+
+def _is_exact(name: str, column: Column, baseline: Path | None) -> bool:
+    """Whether a figure is no sample: the baseline against itself, a model's KL to itself."""
+    return (name == WIN_RATE and baseline is None) or (
+        name.startswith("kl(") and not any(column.values)
+    )
 
 
 def _section(
