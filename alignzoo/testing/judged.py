@@ -246,7 +246,8 @@ def _follow(benchmark: JudgedBenchmark, question: Question, reply: Reply) -> Non
         if found is None:
             return
         if isinstance(found, Verdict):
-            sound = math.isfinite(found.value) and 0 <= found.weight < math.inf
+            share = not benchmark.compares or 0 <= found.value <= 1
+            sound = math.isfinite(found.value) and share and 0 <= found.weight < math.inf
             require(sound, f"{what}: {found}")
             return
         require(isinstance(found, Question), f"{what}: {type(found).__name__}")

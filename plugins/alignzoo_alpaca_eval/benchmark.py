@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +100,9 @@ class AlpacaEval(JudgedBenchmark):
         gt=0,
         le=1e6,  # the published ones end at 1e4; with much more the fit takes minutes
     )
+    max_tokens: int | None = option(
+        None, "longest reply of the judge, in tokens; null: 1, of text 32, of ranking 100", gt=0
+    )
 
     @property
     def top_logprobs(self) -> int:
@@ -188,7 +191,10 @@ class AlpacaEval(JudgedBenchmark):
 
     @property
     def _annotator(self) -> Annotator:
-        return ANNOTATORS[self.annotator]
+        found = ANNOTATORS[self.annotator]
+        if self.max_tokens is None:
+            return found
+        return replace(found, decoding=replace(found.decoding, max_tokens=self.max_tokens))
 
     def _located(self, file: DataFile) -> Path:
         return locate(file, self.name, self.data)

@@ -102,6 +102,12 @@ def test_a_long_row_of_digits_is_read_in_no_time():
     assert read_grade("[[" + "1" * 200_000) is None
 
 
+def test_a_judge_that_thinks_aloud_can_be_given_room(folder):
+    benchmark = MTBench(str(folder), max_tokens=9000)
+    asked = benchmark.questions(answers(benchmark), None)
+    assert {question.decoding.max_tokens for question in asked} == {9000}
+
+
 def test_a_number_outside_its_scale_is_no_verdict_unless_the_official_reading_is_named(folder):
     benchmark, official = MTBench(str(folder)), MTBench(str(folder), strict=False)
     (question, *_) = benchmark.questions(answers(benchmark), None)

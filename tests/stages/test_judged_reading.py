@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_run import Heard
+from run_parts import Heard
 
 from alignzoo.contract.verdicts import JudgeError
 from alignzoo.leaderboard import read_leaderboard, render_text
