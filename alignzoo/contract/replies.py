@@ -8,6 +8,7 @@ left, so that an official parser stays as its authors wrote it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from alignzoo.contract.verdicts import JudgedBenchmark, Question, Reply, Verdict
@@ -43,6 +44,17 @@ _ENDS = re.compile(r"(?:<\|(?:return|end)\|>\s*)+\Z")  # harmony's
 def holds_reasoning(text: str) -> bool:
     """Whether a text has a mark that opens or closes reasoning, such as `<think>`."""
     return _MARK.search(text) is not None
+
+
+def note_on_reasoning(answers: Sequence[Sequence[str]]) -> str | None:
+    """What is to be said of answers, each in its turns, that show a judge what was thought."""
+    n = sum(any(map(holds_reasoning, turns)) for turns in answers)
+    if not n:
+        return None
+    return (
+        f"{n} of {len(answers)} judged answers hold reasoning (`<think>` or the like), and the "
+        "judge reads it as part of them"
+    )
 
 
 def without_reasoning(text: str) -> str | None:

@@ -16,7 +16,7 @@ from alignzoo.contract.datafiles import file_digest
 from alignzoo.contract.errors import UsageError
 from alignzoo.contract.evaluation import Judge
 from alignzoo.contract.progress import Progress
-from alignzoo.contract.replies import VERSION
+from alignzoo.contract.replies import VERSION, note_on_reasoning
 from alignzoo.judging.ask import Standing
 from alignzoo.judging.quality.crossannotations import read_pairs
 from alignzoo.judging.quality.examine import Examination, Examined, examine
@@ -76,7 +76,10 @@ def eval_judge_command(
     examination = Examination(
         build_options(registry.find("benchmark", spec.benchmark), spec.with_), pairs, wish.repeats
     )
+    shown = [[text] for pair in pairs for text in (pair.output_1, pair.output_2)]
     with _watched(chosen.name, as_json) as progress:
+        if words := note_on_reasoning(shown):
+            progress.note(f"{chosen.name}: {words}")
 
         def report(standing: Standing) -> None:
             told = {} if standing.cost is None else {"cost": standing.cost}

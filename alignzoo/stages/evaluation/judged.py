@@ -16,7 +16,7 @@ from typing import Any
 
 from alignzoo.contract.errors import DataError, PluginError, UsageError
 from alignzoo.contract.evaluation import WIN_RATE, Answer, Column, Judge
-from alignzoo.contract.replies import VERSION, holds_reasoning
+from alignzoo.contract.replies import VERSION, note_on_reasoning
 from alignzoo.contract.types import PromptSample
 from alignzoo.contract.verdicts import (
     AskedJudge,
@@ -149,12 +149,8 @@ def _note_reasoning(contest: Contest, context: StageContext) -> None:
     """Say how many of the answers show the judge what their model thought."""
     theirs = contest.baseline if contest.benchmark.compares else None
     shown = contest.answers if contest.is_baseline else (*contest.answers, *(theirs or ()))
-    n = sum(any(map(holds_reasoning, answer.turns)) for answer in shown)
-    if n:
-        context.progress.note(
-            f"{context.name}: {n} of {len(shown)} judged answers hold reasoning (`<think>` or the "
-            "like), and the judge reads it as part of them"
-        )
+    if words := note_on_reasoning([answer.turns for answer in shown]):
+        context.progress.note(f"{context.name}: {words}")
 
 
 def _answered(
