@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         bootstrap,
     )
     from alignzoo.contract.hooks import hookimpl
+    from alignzoo.contract.replies import holds_reasoning, read_verdict, without_reasoning
     from alignzoo.contract.rollout import Completion, RolloutEngine, RolloutSession, Sampling
     from alignzoo.contract.stage import ModelRef, Stage, StageInputs
     from alignzoo.contract.types import (
@@ -75,6 +76,7 @@ _HOMES = {
         "bootstrap",
     ),
     "contract.hooks": ("hookimpl",),
+    "contract.replies": ("holds_reasoning", "read_verdict", "without_reasoning"),
     "contract.rollout": ("Completion", "RolloutEngine", "RolloutSession", "Sampling"),
     "contract.stage": ("ModelRef", "Stage", "StageInputs"),
     "contract.types": (
@@ -150,9 +152,12 @@ __all__ = [
     "World",
     "bootstrap",
     "file_digest",
+    "holds_reasoning",
     "hookimpl",
     "locate",
     "option",
+    "read_verdict",
+    "without_reasoning",
     "__version__",
 ]
 

@@ -12,6 +12,7 @@ from alignzoo.contract.datafiles import DataFile
 from alignzoo.contract.types import PromptSample, PromptText, Response
 
 WIN_RATE = "win_rate"  # the column that needs a baseline
+Z = 1.959964  # of a normal distribution, 95 % lie within so many standard deviations
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Judge:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure that is not the mean of its prompts' values, with its 95 % interval."""
+    """A figure that is not the mean of its prompts' values, with its 95 % interval.
+
+    An interval that is a point, for want of spread, is shown as `honest` has it.
+    """
 
     value: float
     low: float
@@ -85,7 +89,8 @@ class Column:
     doc: str = ""
     better: int = 0  # +1 larger is better, -1 smaller, 0 neither
     estimate: Estimate | None = None
-    note: str = ""  # about this model's figure: a fitted constant, a warning
+    note: str = ""  # about this model's figure: a fitted constant, a warning, why there is none
+    whole: float | None = None  # of shares: what they are shares of, 1 or 100 (percent)
 
 
 class Benchmark:
@@ -153,6 +158,7 @@ class ScoredBenchmark(Benchmark):
                 tuple(win_rate(_values(a), _values(b)) for a, b in zip(mine, other, strict=True)),
                 "share of sample pairs won against the baseline, ties 1/2",
                 better=1,
+                whole=1,
             ),
             self.score_name: Column(
                 tuple(mean(_values(scores)) for scores in mine), "the judge's score", better=1
@@ -202,7 +208,8 @@ def bootstrap(
     """95 % percentile interval of a statistic under resampling n prompts with replacement.
 
     `statistic` gets the numbers of the drawn prompts, so that everything about one prompt (games,
-    turns, samples) stays together. Draws for which it is not finite are left out.
+    turns, samples) stays together. Draws for which it is not finite are left out. Prompts that are
+    all alike give a point, which is no certainty: see `honest`.
     """
     noise = random.Random(seed)
     drawn = (statistic(noise.choices(range(n), k=n)) for _ in range(rounds))
@@ -221,9 +228,34 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % normal interval over prompts: (mean, low, high).
+    """Mean and its 95 % normal interval over prompts: (mean, low, high); a point where all prompts
+    are alike, which is no certainty: see `honest`.
 
     Samples of one prompt are averaged first, so the prompt is the unit of resampling.
     """
-    centre, half = mean(values), 1.959964 * standard_error(values)
+    centre, half = mean(values), Z * standard_error(values)
     return centre, centre - half, centre + half
+
+
+def honest(
+    value: float, low: float, high: float, n: int, whole: float | None = None
+) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % interval of a figure over n prompts, where it is more than a point.
+
+    A point comes from prompts that are all alike, which is no certainty. A share that is nothing
+    or all of `whole` has Wilson's interval instead, with z = 1.96
+
+        [0, z^2 / (n + z^2)] or [n / (n + z^2), 1] times `whole`,
+
+    and any other figure has none. Source: Wilson (1927), doi:10.1080/01621459.1927.10502953.
+    """
+    if not math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
+        return low, high
+    if whole is None:
+        return None, None
+    rest = Z * Z / (n + Z * Z)
+    if math.isclose(value, 0.0, abs_tol=1e-9 * whole):
+        return 0.0, whole * rest
+    if math.isclose(value, whole):
+        return whole * (1 - rest), whole
+    return None, None

@@ -68,8 +68,10 @@ class Reply:
     top_logprobs: Mapping[str, float] | None = None  # of the first token: token -> log-prob, nats
     scores: tuple[float, ...] | None = None
     usage: Usage | None = None
-    finish: str | None = None  # "stop", "length", or the server's own word
+    finish: str | None = None  # "stop", "length" (cut: no verdict), or the server's own word
     error: str | None = None
+    model: str | None = None  # who says that it answered; None: it does not say
+    fingerprint: str | None = None  # of the server's set-up, in its own words
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,9 @@ class JudgedBenchmark(Benchmark):
     def verdict(self, question: Question, reply: Reply) -> Verdict | Question | None:
         """Read a reply: a verdict, a follow-up question (its reply is read next), or None.
 
-        Never called with a reply that has scores or an error.
+        Never called with a reply that has scores or an error, nor with one that is still thinking:
+        `reply.text` comes without its reasoning. The verdict on a reply that was cut counts only
+        when it hangs on the reply's last word, for which this is called once more without that.
         """
         raise TypeError(f"{type(self).__name__} reads no replies")
 

@@ -10,6 +10,7 @@ from itertools import islice
 
 from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.evaluation import Answer, Judge
+from alignzoo.contract.replies import read_verdict
 from alignzoo.contract.verdicts import (
     AskedJudge,
     JudgeBusy,
@@ -104,7 +105,7 @@ def follow(benchmark: JudgedBenchmark, question: Question, journal: Journal) -> 
 def meaning(
     benchmark: JudgedBenchmark, question: Question, reply: Reply
 ) -> Verdict | Question | None:
-    """What the benchmark reads in a reply.
+    """What the benchmark reads in a reply: in its final words, or in a judge's scores.
 
     Raises PluginError when it fails, or finds a value that is not finite.
     """
@@ -112,7 +113,7 @@ def meaning(
         return None
     with blaming(f"benchmark '{benchmark.name}': reply to question {question.id}"):
         said = (
-            benchmark.verdict(question, reply)
+            read_verdict(benchmark, question, reply)
             if reply.scores is None
             else benchmark.scored(question, reply.scores)
         )

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,15 +22,18 @@ LEADING = 3  # columns of a benchmark that stand before everything else
 class Cell:
     """One figure with its 95 % interval over prompts.
 
-    `diff` is the paired difference to the baseline: mean, low, high.
+    `diff` is the paired difference to the baseline: mean, low, high. A figure without an interval
+    is the same on all prompts; `alike` is their number.
     """
 
     mean: float
     low: float | None
     high: float | None
-    diff: tuple[float, float, float] | None = None
+    diff: tuple[float, float | None, float | None] | None = None
     error: float | None = None  # the standard error that the benchmark's authors print
     note: str = ""  # about this figure alone: a fitted constant, a warning
+    alike: int | None = None
+    whole: float | None = None  # of a share: what it is a share of, 1 or 100
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -63,6 +66,7 @@ class Row:
     agreement: float | None = None  # of a panel of judges, 0 to 1
     identity: str | None = None  # hash of everything the evaluation depended on
     decoding: str | None = None  # where the answers come from: sampled, or a file
+    missing: Mapping[str, str] = field(default_factory=dict)  # column without a figure -> why
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,11 @@ def _row(run: str, row: Mapping[str, Any]) -> Row:
         agreement=row.get("agreement"),
         identity=row.get("identity"),
         decoding=row.get("decoding"),
+        missing={
+            name: row["columns"][name]["note"]
+            for name, cell in cells.items()
+            if cell is None and row["columns"][name].get("note")
+        },
     )
 
 
@@ -197,15 +206,16 @@ def _cell(cell: Mapping[str, Any]) -> Cell | None:
     mean = finite(cell["mean"])
     if mean is None:
         return None
-    diff = [x for part in ("mean", "low", "high") if (x := finite(cell.get(f"diff_{part}")))
-            is not None]  # fmt: skip
+    diff = finite(cell.get("diff_mean"))
     return Cell(
         mean=mean,
         low=finite(cell["low"]),
         high=finite(cell["high"]),
-        diff=(diff[0], diff[1], diff[2]) if len(diff) == 3 else None,
+        diff=None if diff is None else (diff, finite(cell["diff_low"]), finite(cell["diff_high"])),
         error=finite(cell.get("error")),
         note=cell.get("note", ""),
+        alike=cell.get("alike"),
+        whole=cell.get("whole"),
     )
 
 

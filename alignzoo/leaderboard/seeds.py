@@ -58,7 +58,11 @@ def rows_of(table: OverSeeds) -> list[tuple[str, ...]]:
 
 
 def _cell(values: Sequence[float] | None) -> str:
-    return "" if values is None else f"{mean(values):.3f} ±{standard_error(values):.3f}"
+    """Seeds that agree, or a single one, know nothing of the spread: the mean stands alone."""
+    if values is None:
+        return ""
+    spread = "" if min(values) == max(values) else f" ±{standard_error(values):.3f}"
+    return f"{mean(values):.3f}{spread}"
 
 
 def markdown(tables: Sequence[OverSeeds], seeds: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from alignzoo.leaderboard.fold import Cell, Row, Section
 
 GAP = 3  # characters between the columns of a table on a terminal
 COUNTS = "judged/parsed/failed"
+DIGIT = 0.001  # the last that is shown
 
 
 def render_markdown(sections: Sequence[Section]) -> str:
@@ -18,7 +19,9 @@ def render_markdown(sections: Sequence[Section]) -> str:
 
 
 def render_text(sections: Sequence[Section], width: int = 100) -> str:
-    """Tables for a terminal of that many columns; ± is half the 95 % interval over prompts."""
+    """Tables for a terminal of that many columns; ± is half the 95 % interval over prompts, and one
+    that is not symmetric is written out.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -55,10 +58,27 @@ def labels(section: Section) -> list[str]:
 def notes(section: Section) -> list[str]:
     """What is to be said about single figures: "model, column: note"."""
     return [
-        f"{label}, {name}: {cell.note}"
+        f"{label}, {words}"
         for label, row in zip(labels(section), section.rows, strict=True)
-        for name, cell in row.cells.items()
-        if cell.note
+        for words in (
+            *(f"{name}: {cell.note}" for name, cell in row.cells.items() if cell.note),
+            *(f"{name}: {why}" for name, why in row.missing.items()),
+            *_alike(section, row),
+        )
+    ]
+
+
+def _alike(section: Section, row: Row) -> list[str]:
+    """Which figures have no interval, and why."""
+    by_number: dict[int, list[str]] = {}
+    for name, cell in row.cells.items():
+        if cell.alike is not None and name in section.shown:
+            by_number.setdefault(cell.alike, []).append(name)
+    return [
+        f"{', '.join(names)}: the same on all {n} prompts, so no interval"
+        if n > 1
+        else f"{', '.join(names)}: one prompt, so no interval"
+        for n, names in by_number.items()
     ]
 
 
@@ -134,9 +154,17 @@ def _plus_minus(row: Row, name: str) -> str:
     cell = row.cells.get(name)
     if cell is None:
         return "-"
-    low, high = cell.interval or (0.0, 0.0)
-    half = f" ±{(high - low) / 2:.3f}" if cell.interval else ""
-    return f"{cell.mean:.3f}{half}{_error(cell)}"
+    return f"{cell.mean:.3f}{_around(cell)}{_error(cell)}"
+
+
+def _around(cell: Cell) -> str:
+    """The interval behind the mean; ± only where both halves are the same, digit for digit."""
+    if cell.interval is None:
+        return ""
+    low, high = cell.interval
+    if abs((cell.mean - low) - (high - cell.mean)) < DIGIT:
+        return f" ±{(high - low) / 2:.3f}"
+    return f" [{low:.3f}, {high:.3f}]"
 
 
 def _error(cell: Cell) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from alignzoo.contract.evaluation import interval
+from alignzoo.contract.evaluation import honest, interval
 from alignzoo.leaderboard.charts import Point, Scale, Scatter, scatter, spanning
 from alignzoo.leaderboard.evidence import Evidence, Exchange, Judgment, Reply, Turn
 from alignzoo.leaderboard.fold import Cell, Row, Section
@@ -206,8 +206,17 @@ def _long(section: Section) -> Iterator[tuple[str, ...]]:
                 f"{cell.mean:.4f}",
                 "{:.4f} to {:.4f}".format(*cell.interval) if cell.interval else "",
                 "" if cell.error is None else f"{cell.error:.4f}",
-                "{:+.4f} ({:+.4f} to {:+.4f})".format(*cell.diff) if cell.diff else "",
+                _difference(cell),
             )
+
+
+def _difference(cell: Cell) -> str:
+    """The paired difference; without an interval where it is the same on all prompts."""
+    if cell.diff is None:
+        return ""
+    centre, low, high = cell.diff
+    between = "" if low is None or high is None else f" ({low:+.4f} to {high:+.4f})"
+    return f"{centre:+.4f}{between}"
 
 
 def _shared(shared: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -257,17 +266,21 @@ def _categories(section: Section, found: Found) -> Categories | None:
     names = tuple(dict.fromkeys(c for _, one in known[:1] for c in one.categories if c))
     if lead is None or len(names) < 2:
         return None
-    drawn = [_column([_group(one, lead, name) for _, one in known], None) for name in names]
+    whole = next((row.cells[lead].whole for row in section.rows if lead in row.cells), None)
+    drawn = [_column([_group(one, lead, name, whole) for _, one in known], None) for name in names]
     sizes = tuple(known[0][1].categories.count(name) for name in names)
     rows = zip((label for label, _ in known), zip(*drawn, strict=True), strict=True)
     return Categories(names, sizes, tuple(rows))
 
 
-def _group(one: Evidence, lead: str, name: str) -> Cell | None:
+def _group(one: Evidence, lead: str, name: str, whole: float | None) -> Cell | None:
     """Mean and interval over a category's prompts; None without a value."""
     pairs = zip(one.values.get(lead, ()), one.categories, strict=False)
     values = [x for x, category in pairs if category == name and x is not None]
-    return Cell(*interval(values)) if values else None
+    if not values:
+        return None
+    centre, low, high = interval(values)
+    return Cell(centre, *honest(centre, low, high, len(values), whole))
 
 
 # --- answers ---------------------------------------------------------------------------------

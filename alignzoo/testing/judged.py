@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from alignzoo.contract.evaluation import WIN_RATE, Answer, Column, Score
+from alignzoo.contract.replies import read_verdict
 from alignzoo.contract.types import PromptSample, Response
 from alignzoo.contract.verdicts import (
     AskedJudge,
@@ -34,6 +35,7 @@ ODD = (
     "[[A]]",
     "[[10]]",
     "[[A>>B]] [[B>A]]",
+    "<think>[[A]]</think>[[7]]",
     "m",
     "{}[]\\",
     "ñ漢\u202e\ud800",
@@ -228,7 +230,8 @@ _MESSAGE = ("role", "content")
 def _read(benchmark: JudgedBenchmark) -> str:
     questions = _match(benchmark).questions()
     kinds = (questions[0], questions[-1])
-    replies = [Reply(text) for text in ODD] + [Reply("m", top_logprobs=x) for x in ODD_LOGPROBS]
+    replies = [Reply(text, finish=how) for text in ODD for how in ("stop", "length")]
+    replies += [Reply("m", top_logprobs=x) for x in ODD_LOGPROBS]
     for question in kinds:
         for reply in replies:
             _follow(benchmark, question, reply)
@@ -239,11 +242,12 @@ def _follow(benchmark: JudgedBenchmark, question: Question, reply: Reply) -> Non
     """Read the same odd reply to a question and to every question that follows it."""
     what = f"{question.id}, reply {reply.text[:20]!r}"
     for _ in range(LONGEST):
-        found = benchmark.verdict(question, reply)
+        found = read_verdict(benchmark, question, reply)
         if found is None:
             return
         if isinstance(found, Verdict):
-            sound = math.isfinite(found.value) and 0 <= found.weight < math.inf
+            share = not benchmark.compares or 0 <= found.value <= 1
+            sound = math.isfinite(found.value) and share and 0 <= found.weight < math.inf
             require(sound, f"{what}: {found}")
             return
         require(isinstance(found, Question), f"{what}: {type(found).__name__}")

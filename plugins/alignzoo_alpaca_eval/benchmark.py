@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,7 +85,7 @@ class AlpacaEval(JudgedBenchmark):
     )
     annotator: Literal["logprobs", "text", "ranking"] = option(
         "logprobs",
-        "logprobs: probabilities of the tokens m and M; text: the first of them in the reply, "
+        "logprobs: probabilities of the tokens m and M; text: the one that the reply decides for, "
         "won or lost; ranking: a list of ranks",
     )
     length_control: Literal["v1", "noreg", "minimal"] = option(
@@ -99,6 +99,9 @@ class AlpacaEval(JudgedBenchmark):
         "regularisation of length control; null: cross-validated for every model",
         gt=0,
         le=1e6,  # the published ones end at 1e4; with much more the fit takes minutes
+    )
+    max_tokens: int | None = option(
+        None, "longest reply of the judge, in tokens; null: 1, of text 32, of ranking 100", gt=0
     )
 
     @property
@@ -188,7 +191,10 @@ class AlpacaEval(JudgedBenchmark):
 
     @property
     def _annotator(self) -> Annotator:
-        return ANNOTATORS[self.annotator]
+        found = ANNOTATORS[self.annotator]
+        if self.max_tokens is None:
+            return found
+        return replace(found, decoding=replace(found.decoding, max_tokens=self.max_tokens))
 
     def _located(self, file: DataFile) -> Path:
         return locate(file, self.name, self.data)

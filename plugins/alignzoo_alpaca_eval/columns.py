@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from alignzoo import Column, Estimate, Verdict, bootstrap
 from alignzoo_alpaca_eval.length_control import (
+    FOLDS,
     Comparison,
     LengthControl,
     length_control,
@@ -45,24 +46,27 @@ def rate(values: Sequence[float | None], doc: str, error: float | None = None) -
     """Mean of values in [0, 1] as percent, with a bootstrap interval over instructions."""
     percent = tuple(None if x is None else 100 * x for x in values)
     if not any(x is not None for x in percent):
-        return Column(percent, doc, better=1)
+        return Column(percent, doc, better=1, whole=100)
 
     def mean_of(rows: Sequence[int]) -> float:
         drawn = [percent[row] for row in rows]
         return average([x for x in drawn if x is not None])
 
-    whole = mean_of(range(len(percent)))
+    figure = mean_of(range(len(percent)))
     low, high = bootstrap(len(percent), mean_of)
-    return Column(percent, doc, better=1, estimate=Estimate(whole, low, high, error))
+    found = Estimate(figure, low, high, error)
+    return Column(percent, doc, better=1, estimate=found, whole=100)
 
 
 def length_controlled(comparison: Comparison, variant: str, raw: float, C: float | None) -> Column:
     """The length-controlled win rate with a bootstrap interval; `raw` is the win rate, percent.
 
-    The official lc_standard_error is not shown: it leaves out the uncertainty of the fit.
+    The official lc_standard_error is not shown: it leaves out the uncertainty of the fit. With
+    fewer than five verdicts there is no figure: the penalty of the fit would be all that it says.
     """
-    if not comparison.has_verdict:
-        return Column((None,) * len(comparison.longer), f"win rate at equal lengths, {variant}", 1)
+    if comparison.n_verdicts < FOLDS and not comparison.is_with_itself:
+        doc = f"win rate at equal lengths, {variant}"
+        return Column((None,) * len(comparison.longer), doc, 1, note=_too_few(comparison))
     found = length_control(comparison, C)
     low, high = length_control_interval(comparison, found.C)
     return Column(
@@ -72,6 +76,12 @@ def length_controlled(comparison: Comparison, variant: str, raw: float, C: float
         estimate=Estimate(found.win_rate, low, high),
         note=_note(found, raw),
     )
+
+
+def _too_few(comparison: Comparison) -> str:
+    """Why there is no figure; nothing is to be said where nobody gave a verdict."""
+    n = comparison.n_verdicts
+    return f"no figure: the fit needs {FOLDS} verdicts, there are {n}" if n else ""
 
 
 def _note(found: LengthControl, raw: float) -> str:

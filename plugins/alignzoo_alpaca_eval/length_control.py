@@ -71,9 +71,20 @@ class Comparison:
         )
 
     @property
+    def n_verdicts(self) -> int:
+        """How many rows there are to fit."""
+        return int((~np.isnan(self.preference)).sum())
+
+    @property
     def has_verdict(self) -> bool:
         """Whether there is anything to fit."""
-        return not bool(np.isnan(self.preference).all())
+        return self.n_verdicts > 0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all verdicts say the same, so that drawing rows anew cannot move the fit."""
+        known = self.preference[~np.isnan(self.preference)]
+        return not len(known) or bool(known.min() == known.max())
 
     @property
     def is_with_itself(self) -> bool:
@@ -135,9 +146,14 @@ def length_control(
 def length_control_interval(
     comparison: Comparison, C: float | None, rounds: int = 200
 ) -> tuple[float, float]:
-    """95 % interval in percent: instructions are drawn anew and everything but C is refitted."""
+    """95 % interval in percent: instructions are drawn anew and everything but C is refitted.
+
+    Verdicts that are all alike give a point, since nothing but the noise of the fits would move.
+    """
     if comparison.is_with_itself:
         return 50.0, 50.0
+    if comparison.is_constant:
+        return (length_control(comparison, C).win_rate,) * 2
 
     def refitted(rows: Sequence[int]) -> float:
         drawn = comparison.take(rows)

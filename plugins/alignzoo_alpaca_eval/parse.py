@@ -14,7 +14,18 @@ from alignzoo import Decoding, Reply
 
 NAMES = (FIRST, SECOND) = ("m", "M")  # of the outputs in the default template, in their order
 RANKED = ("model_1", "m")  # names of the output shown first in the ranking templates
-STANDALONE = re.compile(r"(?<!\w)(?<!\w['’])[mM](?!\w)")  # not the m of "I'm"
+_MODEL = r"(?i:(?:the|model|output|identifier|response)\W+)*"
+_LABEL = (
+    r"(?i:(?:so|therefore|thus|hence|overall|my|the|final|better|best|preferred|chosen)\W+)*"
+    r"(?i:verdict|answer|decision|choice|winner|preference|output|model|identifier|response|"
+    r"better|best)(?i:\W+one)?(?i:\W+(?:is|was|would be))?"
+)
+_CHOICE = r"(?i:i(?:['’]m|\W+am)?\W+(?:for|choose|pick|prefer|select|vote\W+for))"
+_BETTER = r"(?i:\W+is\W+(?:the\W+)?(?:better|best)(?:\W+(?:one|output|model))?|\W+wins)"
+DECISION = re.compile(
+    rf"[^\w#>?]*(?:(?:{_LABEL}|{_CHOICE})\W+)?{_MODEL}(?P<name>[mM])"
+    rf"(?:{_BETTER})?(?:\W+(?i:than|not)\W+{_MODEL}[mM])?[^\w?:]*"
+)
 FENCE = re.compile(r"```(?:json|python)?(.*?)```", re.DOTALL)
 
 
@@ -33,16 +44,25 @@ def from_logprobs(top_logprobs: Mapping[str, float] | None) -> float | None:
 
 
 def from_text(text: str) -> float | None:
-    """1 if the first identifier that stands alone is "m", 0 if it is "M"; None without one."""
-    found = STANDALONE.search(text)
-    return None if found is None else float(found[0] == FIRST)
+    """1 if the reply decides for "m", 0 if for "M"; None without a decision.
+
+    A decision is a line that says nothing else: "m", "Best output: m", "I'm for M.", "m is better
+    than M". Lines that disagree are settled by the reply's last one alone. A letter in prose, a
+    heading, a quotation or a question decides nothing.
+    """
+    found = [DECISION.fullmatch(line) for line in text.splitlines() if line.strip()]
+    names = {line["name"] for line in found if line}
+    if len(names) > 1:
+        names = {found[-1]["name"]} if found[-1] else set()
+    return float(FIRST in names) if names else None
 
 
 def from_ranking(text: str) -> float | None:
     """1 if the output shown first has rank 1, 0 if it has rank 2; else None.
 
     Read are a list of {"model": name, "rank": number} as Python or JSON, such a list under
-    "ordered_models", and either between code fences. The first output is model_1 or m.
+    "ordered_models", and either between code fences, of which the last count. The first output is
+    model_1 or m.
     """
     entries = _value(text)
     if isinstance(entries, dict):
@@ -58,8 +78,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _value(text: str) -> Any:
-    fenced = FENCE.search(text)
-    content = (fenced[1] if fenced else text).strip()
+    fenced = FENCE.findall(text)
+    content = (fenced[-1] if fenced else text).strip()
     for read in (ast.literal_eval, json.loads):
         try:
             return read(content)
@@ -87,12 +107,12 @@ ANNOTATORS: Mapping[str, Annotator] = {
         "logprobs/1",
     ),
     "text": Annotator(
-        lambda reply: from_text(reply.text), Decoding(max_tokens=32), NAMES, "text/1"
+        lambda reply: from_text(reply.text), Decoding(max_tokens=32), NAMES, "text/2"
     ),
     "ranking": Annotator(
         lambda reply: from_ranking(reply.text),
         Decoding(max_tokens=100),
         ("model_1", "model_2"),
-        "ranking/1",
+        "ranking/2",
     ),
 }

@@ -98,9 +98,21 @@ def test_a_missing_token_has_probability_zero_and_two_missing_are_no_verdict(log
         ("I'm for model M.", 0.0),
         ("Model_m is mum", None),
         ("", None),
+        ("m\n\nIt is the more complete of the two.", 1.0),
+        ("Output m repeats itself.\n\nBest output: **M**", 0.0),
+        ("m is better than M.", 1.0),
+        ("The better one is M", 0.0),
+        ("My final answer: m", 1.0),
+        ("m is worse than M.", None),
+        ("Model m says that M is wrong.", None),
+        ("I compare m and M first.", None),
+        ("m or M?", None),
+        ("**m:**\nlong\n**M:**\nshort\n\nm", 1.0),
+        ("m\nis long.\nM\nis short.", None),
+        ("m? No.\n> m\nM", 0.0),
     ],
 )
-def test_the_first_identifier_that_stands_alone_decides(text, p):
+def test_a_text_is_read_where_it_decides_and_not_where_it_has_a_letter(text, p):
     assert from_text(text) == p
 
 
@@ -110,6 +122,7 @@ def test_the_first_identifier_that_stands_alone_decides(text, p):
         ("[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]", 1.0),
         ("[{'model': 'model_2', 'rank': 1}, {'model': 'model_1', 'rank': 2}]", 0.0),
         ('Here:\n```json\n{"ordered_models": [{"model": "m", "rank": 2}]}\n```', 0.0),
+        ('```\n[{"model": "m", "rank": 2}]\n```\nNo:\n```\n[{"model": "m", "rank": 1}]\n```', 1.0),
         ('[{"model": "m", "rank": 1, "sure": true}]', 1.0),
         ("[{'model': 'model_1', 'rank': 3}]", None),
         ("[{'model': 'model_1', 'rank': [1]}]", None),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from alignzoo import AlignzooError
+from alignzoo_alpaca_eval.columns import length_controlled
 from alignzoo_alpaca_eval.files import Instruction, Instructions
 from alignzoo_alpaca_eval.length_control import (
     Comparison,
@@ -152,3 +153,30 @@ def test_one_unknown_instruction_makes_the_minimal_model():
     assert data.on(by_instruction(["Say 1.", "Sing."], INSTRUCTIONS)).variant == "minimal"
     short = LengthData("noreg", floats([0.0]))
     assert short.on(by_position(["Say 1.", "Say 2."], INSTRUCTIONS)).variant == "minimal"
+
+
+# --- too few rows ----------------------------------------------------------------------------
+
+
+def alike(n, missing=0):
+    """P = .9 for the candidate on n instructions, whatever the length; `missing` more unread."""
+    preference = np.array([0.9] * n + [np.nan] * missing)
+    return Comparison(preference, np.array([(-1.0) ** i * i for i in range(n + missing)]))
+
+
+@pytest.mark.parametrize(("n", "missing"), [(1, 0), (3, 0), (4, 4)])
+def test_with_too_few_rows_there_is_no_length_controlled_figure_and_the_reason(n, missing):
+    column = length_controlled(alike(n, missing), "minimal", 90.0, None)
+    assert column.values == (None,) * (n + missing) and column.estimate is None
+    assert column.note == f"no figure: the fit needs 5 verdicts, there are {n}"
+    assert length_controlled(alike(n, missing), "minimal", 90.0, 10.0).estimate is None, "any C"
+
+
+def test_with_enough_rows_there_is_one_and_equal_verdicts_give_a_point():
+    found = length_controlled(alike(8), "minimal", 90.0, None).estimate
+    assert found.value == pytest.approx(90, abs=0.01)
+    assert found.low == found.high == found.value
+
+
+def test_without_any_verdict_nothing_is_said_about_the_fit():
+    assert length_controlled(alike(0, 3), "minimal", 90.0, None).note == ""

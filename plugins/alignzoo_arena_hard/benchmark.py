@@ -175,7 +175,7 @@ class ArenaHard(JudgedBenchmark):
         own = record(duels, self._revision.counting)
         values = per_question(own)
         doc = "win rate against the baseline in percent, strong verdicts weighted"
-        found = {"score": Column(values, doc, better=1, estimate=scored(own))}
+        found = {"score": Column(values, doc, better=1, estimate=scored(own), whole=100)}
         entrants = self._entrants(answers, baseline, own)
         for name, estimate in controlled(entrants, self._revision.style).items():
             doc = f"win rate in percent, {CONTROLS[name][0]}; by question: before control"

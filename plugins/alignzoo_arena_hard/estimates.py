@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from alignzoo import Estimate, bootstrap
 from alignzoo_arena_hard.control import Entrant, Regression, StyleModel, regression
-from alignzoo_arena_hard.games import Array, Record, win_rate
+from alignzoo_arena_hard.games import Array, Record, per_question, win_rate
 from alignzoo_arena_hard.style import LENGTH, MARKDOWN, STYLE
 
 Reading = Callable[[Regression, Array], Array]  # coefficients [D, ...] -> chances [D, K]
@@ -35,10 +35,15 @@ def scored(own: Record) -> Estimate | None:
 
 
 def controlled(entrants: Sequence[Entrant], model: StyleModel) -> dict[str, Estimate | None]:
-    """The candidate's controlled win rates, with intervals from the same resampled questions."""
+    """The candidate's controlled win rates, with intervals from the same resampled questions.
+
+    A candidate that fares alike on all questions has a point: the penalty of the fit alone keeps it
+    from the end of the scale, and resampling cannot move it.
+    """
     if not entrants[0].record.judged:
         return dict.fromkeys(CONTROLS)
     n = len(entrants[0].record.won)
+    constant = len({x for x in per_question(entrants[0].record) if x is not None}) == 1
     drawn = _draws(n)
     judged = drawn @ entrants[0].record.weight > 0
     found: dict[str, Estimate | None] = {}
@@ -50,7 +55,8 @@ def controlled(entrants: Sequence[Entrant], model: StyleModel) -> dict[str, Esti
             reading = CONTROLS[name][2]
             value = 100 * float(reading(rows, beta)[0, 0])
             values = np.where(judged, 100 * reading(rows, resampled)[:, 0], math.nan)
-            found[name] = Estimate(value, *_interval(n, values.tolist()))
+            ends = (value, value) if constant else _interval(n, values.tolist())
+            found[name] = Estimate(value, *ends)
     return {name: found[name] for name in CONTROLS}
 
 

@@ -212,6 +212,16 @@ def test_a_file_without_counts_is_measured_in_words_on_both_sides(folder):
     assert found["equal_style"].estimate == in_words["equal_style"].estimate
 
 
+def test_a_candidate_that_wins_everywhere_has_no_bootstrap_interval_of_its_own(folder):
+    benchmark, own, theirs = asked(folder)
+    verdicts = {q.id: Verdict(1.0) for q in benchmark.questions(own, theirs)}
+    found = benchmark.columns(own, theirs, verdicts)
+    assert (found["score"].estimate.value, found["score"].whole) == (100, 100)
+    for name in ("score", "style_controlled", "equal_style", "length_controlled"):
+        estimate = found[name].estimate
+        assert estimate.low == estimate.high == estimate.value, "a point, shown as none or Wilson's"
+
+
 def test_the_benchmark_keeps_its_contract(folder):
     check_benchmark(ArenaHard(data=str(folder)))
 

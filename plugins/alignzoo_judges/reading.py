@@ -19,8 +19,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from alignzoo import Decoding, JudgeError, Reply, Usage
+from alignzoo import Decoding, JudgeError, Reply, Usage, holds_reasoning, without_reasoning
 
+TAIL = 8  # ids at a prompt's end in which a template may open reasoning
+MARK_ENDS = (">", "]", "▷")
 SPARE = 4  # candidates looked at per alternative wanted, since several tokens may read the same
 
 
@@ -86,11 +88,27 @@ class Reader:
         new = output[0, len(ids) :].tolist()
         wanted = decoding.top_logprobs
         return Reply(
-            text=str(self.tokenizer.decode(new, skip_special_tokens=True)),
+            text=self.begun(ids) + self.words(new),
             top_logprobs=self._alternatives(picker.first, wanted) if wanted else None,
             usage=Usage(len(ids), len(new)),
             finish="stop" if new and new[-1] in self.stops else "length",
         )
+
+    def words(self, new: Sequence[int]) -> str:
+        """What was said, without special tokens, unless some of them mark reasoning: that must
+        stay to be told from the reply.
+        """
+        spelled = str(self.tokenizer.decode(list(new), skip_special_tokens=False))
+        if holds_reasoning(spelled):
+            ended = len(new) - (bool(new) and new[-1] in self.stops)
+            return str(self.tokenizer.decode(list(new[:ended]), skip_special_tokens=False))
+        return str(self.tokenizer.decode(list(new), skip_special_tokens=True))
+
+    def begun(self, ids: Sequence[int]) -> str:
+        """The mark that opens reasoning, where the template has put it at the prompt's end."""
+        end = str(self.tokenizer.decode(list(ids[-TAIL:]), skip_special_tokens=False)).split()
+        opened = end and end[-1].endswith(MARK_ENDS) and without_reasoning(end[-1]) is None
+        return "<think>\n" if opened else ""
 
     def _alternatives(self, logits: Tensor | None, wanted: int) -> dict[str, float] | None:
         """The likeliest first tokens by how a reply of that token alone reads.

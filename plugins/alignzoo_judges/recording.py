@@ -139,8 +139,10 @@ def reply_of(row: Mapping[str, Any]) -> Reply | None:
         top_logprobs=None if logprobs is None else {k: float(v) for k, v in logprobs.items()},
         scores=None if scores is None else tuple(float(x) for x in scores),
         usage=usage and Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"])),
-        finish=said.get("finish"),
+        finish=said.get("finish", said.get("finish_reason")),
         error=said.get("error"),
+        model=said.get("model"),
+        fingerprint=said.get("fingerprint"),
     )
 
 

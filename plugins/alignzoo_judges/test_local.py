@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from shared_data import shared
+from transformers import AutoTokenizer
 
-from alignzoo import Answer, Decoding, JudgeError, PromptSample, Question, Response
+from alignzoo import (
+    Answer,
+    Decoding,
+    JudgeError,
+    PromptSample,
+    Question,
+    Response,
+    without_reasoning,
+)
 from alignzoo.testing import check_judge
 from alignzoo_judges import LocalModel
 from alignzoo_judges.chat import without_system
@@ -140,6 +150,30 @@ def test_a_template_without_a_system_role_is_told_how_to_go_on(folder, tmp_path)
         ask(LocalModel(model=str(strict)), question("x"))
     (reply,), _ = ask(LocalModel(model=str(strict), system_as_user=True), question("x"))
     assert reply.error is None
+
+
+def test_special_tokens_that_mark_reasoning_stay_in_the_reply_and_others_do_not(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|x|>"]})
+    reader = replace(load(str(folder), None, "float32"), tokenizer=tokenizer)
+    ids = tokenizer("[THINK]one[/THINK]two<|x|>", add_special_tokens=False)["input_ids"]
+    said = reader.words([*ids, reader.stops[0]])
+    assert without_reasoning(said).startswith("two") and "one" not in without_reasoning(said)
+    plain = tokenizer("two<|x|>", add_special_tokens=False)["input_ids"]
+    assert reader.words([*plain, reader.stops[0]]).strip() == "two"
+
+
+@pytest.mark.parametrize(("end", "thinking"), [("<think>\n", True), ("<think></think>", False)])
+def test_reasoning_that_the_template_opens_is_told_from_the_reply(folder, tmp_path, end, thinking):
+    opens = tmp_path / "opens"
+    shutil.copytree(folder, opens)
+    (opens / "chat_template.jinja").chmod(0o644)
+    (opens / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] }} {% endfor %}" + end.replace("\n", "{{ '\\n' }}")
+    )
+    (reply,), _ = ask(LocalModel(model=str(opens)), question(" a time"))
+    assert (without_reasoning(reply.text) is None) == thinking, "cut inside, or never begun"
+    assert reply.text.startswith("<think>") == thinking
 
 
 @pytest.mark.parametrize("name", ["nowhere/at-all", "."])

@@ -45,6 +45,15 @@ def test_a_reply_comes_back_as_it_was_recorded(tmp_path):
     assert (able.model, able.top_logprobs) == ("said.jsonl", 2)
 
 
+def test_a_row_says_by_either_name_why_its_reply_ended(tmp_path):
+    rows = [
+        {"id": n, "text": "A", key: "length"} for n, key in enumerate(("finish", "finish_reason"))
+    ]
+    path = write(tmp_path / "said.jsonl", *rows)
+    replies, _ = ask(Replay(path=path), question("x", "0"), question("y", "1"))
+    assert [reply.finish for reply in replies] == ["length", "length"]
+
+
 def test_rows_are_found_by_id_when_they_have_no_digest(tmp_path):
     path = write(tmp_path / "said.jsonl", {"id": "17/1", "text": "A"}, {"id": 18, "text": "B"})
     replies, _ = ask(Replay(path=path), question("x", "18"), question("y", "17/1"))

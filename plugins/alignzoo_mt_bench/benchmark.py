@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alignzoo import Answer, Column, Question, Reply, Verdict, option
 from alignzoo_mt_bench.files import CORRECTED, ORIGINAL, PROMPTS, QUESTIONS
 from alignzoo_mt_bench.grades import (
-    HIGHEST,
-    LOWEST,
     VERSION,
     estimate,
+    on_scale,
     overall,
     read_grade,
 )
 from alignzoo_mt_bench.twoturns import TURNS, TwoTurnBenchmark, categories
 
 TEMPLATES = ("single", "v1")
+OFFICIAL = "gpt-4"  # the references of the official set-up
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,19 @@ class MTBench(TwoTurnBenchmark):
 
     average = mean of all grades that could be read; first_turn and second_turn are the means of
     one turn's. Source: arXiv:2306.05685 and FastChat 0e6d3e4, which prints no interval; those here
-    are 95 % bootstrap intervals over questions, both turns of a question drawn together.
+    are 95 % bootstrap intervals over questions, both turns of a question drawn together. Unlike
+    there, a number outside the scale is no grade, unless `strict: false` or the official references
+    (`references: gpt-4`) ask for the official reading.
     """
 
     name = "mt_bench"
     files = (QUESTIONS, PROMPTS, CORRECTED, ORIGINAL)
     compares = False
-    strict: bool = option(False, "a number outside 1..10 is no grade; officially it is one")
+    strict: bool | None = option(
+        None,
+        "a number outside 1..10 is no grade; false: the official reading, in which it is one; "
+        "null: false with the official references, else true",
+    )
 
     def settings(self) -> Mapping[str, Any]:
         """Digests of the files and the parser's version."""
@@ -53,7 +59,7 @@ class MTBench(TwoTurnBenchmark):
         pattern was needed.
         """
         found = read_grade(reply.text)
-        if found is None or (self.strict and not LOWEST <= found[0] <= HIGHEST):
+        if found is None or (self._is_strict and not on_scale(found[0])):
             return None
         return Verdict(found[0], label=found[1])
 
@@ -66,8 +72,9 @@ class MTBench(TwoTurnBenchmark):
         """The official three, the categories, and what the grades may hide."""
         grades = [[self._grades(answer, (turn,), verdicts) for turn in TURNS] for answer in answers]
         both = [[*first, *second] for first, second in grades]
+        beyond = [float(sum(not on_scale(x) for x in own)) for own in both]
         columns = {
-            "average": _column(both, "mean of all grades, 1 to 10", 1),
+            "average": self._average(both, int(sum(beyond))),
             "first_turn": _column([g[0] for g in grades], "mean grade of the first replies", 1),
             "second_turn": _column([g[1] for g in grades], "mean grade of the second replies", 1),
         }
@@ -75,15 +82,26 @@ class MTBench(TwoTurnBenchmark):
             own = [grades_ if i in members else [] for i, grades_ in enumerate(both)]
             columns[f"category/{name}"] = _column(own, f"mean of the grades in {name}")
         return columns | {
-            "out_of_range": Column(
-                tuple(float(sum(not LOWEST <= x <= HIGHEST for x in own)) for own in both),
-                "grades outside 1 to 10 per question",
-            ),
+            "out_of_range": Column(tuple(beyond), "grades outside 1 to 10 per question"),
             "length": Column(
                 tuple(float(sum(map(len, answer.turns))) for answer in answers),
                 "characters of both replies",
             ),
         }
+
+    @property
+    def _is_strict(self) -> bool:
+        return self.references != OFFICIAL if self.strict is None else self.strict
+
+    def _average(self, grades: Sequence[Sequence[float]], beyond: int) -> Column:
+        """The mean of all grades. Those outside the scale count in the official reading, and where
+        a judge gives scores instead of replies.
+        """
+        how = "" if self._is_strict else ", and any number of the official reading"
+        found = _column(grades, f"mean of all grades, 1 to 10{how}", 1)
+        total = sum(map(len, grades))
+        words = f"{beyond} of {total} grades are outside 1 to 10 and count"
+        return replace(found, note=words if beyond else "")
 
     def _grades(
         self, answer: Answer, turns: Sequence[int], verdicts: Mapping[str, Verdict]

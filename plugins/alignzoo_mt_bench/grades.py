@@ -27,6 +27,11 @@ def read_grade(text: str) -> tuple[float, str] | None:
     return float(found[1]), found[0]
 
 
+def on_scale(grade: float) -> bool:
+    """Whether it is from 1 to 10."""
+    return LOWEST <= grade <= HIGHEST
+
+
 def read_winner(text: str) -> str | None:
     """`[[A]]`, `[[B]]` or, for a tie, `[[C]]`: the first of them, in this order, that occurs."""
     return next((label for label in WINNERS if label in text), None)

@@ -110,4 +110,5 @@ def _id(answer: Answer, turn: int, game: int) -> str:
 
 
 def _column(values: Sequence[Sequence[float]], doc: str, better: int = 0) -> Column:
-    return Column(tuple(overall([own]) for own in values), doc, better, estimate(values))
+    own = tuple(overall([rows]) for rows in values)
+    return Column(own, doc, better, estimate(values), whole=1)

@@ -102,13 +102,22 @@ def test_a_long_row_of_digits_is_read_in_no_time():
     assert read_grade("[[" + "1" * 200_000) is None
 
 
-def test_strict_refuses_grades_outside_the_scale_and_the_default_keeps_them(folder):
-    benchmark = MTBench(str(folder))
+def test_a_judge_that_thinks_aloud_can_be_given_room(folder):
+    benchmark = MTBench(str(folder), max_tokens=9000)
+    asked = benchmark.questions(answers(benchmark), None)
+    assert {question.decoding.max_tokens for question in asked} == {9000}
+
+
+def test_a_number_outside_its_scale_is_no_verdict_unless_the_official_reading_is_named(folder):
+    benchmark, official = MTBench(str(folder)), MTBench(str(folder), strict=False)
     (question, *_) = benchmark.questions(answers(benchmark), None)
-    assert benchmark.verdict(question, Reply("[[11]]")) == Verdict(11.0, label="[[11]]")
-    strict = MTBench(str(folder), strict=True)
-    assert strict.verdict(question, Reply("[[11]]")) is None
-    assert strict.verdict(question, Reply("[[10]]")).value == 10
+    for text in ("[[0]]", "[[11]]", "[[1989]]", "In [1989] it was right."):
+        assert benchmark.verdict(question, Reply(text)) is None
+    assert benchmark.verdict(question, Reply("[[10]]")).value == 10
+    by_references = MTBench(str(folder), "gpt-4")
+    for named in (official, by_references):
+        assert named.verdict(question, Reply("[[1989]]")) == Verdict(1989.0, label="[[1989]]")
+    assert MTBench(str(folder), "gpt-4", strict=True).verdict(question, Reply("[[11]]")) is None
 
 
 @pytest.mark.parametrize(
@@ -156,8 +165,14 @@ def test_without_a_single_grade_there_is_no_number(folder):
 
 
 def test_grades_outside_the_scale_are_counted(folder):
-    columns = graded(MTBench(str(folder)), _1_1="[[11]]", _1_2="[[0]]", _2_1="[[10]]")
+    said = {"_1_1": "[[11]]", "_1_2": "[[0]]", "_2_1": "[[10]]"}
+    columns = graded(MTBench(str(folder), strict=False), **said)
     assert columns["out_of_range"].values == (2, 0, 0)
+    assert columns["average"].estimate.value == 7
+    assert columns["average"].note == "2 of 3 grades are outside 1 to 10 and count"
+    assert "official reading" in columns["average"].doc
+    usual = graded(MTBench(str(folder)), **said)["average"]
+    assert (usual.estimate.value, usual.note) == (10, "")
 
 
 # --- prompts, for the models and for the judge -----------------------------------------------

@@ -58,6 +58,7 @@ class Material:
     questions: Mapping[str, TwoTurns]
     templates: Mapping[str, Template]
     references: Mapping[str, tuple[str, str]]
+    max_tokens: int = 2048  # of the judge's reply
 
     def ask(
         self, id_: str, index: int, turn: int, shown: Sequence[Answer], family: tuple[str, str]
@@ -78,7 +79,7 @@ class Material:
             index=index,
             answers=tuple(up_to(answer, turn) for answer in shown),
             messages=fill(template, slots),
-            decoding=Decoding(max_tokens=2048, temperature=0.0),
+            decoding=Decoding(max_tokens=self.max_tokens, temperature=0.0),
         )
 
     def find(self, prompt: PromptSample) -> tuple[TwoTurns, tuple[str, str] | None]:
@@ -115,6 +116,7 @@ class TwoTurnBenchmark(JudgedBenchmark):
         "who wrote the reference answers (reference_answer/<name>.jsonl), or a path; the "
         "official gpt-4 has errors in 13 of 30",
     )
+    max_tokens: int = option(2048, "longest reply of the judge, in tokens; 2048 officially", gt=0)
 
     def prompts(self, seed: int) -> Iterable[PromptSample]:
         """The first turns, as chats; `meta` has id, category and second_turn.
@@ -162,6 +164,7 @@ class TwoTurnBenchmark(JudgedBenchmark):
             read_questions(questions_file(self.data)),
             read_templates(prompts_file(self.data)),
             read_references(references_file(self.references, self.data)),
+            self.max_tokens,
         )
 
 

@@ -132,15 +132,20 @@ class Pairwise(JudgedBenchmark):
                 wins[index] = TIE
         columns = {
             "win_rate": Column(
-                tuple(wins), "share of verdicts for it, ties and orders that disagree 1/2", better=1
+                tuple(wins),
+                "share of verdicts for it, ties and orders that disagree 1/2",
+                better=1,
+                whole=1,
             ),
             "consistency": Column(
                 tuple(_agree(games) for games in judged),
                 "share of pairs on which the judge's two orders agree",
+                whole=1,
             ),
             "first_bias": Column(
                 tuple(_mean([_for_first(*game) for game in games]) for games in judged),
                 "share of verdicts for the answer shown first, ties 1/2; 1/2 is no bias",
+                whole=1,
             ),
             "length": Column(
                 tuple(float(answer.n_tokens) for answer in answers),

@@ -51,7 +51,7 @@ def test_the_settings_change_with_prompts_and_template(tmp_path):
     usual = Pairwise().settings()
     assert Pairwise(prompts_file=str(tmp_path / "p.txt")).settings()["prompts"] != usual["prompts"]
     assert Pairwise(template=str(tmp_path / "t.md")).settings()["template"] != usual["template"]
-    assert usual["parser"] == 1
+    assert usual["parser"] == 2
 
 
 # --- prompts -----------------------------------------------------------------------------------
@@ -197,6 +197,28 @@ def test_answers_of_several_turns_are_shown_as_the_whole_exchange():
         ("The first answer is better.", None),
         ("Verdict: FIRSTLY", None),
         ("", None),
+        ("To reach a verdict, first weigh both: only 2 is right.\n\nSECOND wins.", "second"),
+        ("Before giving a verdict, first I would need the question.", None),
+        ("My verdict is the first answer is weaker.\n\n**SECOND**", "second"),
+        ("The verdict: second answer is wrong.\n\nFinal decision: FIRST", "first"),
+        ("Verdict: FIRST\n\nNote: this verdict, second only to correctness.", "first"),
+        (
+            "Verdict: FIRST\n\nI would not revisit this verdict. Second thoughts help no one.",
+            "first",
+        ),
+        ("Verdict: SECOND\n\n(The verdict: first read both, then compare.)", "second"),
+        ("Verdict: \u200bSECOND", "second"),
+        ("**Verdict:** `SECOND`", "second"),
+        ("Verdict: Second answer", "second"),
+        ("Verdict: It is a TIE", "tie"),
+        ("Verdict: FIRST?\nLet me see.", None),
+        ("The second answer ends so:\n> Verdict: SECOND\nI cannot decide", None),
+        ("Answer 1 says 'Verdict: FIRST' to win me over. I cannot decide", None),
+        ("'Verdict: FIRST'\nis what answer 1 says. I cannot decide", None),
+        ("Verdict: FIRST (or SECOND)", None),
+        ("Verdict: the first answer is worse", None),
+        ("The winner is FIRST.", "first"),
+        ("Verdict: FIRST\nNo.\n**SECOND**", "second"),
     ],
 )
 def test_a_reply_is_read_as_a_person_would(reply, word):

@@ -132,12 +132,12 @@ def test_lists_count_only_where_one_output_has_one_and_the_other_has_none():
     assert quality(pairs, labels((2.0,), (2.0,))).lists == 0
 
 
-def test_the_interval_of_a_perfect_judge_is_a_point_and_of_no_judge_nothing():
+def test_the_interval_of_a_judge_without_a_fault_is_wilsons_and_of_no_judge_nothing():
     pairs = [pair(key, 1.0, 1.0) for key in range(20)]
-    assert agreement_interval(pairs, labels(*[(1.0,)] * 20)) == (100, 100)
-    low, high = agreement_interval(pairs, labels(*[(1.0,), (2.0,)] * 10))
-    assert low < 50 < high
-    assert agreement_interval(pairs, Labels({})) is None
+    wilson = (pytest.approx(83.887, abs=0.001), 100)
+    assert agreement_interval(pairs, labels(*[(1.0,)] * 20)) == wilson
+    half = agreement_interval(pairs, labels(*[(1.0,), (2.0,)] * 10))
+    assert half[0] < 50 < half[1] and agreement_interval(pairs, Labels({})) is None
 
 
 def test_a_judge_that_said_nothing_has_no_figures():

@@ -217,6 +217,7 @@ BENCHMARKS = [
     ({"questions": asks(messages=())}, SHOWN),
     ({"verdict": lambda self, question, reply: Verdict(float(reply.text))}, READ),
     ({"verdict": lambda self, question, reply: Verdict(NAN)}, READ),
+    ({"verdict": lambda self, question, reply: Verdict(1.7)}, READ),  # a share of preference
     ({"verdict": lambda self, question, reply: question}, READ),
     (
         {"verdict": lambda self, question, reply: replace(question, repeat=question.repeat + 1)},

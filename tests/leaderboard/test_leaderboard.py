@@ -143,7 +143,10 @@ def test_csv_has_a_line_per_figure_in_full_precision():
 def test_the_difference_to_the_baseline_is_paired():
     column = Column((1.0, 2.0, 3.0), better=1)
     got = summarise(column, (0.5, 1.5, 2.5))
-    assert (got["diff_mean"], got["diff_low"], got["diff_high"]) == (0.5, 0.5, 0.5)
+    assert (got["diff_mean"], got["diff_low"], got["diff_high"]) == (0.5, None, None), "no spread"
+    half = 1.959964 * 0.5 / 3**0.5  # of differences .5, 1, 1.5
+    got = summarise(column, (0.5, 1.0, 1.5))
+    assert (got["diff_mean"], got["diff_high"]) == (1.0, pytest.approx(1.0 + half))
     assert got["high"] - got["mean"] == pytest.approx(1.959964 / 3**0.5)
 
 

@@ -23,6 +23,12 @@ def test_means_and_standard_errors_are_over_seeds_and_the_best_model_comes_first
     assert "over seeds 3, 4, 5" in markdown([table], [3, 4, 5])
 
 
+def test_one_seed_or_seeds_that_agree_know_nothing_of_the_spread():
+    (one,) = over_seeds([[section(dpo=0.6)]])
+    (two,) = over_seeds([[section(dpo=0.6)], [section(dpo=0.6)]])
+    assert rows_of(one) == rows_of(two) == [("dpo", "0.600")]
+
+
 def test_a_model_that_one_seed_lacks_is_left_out():
     (table,) = over_seeds([[section(dpo=0.6, ppo=0.9)], [section(dpo=0.7)]])
     assert list(table.values) == ["dpo"]

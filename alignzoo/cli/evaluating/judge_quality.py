@@ -16,6 +16,7 @@ from alignzoo.contract.datafiles import file_digest
 from alignzoo.contract.errors import UsageError
 from alignzoo.contract.evaluation import Judge
 from alignzoo.contract.progress import Progress
+from alignzoo.contract.replies import VERSION, note_on_reasoning
 from alignzoo.judging.ask import Standing
 from alignzoo.judging.quality.crossannotations import read_pairs
 from alignzoo.judging.quality.examine import Examination, Examined, examine
@@ -75,7 +76,10 @@ def eval_judge_command(
     examination = Examination(
         build_options(registry.find("benchmark", spec.benchmark), spec.with_), pairs, wish.repeats
     )
+    shown = [[text] for pair in pairs for text in (pair.output_1, pair.output_2)]
     with _watched(chosen.name, as_json) as progress:
+        if words := note_on_reasoning(shown):
+            progress.note(f"{chosen.name}: {words}")
 
         def report(standing: Standing) -> None:
             told = {} if standing.cost is None else {"cost": standing.cost}
@@ -135,6 +139,7 @@ def _record(
             "name": benchmark.name,
             "options": {k: v for k, v in spec.with_.items() if k not in benchmark.file_options},
             "settings": benchmark.settings(),
+            "reader": VERSION,
         },
         "repeats": examination.repeats,
         "counts": {
@@ -169,7 +174,9 @@ def _print(
     )
     if interval is not None:
         low, high = interval
-        print(f"Human agreement, 95 % bootstrap interval over pairs: {low:.2f} to {high:.2f}.")
+        print(f"Human agreement, 95 % interval over pairs: {low:.2f} to {high:.2f}.")
+    elif examined.parsed:
+        print("Human agreement: the same on all pairs, so no interval.")
 
 
 def _cell(name: str, value: float | None) -> str:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from alignzoo.contract.evaluation import bootstrap, mean
+from alignzoo.contract.evaluation import bootstrap, honest, mean
 
 TIE = 1.5
 DISCRETE = frozenset({1.0, TIE, 2.0})
@@ -115,12 +115,17 @@ def longest(pairs: Sequence[HumanPair]) -> Labels:
 def agreement_interval(
     pairs: Sequence[HumanPair], judge: Labels, rounds: int = 1000
 ) -> tuple[float, float] | None:
-    """95 % interval of the human agreement, in percent, by resampling pairs. Not official."""
+    """95 % interval of the human agreement, in percent, by resampling pairs. Not official.
+
+    Where all pairs agree alike, it is Wilson's at 0 and 100, and None between.
+    """
     both = _both(pairs, judge.of)
     if not both:
         return None
     values = [mean([1 - abs(x - estimate(p.preferences)) for x in labels]) for p, labels in both]
-    return bootstrap(len(both), lambda drawn: 100 * mean([values[i] for i in drawn]), rounds)
+    found = bootstrap(len(both), lambda drawn: 100 * mean([values[i] for i in drawn]), rounds)
+    low, high = honest(100 * mean(values), *found, len(both), whole=100)
+    return None if low is None or high is None else (low, high)
 
 
 # --- estimates ---------------------------------------------------------------------------------

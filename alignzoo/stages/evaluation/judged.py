@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.contract.errors import DataError, PluginError, UsageError
-from alignzoo.contract.evaluation import Answer, Column, Judge
+from alignzoo.contract.evaluation import WIN_RATE, Answer, Column, Judge
+from alignzoo.contract.replies import VERSION, note_on_reasoning
 from alignzoo.contract.types import PromptSample
 from alignzoo.contract.verdicts import (
     AskedJudge,
@@ -93,6 +94,7 @@ def run_judged(
     used or too few of its replies hold a verdict; what was paid for is kept.
     """
     contest = _contest(spec, model, context, baseline)
+    _note_reasoning(contest, context)
     named = zip(_names(spec.judge), spec.judge, strict=True)
     benches = [_judge(contest, name, judge, context) for name, judge in named]
     for bench in benches:
@@ -141,6 +143,14 @@ def _contest(
     if theirs is None and benchmark.compares:
         raise UsageError(f"{spec.benchmark} compares two models; name the other with `baseline`")
     return Contest(benchmark, prompts, answers, theirs, model == spec.baseline, places, how)
+
+
+def _note_reasoning(contest: Contest, context: StageContext) -> None:
+    """Say how many of the answers show the judge what their model thought."""
+    theirs = contest.baseline if contest.benchmark.compares else None
+    shown = contest.answers if contest.is_baseline else (*contest.answers, *(theirs or ()))
+    if words := note_on_reasoning([answer.turns for answer in shown]):
+        context.progress.note(f"{context.name}: {words}")
 
 
 def _answered(
@@ -309,11 +319,19 @@ def _result(
             },
             "cost": None if None in costs else sum(filter(None, costs)),
             "decoding": contest.decoding,
-            "columns": {name: summarise(c, matched.get(name)) for name, c in columns.items()},
+            "columns": {
+                name: summarise(c, matched.get(name), by_definition=_is_tie(name, c, contest))
+                for name, c in columns.items()
+            },
         },
         "section": section,
         "values": {name: list(column.values) for name, column in columns.items()},
     }
+
+
+def _is_tie(name: str, column: Column, contest: Contest) -> bool:
+    """Whether a figure is a share of what the baseline does against itself."""
+    return contest.is_baseline and (name == WIN_RATE or column.whole is not None)
 
 
 def _shared(options: Mapping[str, Any], benchmark: JudgedBenchmark) -> dict[str, Any]:
@@ -342,6 +360,7 @@ def _section(
         "settings": dict(contest.benchmark.settings()),
         "prompts": digest_of_value([row_from_sample(p) for p in contest.prompts]),
         "judges": judge_identities(spec, context.registry),
+        "reader": VERSION,
         "served": [
             bench.capabilities and [bench.capabilities.model, bench.capabilities.revision]
             for bench in benches

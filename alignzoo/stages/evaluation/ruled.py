@@ -201,12 +201,22 @@ def _result(
             "section": digest_of_value(section),
             "result": digest_of_value([section, answers_digest]),
             "columns": {
-                name: summarise(column, theirs.get(name)) for name, column in columns.items()
+                name: summarise(
+                    column, theirs.get(name), by_definition=_is_exact(name, column, baseline)
+                )
+                for name, column in columns.items()
             },
         },
         "section": section,
         "values": {name: list(column.values) for name, column in columns.items()},
     }
+
+
+def _is_exact(name: str, column: Column, baseline: Path | None) -> bool:
+    """Whether a figure is no sample: the baseline against itself, a model's KL to itself."""
+    return (name == WIN_RATE and baseline is None) or (
+        name.startswith("kl(") and not any(column.values)
+    )
 
 
 def _section(
