@@ -68,8 +68,10 @@ class Reply:
     top_logprobs: Mapping[str, float] | None = None  # of the first token: token -> log-prob, nats
     scores: tuple[float, ...] | None = None
     usage: Usage | None = None
-    finish: str | None = None  # "stop", "length", or the server's own word
+    finish: str | None = None  # "stop", "length" (cut: no verdict), or the server's own word
     error: str | None = None
+    model: str | None = None  # who says that it answered; None: it does not say
+    fingerprint: str | None = None  # of the server's set-up, in its own words
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,8 @@ def reply_of(row: Mapping[str, Any]) -> Reply | None:
         usage=usage and Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"])),
         finish=said.get("finish"),
         error=said.get("error"),
+        model=said.get("model"),
+        fingerprint=said.get("fingerprint"),
     )
 
 

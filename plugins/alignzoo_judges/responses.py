@@ -124,8 +124,7 @@ def offered(body: bytes) -> int:
 
 def served_model(body: bytes) -> str | None:
     """The model a chat completion says it came from."""
-    found = _parsed(body).get("model")
-    return found if isinstance(found, str) and found else None
+    return _said(_parsed(body).get("model"))
 
 
 def listed_models(body: bytes) -> dict[str, int | None]:
@@ -168,6 +167,8 @@ def _reply(completion: dict[str, Any], headers: Mapping[str, str], place: Place)
         top_logprobs=_first_token(choice.get("logprobs")),
         usage=_usage(completion.get("usage")),
         finish=_word(choice.get("finish_reason")),
+        model=_said(completion.get("model")),
+        fingerprint=_said(completion.get("system_fingerprint")),
     )
     return _stopped(reply, message.get("refusal"), place)
 
@@ -216,6 +217,10 @@ def _usage(usage: Any) -> Usage | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return Usage(*counts) if all(0 <= n < MOST_TOKENS for n in counts) else None
+
+
+def _said(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _word(value: Any) -> str | None:
