@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         JudgeError,
         JudgeSession,
         Question,
+        QuestionRefused,
         Reply,
         Usage,
         Verdict,
@@ -85,7 +86,7 @@ _HOMES = {
     ),
     "contract.verdicts": (
         "AskedJudge", "Capabilities", "Decoding", "JudgeBusy", "JudgeError", "JudgeSession",
-        "JudgedBenchmark", "Question", "Reply", "Usage", "Verdict",
+        "JudgedBenchmark", "Question", "QuestionRefused", "Reply", "Usage", "Verdict",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -124,6 +125,7 @@ __all__ = [
     "PluginError",
     "PromptSample",
     "Question",
+    "QuestionRefused",
     "RecipeError",
     "Reply",
     "Response",

@@ -69,13 +69,17 @@ class Journal:
 
     A last line without its end was cut by a kill and is no entry; other lines that are no entry are
     counted in `damaged`. Entries that other processes append after the opening are not seen.
+    `left` holds the questions that nobody answered since the opening, and why; it is not written,
+    so that they are asked once more another time.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.damaged = 0
         self.capabilities: Capabilities | None = None  # as last recorded
+        self.left: dict[str, str] = {}  # digest -> why
         self._places: dict[bytes, int] = {}
+        self._earlier: dict[bytes, list[int]] = {}  # of those that were asked more than once
         self._segments = sorted(folder.glob("*.jsonl"))
         self._reader: tuple[int, BinaryIO] | None = None
         self._writer: RawIOBase | None = None
@@ -112,8 +116,20 @@ class Journal:
         Raises DataError when the file is no longer what it was.
         """
         place = self._places.get(_short(key))
-        if place is None:
-            return None
+        return None if place is None else self._at(place, key)
+
+    def every(self, key: str) -> list[Reply]:
+        """All replies to the question with this digest, in the order of the segments.
+
+        Raises DataError when a file is no longer what it was.
+        """
+        short = _short(key)
+        if short not in self._places:
+            return []
+        places = (*self._earlier.get(short, ()), self._places[short])
+        return [self._at(place, key) for place in places]
+
+    def _at(self, place: int, key: str) -> Reply:
         number, offset = place >> OFFSET_BITS, place & (1 << OFFSET_BITS) - 1
         try:
             file = self._opened(number)
@@ -171,7 +187,10 @@ class Journal:
         if isinstance(entry, Capabilities):
             self.capabilities = entry
         else:
-            self._places[_short(entry.key)] = place
+            short = _short(entry.key)
+            if short in self._places:
+                self._earlier.setdefault(short, []).append(self._places[short])
+            self._places[short] = place
 
     def _opened(self, number: int) -> BinaryIO:
         """One segment is open at a time: questions come in the order they were asked in."""

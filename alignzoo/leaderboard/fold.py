@@ -60,6 +60,7 @@ class Row:
     cells: Mapping[str, Cell]
     counts: Counts | None = None
     cost: float | None = None  # of judging, in the user's currency; None: not known
+    tokens_known: bool = True  # whether every reply that was paid for says its tokens
     agreement: float | None = None  # of a panel of judges, 0 to 1
     identity: str | None = None  # hash of everything the evaluation depended on
     decoding: str | None = None  # where the answers come from: sampled, or a file
@@ -186,6 +187,7 @@ def _row(run: str, row: Mapping[str, Any]) -> Row:
         cells={name: cell for name, cell in cells.items() if cell is not None},
         counts=Counts(counts["judged"], counts["parsed"], counts["failed"]) if counts else None,
         cost=row.get("cost"),
+        tokens_known=row.get("usage", counts) is not None or counts is None,
         agreement=row.get("agreement"),
         identity=row.get("identity"),
         decoding=row.get("decoding"),

@@ -32,6 +32,7 @@ class Replay(AskedJudge):
     """
 
     name = "replay"
+    other_models = "fail"  # what others said is on record and cannot be asked anew
     batch_size = 64  # so that a sentence can name several missing questions
     path: str = option(doc="a file of replies, or a folder of recorded judgments")
     judge: str | None = option(None, "whose replies, where the files hold those of several judges")

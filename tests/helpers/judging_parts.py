@@ -19,9 +19,9 @@ from alignzoo import (
     Verdict,
 )
 from alignzoo.contract.evaluation import Answer
-from alignzoo.judging import Backoff
+from alignzoo.judging import Patience
 
-QUICK = Backoff(first=0.001, longest=0.01)
+QUICK = Patience(first=0.001, longest=0.01)
 GRADE = re.compile(r"\[\[(\d+)\]\]")
 USAGE = Usage(10, 2)
 ABLE = Capabilities("teacher-1")

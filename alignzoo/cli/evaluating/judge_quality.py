@@ -38,6 +38,7 @@ GET = (
 )
 DECIMALS = {"agreement": 2, "price": 2, "seconds": 1, "bias": 2, "variance": 2, "parsed": 0}
 PEOPLE, LONGEST = "humans", "longest"
+USED = {"benchmark", "samples", "judge", "with_", "limit"}  # keys of an evaluation that count here
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,13 @@ def eval_judge_command(
     Raises UsageError, RecipeError, DataError or JudgeError with one sentence.
     """
     registry = load_plugins()
-    wanted = Measurement((), benchmark, (judge,), None, 1, None, options, None)
+    wanted = Measurement((), benchmark, (judge,), None, 1, limit, options, None)
     spec = evaluation(wanted, registry)
     if len(spec.judge) != 1:
         raise UsageError("eval-judge measures one judge at a time")
-    pairs = _pairs(annotations, wish)[:limit]
+    if unused := sorted(spec.model_fields_set - USED):
+        raise UsageError(f"--set {unused[0]}: eval-judge has no use for it")
+    pairs = _pairs(annotations, wish)[: spec.limit]
     (chosen,) = spec.judge
     asked: Judge = build_options(registry.find("judge", chosen.name), chosen.with_)
     examination = Examination(

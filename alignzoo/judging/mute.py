@@ -1,0 +1,49 @@
+"""What to say about a judge whose first replies hold no verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, JudgeError, Reply
+
+QUOTED = 200  # characters of a reply in an error
+CUT = "finish_reason: length"
+
+
+def held(reply: Reply) -> str:
+    """What a reply without a verdict holds, in a few words that others may share."""
+    if reply.error is not None:
+        return reply.error
+    if reply.finish == "length":
+        return CUT
+    return "words without a verdict" if reply.text.strip() else "no text"
+
+
+def quoted(reply: Reply) -> str:
+    """One reply without a verdict, for an error."""
+    if reply.error is not None:
+        return reply.error
+    return repr(reply.text[:QUOTED]) + (f" ({CUT})" if reply.finish == "length" else "")
+
+
+def mute(benchmark: JudgedBenchmark, judge: AskedJudge, replies: Sequence[Reply]) -> JudgeError:
+    """The error about a judge that has said nothing that can be read, with what it said."""
+    kinds = Counter(map(held, replies))
+    what = "; ".join(f"{n} x {kind}" for kind, n in kinds.most_common(3))
+    return JudgeError(
+        f"judge '{judge.name}': none of the first {len(replies)} replies holds a verdict ({what}); "
+        f"the first: {quoted(replies[0])}; {_remedy(benchmark, kinds)}every reply is kept, and "
+        "--rejudge-failed asks again; with `min_parsed: 0` (--set min_parsed=0) nothing stops"
+    )
+
+
+def _remedy(benchmark: JudgedBenchmark, kinds: Counter[str]) -> str:
+    if CUT not in kinds:
+        return ""
+    room = getattr(benchmark, "max_tokens", None)
+    if not isinstance(room, int):
+        return (
+            "the judge needs more tokens than the benchmark gives it, or a setting to think less; "
+        )
+    return f"give the judge more room, for example `--set with.max_tokens={4 * room}`; "
