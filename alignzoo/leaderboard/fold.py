@@ -161,11 +161,17 @@ def _section(group: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
         docs={name: cell["doc"] for name, cell in columns.items()},
         better={name: cell["better"] for name, cell in columns.items()},
         rows=(),
-        judge=next((row["judge"] for _, row in group if row.get("judge")), None),
+        judge=_judge([row for _, row in group if row.get("judge")]),
     )
     rows = [_row(run, row) for run, row in group]
     ranked = sorted(rows, key=lambda row: _rank(row, section.lead))
     return Section(**{**vars(section), "rows": tuple(ranked)})
+
+
+def _judge(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Who judged the rows; a baseline that nobody was asked about does not say it."""
+    asked = [row for row in rows if (row.get("counts") or {}).get("judged")]
+    return " or ".join(dict.fromkeys(row["judge"] for row in asked or rows)) or None
 
 
 def _rank(row: Row, lead: str | None) -> float:
