@@ -177,14 +177,28 @@ class Work:
         rest: list[Question] = []
         while not self.over.is_set() and (rest := [*rest, *await self._take(size - len(rest))]):
             batch, rest = rest[:size], rest[size:]
-            try:
-                replies: Sequence[Reply] = await self.patient(self._replies, batch)
-            except (JudgeBusy, QuestionRefused) as error:
-                self._leave(batch, error)
-                continue
-            pairs = list(zip(batch, replies, strict=True))
-            await asyncio.gather(*(self.put(Answered(q.digest, reply)) for q, reply in pairs))
-            rest = [more for q, reply in pairs for more in self._settle(q, reply)] + rest
+            rest = [*await self._try(batch), *rest]
+
+    async def _try(self, batch: Sequence[Question]) -> list[Question]:
+        """Ask a batch; returns the follow-ups. One that fails is asked question by question."""
+        try:
+            replies: Sequence[Reply] = await self.patient(self._replies, batch)
+        except (JudgeBusy, QuestionRefused) as error:
+            if len(batch) > 1:
+                return await self._singly(batch)
+            self._leave(batch[0], error)
+            return []
+        pairs = list(zip(batch, replies, strict=True))
+        await asyncio.gather(*(self.put(Answered(q.digest, reply)) for q, reply in pairs))
+        return [more for q, reply in pairs for more in self._settle(q, reply)]
+
+    async def _singly(self, batch: Sequence[Question]) -> list[Question]:
+        follow_ups: list[Question] = []
+        for question in batch:
+            if self.over.is_set():
+                raise _Over
+            follow_ups += await self._try([question])
+        return follow_ups
 
     async def _replies(self, batch: Sequence[Question]) -> Sequence[Reply]:
         name = self.task.judge.name
@@ -246,16 +260,15 @@ class Work:
         self.task.report(self.standing)
         self.task.check_mute(self.standing)
 
-    def _leave(self, batch: Sequence[Question], error: JudgeBusy | QuestionRefused) -> None:
-        """Leave questions without a reply; too often in a row, and the asking is over."""
+    def _leave(self, asked: Question, error: JudgeBusy | QuestionRefused) -> None:
+        """Leave a question without a reply; too often in a row, and the asking is over."""
         tries = f"no reply in {self.task.judge.attempts} attempts: "
-        why = (tries if isinstance(error, JudgeBusy) else "") + str(error)
-        self.in_vain += len(batch)
+        self.in_vain += 1
         self.last = str(error)
-        for asked in batch:
-            self.task.journal.left[asked.digest] = why
-            for question in self.waiting.pop(asked.digest):
-                self._open(question)
+        why = tries + self.last if isinstance(error, JudgeBusy) else self.last
+        self.task.journal.left[asked.digest] = why
+        for question in self.waiting.pop(asked.digest):
+            self._open(question)
         if self.in_vain >= GIVE_UP:
             self.over.set()
 

@@ -65,6 +65,12 @@ def test_one_bad_question_fails_with_its_words_and_the_others_are_judged(fault, 
     assert found[1].billed == ()
 
 
+def test_one_bad_question_in_a_batch_fails_alone():
+    judge = Teacher({"grade 5": QuestionRefused(FLAGGED)}, batch_size=32)
+    assert put(judge, questions(40)).failed == 1
+    assert values(judge, questions(40)) == [5] * 5 + ["missing"] + [5] * 34
+
+
 def test_a_bad_question_that_is_asked_again_in_vain_keeps_what_it_said_before():
     put(Teacher({"grade 1": "the weather"}), questions(3))
     judge = Teacher({"grade 1": QuestionRefused(FLAGGED)})
