@@ -6,8 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 import pytest
-from judging_parts import QUICK, USAGE, Desk, Grades, Teacher, questions, said
-from test_judging import own_cache, put, values  # noqa: F401  (a fixture)
+from judging_parts import QUICK, USAGE, Desk, Grades, Teacher, put, questions, said, values
 
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.verdicts import (
@@ -24,6 +23,11 @@ from alignzoo.judging.work import GIVE_UP, MUTE
 
 FLAGGED = "refused (403: flagged by the provider)"
 NAMED = Capabilities("teacher-1", served="teacher-1-0101")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
 
 
 def judged(judge, some, benchmark=None):

@@ -7,7 +7,7 @@ import signal
 import threading
 
 import pytest
-from judging_parts import QUICK, Grades, Teacher, question, questions
+from judging_parts import Grades, Teacher, put, question, questions, values
 
 from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.verdicts import Capabilities, JudgeBusy, JudgeError, Reply, Usage
@@ -19,24 +19,6 @@ from alignzoo.judging.work import GIVE_UP
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
-
-
-def put(judge, some, benchmark=None, again=False):
-    """Ask with a journal of its own, as a new process would; returns the last standing."""
-    told = []
-    benchmark = benchmark or Grades()
-    with open_journal(judge) as journal:
-        ask(benchmark, judge, some, journal, again=again, report=told.append, patience=QUICK)
-    return told[-1]
-
-
-def values(judge, some, benchmark=None):
-    """What can be read in the journal afterwards: a value, None, or "missing"."""
-    with open_journal(judge) as journal:
-        return [
-            "missing" if one.reply is None else one.verdict and one.verdict.value
-            for one in read(benchmark or Grades(), some(), journal)
-        ]
 
 
 def test_every_question_gets_its_verdict_in_order():
