@@ -20,30 +20,28 @@ def held(reply: Reply) -> str:
     return "words without a verdict" if reply.text.strip() else "no text"
 
 
-def quoted(reply: Reply) -> str:
-    """One reply without a verdict, for an error."""
+def quoted(benchmark: JudgedBenchmark, reply: Reply) -> str:
+    """One reply without a verdict, for an error; with the remedy if it was cut."""
     if reply.error is not None:
         return reply.error
-    return repr(reply.text[:QUOTED]) + (f" ({CUT})" if reply.finish == "length" else "")
+    cut = f" ({CUT}; {_more_room(benchmark)})" if reply.finish == "length" else ""
+    return repr(reply.text[:QUOTED]) + cut
 
 
 def mute(benchmark: JudgedBenchmark, judge: AskedJudge, replies: Sequence[Reply]) -> JudgeError:
     """The error about a judge that has said nothing that can be read, with what it said."""
     kinds = Counter(map(held, replies))
     what = "; ".join(f"{n} x {kind}" for kind, n in kinds.most_common(3))
+    shown = min(replies, key=lambda reply: -kinds[held(reply)])
     return JudgeError(
         f"judge '{judge.name}': none of the first {len(replies)} replies holds a verdict ({what}); "
-        f"the first: {quoted(replies[0])}; {_remedy(benchmark, kinds)}every reply is kept, and "
-        "--rejudge-failed asks again; with `min_parsed: 0` (--set min_parsed=0) nothing stops"
+        f"for example {quoted(benchmark, shown)}; every reply is kept, and --rejudge-failed asks "
+        "again; with `min_parsed: 0` (--set min_parsed=0) nothing stops"
     )
 
 
-def _remedy(benchmark: JudgedBenchmark, kinds: Counter[str]) -> str:
-    if CUT not in kinds:
-        return ""
+def _more_room(benchmark: JudgedBenchmark) -> str:
     room = getattr(benchmark, "max_tokens", None)
     if not isinstance(room, int):
-        return (
-            "the judge needs more tokens than the benchmark gives it, or a setting to think less; "
-        )
-    return f"give the judge more room, for example `--set with.max_tokens={4 * room}`; "
+        return "the judge needs more tokens than the benchmark gives it, or has to think less"
+    return f"give the judge more room: `--set with.max_tokens={4 * room}`"

@@ -162,6 +162,8 @@ def first_calls(desk):
         "examined, limit": desk.examine("good", "--set", "limit=3"),
         "examined, flag": desk.examine("good", "--limit", "3"),
         "examined, vote": desk.examine("good", "--set", "vote=mean"),
+        "examined, thinking": desk.examine("thinking", "--set", "min_parsed=0.5"),
+        "thinking, few": desk.call("thinking", "--limit", "4", run="few"),
     }  # fmt: skip
 
 
@@ -310,6 +312,9 @@ def test_a_judge_that_only_thinks_is_stopped_and_its_remedy_works_when_pasted(pl
     assert re.search(r"none of the first 20.*finish_reason: length.*with\.max_tokens",
                      said["thinking"].err)  # fmt: skip
     assert win_rate(said["thinking, mended"]) == 1.0
+    few = said["thinking, few"]
+    assert re.search(r"0 of 8 replies.*finish_reason: length.*with\.max_tokens=4096", few.err)
+    assert "--set with.max_tokens=4096" in said["examined, thinking"].err
     row = json.loads(said["thinking, allowed"].out)[0]["rows"]
     assert {r["counts"]["failed"] for r in row if not r["is_baseline"]} == {24}
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 import pytest
+from alignzoo_judges.replay import Replay
 from judging_parts import QUICK, USAGE, Desk, Grades, Teacher, put, questions, said, values
 
 from alignzoo.contract.errors import PluginError
@@ -165,7 +166,7 @@ def test_a_judge_whose_first_replies_hold_no_verdict_is_stopped_and_quoted():
     with pytest.raises(JudgeError) as raised:
         put(judge, questions(500))
     assert "none of the first 20 replies holds a verdict (20 x words without" in str(raised.value)
-    assert "the first: 'the weather" in str(raised.value)
+    assert "for example 'the weather" in str(raised.value)
     assert len(judge.asked) <= MUTE + judge.concurrency
     later = Teacher()
     with pytest.raises(JudgeError, match="none of the first 20 replies"):
@@ -224,6 +225,15 @@ def test_replies_of_another_model_may_count_as_failed():
     assert [one.verdict is None for one in found] == [False, True] * 4
     assert found[1].reply.error == "answered by tiny-1b, not by teacher-1-0101"
     assert (found[1].reply.model, found[1].reply.text) == ("tiny-1b", "[[5]]")
+
+
+def test_what_another_model_said_stays_failed_when_it_is_replayed():
+    script = {f"grade {n}": by("tiny-1b" if n % 2 else "teacher-1-0101") for n in range(8)}
+    judge = Lenient(script, able=NAMED)
+    put(judge, questions(8))
+    recorded = Replay(path=str(journal_folder(judge)))
+    assert put(recorded, questions(8)).failed == 4
+    assert values(recorded, questions(8)) == [5, None] * 4
 
 
 def test_a_judge_that_names_no_one_may_be_answered_by_anyone():

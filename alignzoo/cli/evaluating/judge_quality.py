@@ -16,7 +16,8 @@ from alignzoo.contract.datafiles import file_digest
 from alignzoo.contract.errors import UsageError
 from alignzoo.contract.evaluation import Judge
 from alignzoo.contract.progress import Progress
-from alignzoo.judging.ask import Standing
+from alignzoo.contract.verdicts import JudgeError
+from alignzoo.judging.ask import Patience, Standing
 from alignzoo.judging.quality.crossannotations import read_pairs
 from alignzoo.judging.quality.examine import Examination, Examined, examine
 from alignzoo.judging.quality.figures import (
@@ -38,7 +39,14 @@ GET = (
 )
 DECIMALS = {"agreement": 2, "price": 2, "seconds": 1, "bias": 2, "variance": 2, "parsed": 0}
 PEOPLE, LONGEST = "humans", "longest"
-USED = {"benchmark", "samples", "judge", "with_", "limit"}  # keys of an evaluation that count here
+USED = {
+    "benchmark",
+    "samples",
+    "judge",
+    "with_",
+    "limit",
+    "min_parsed",
+}  # keys of an evaluation that count here
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,10 @@ def eval_judge_command(
             told |= {"unread": standing.failed} if standing.failed else {}
             progress.step(chosen.name, standing.done, standing.total, told, {})
 
-        examined = examine(examination, asked, again=wish.again, report=report)
+        patience = Patience(mute=spec.min_parsed == 0)
+        examined = examine(examination, asked, again=wish.again, report=report, patience=patience)
+    if "min_parsed" in spec.model_fields_set:
+        _check_parsed(examined, spec.min_parsed)
     rows = {
         PEOPLE: human_quality(pairs),
         chosen.name: quality(pairs, examined.labels),
@@ -105,6 +116,14 @@ def eval_judge_command(
     else:
         _print(rows, pairs, examined, interval)
     return 0
+
+
+def _check_parsed(examined: Examined, share: float) -> None:
+    if examined.parsed < share * examined.judged:
+        raise JudgeError(
+            f"{examined.parsed} of {examined.judged} replies hold a verdict, fewer than "
+            f"min_parsed = {share:g}; every reply is kept, and --rejudge-failed asks again"
+        )
 
 
 def _pairs(annotations: Path, wish: Wish) -> tuple[HumanPair, ...]:

@@ -223,7 +223,7 @@ def _bench(
             if one.verdict is not None:
                 verdicts[one.question.id] = one.verdict
             else:
-                unread.append(f"{one.question.id}: {_said(one)}")
+                unread.append(f"{one.question.id}: {_said(contest.benchmark, one)}")
             if isinstance(judge, AskedJudge):
                 spent = spent.plus(one.billed, judge)
             who.update(reply.model for reply in one.replies if reply.model)
@@ -250,8 +250,8 @@ def _tell(context: StageContext, tally: Tally, who: Counter[str]) -> None:
         )
 
 
-def _said(one: Judged) -> str:
-    return "no reply" if one.reply is None else quoted(one.reply)
+def _said(benchmark: JudgedBenchmark, one: Judged) -> str:
+    return "no reply" if one.reply is None else quoted(benchmark, one.reply)
 
 
 def _rows(judge: str, one: Judged) -> Iterator[dict[str, Any]]:
