@@ -105,8 +105,9 @@ class QuestionRefused(JudgeError):
 class JudgeBusy(Exception):
     """No reply this time (429, 5xx, timeout, dropped connection, damaged body): ask again."""
 
-    def __init__(self, why: str, after: float | None = None) -> None:
+    def __init__(self, why: str, after: float | None = None, usage: Usage | None = None) -> None:
         self.after = after  # seconds the server asks to wait
+        self.usage = usage  # tokens that it took all the same
         super().__init__(why)
 
 

@@ -5,6 +5,7 @@ own there, one JSON object per line, and reads the segments of all. Nothing is e
 several replies to one question the last counts.
 
     {"key": "<sha256 of the question>", "time": 1719990000.0, "reply": {"text": "...", ...}}
+    {"key": "<sha256 of the question>", "time": 1719990000.0, "lost": {"prompt_tokens": 7, ...}}
     {"capabilities": {"model": "...", ...}, "time": 1719990000.0}
 """
 
@@ -36,7 +37,15 @@ class Answered:
     reply: Reply
 
 
-Entry: TypeAlias = Answered | Capabilities
+@dataclass(frozen=True)
+class Lost:
+    """What was paid for a question although no reply came."""
+
+    key: str
+    usage: Usage
+
+
+Entry: TypeAlias = Answered | Lost | Capabilities
 
 
 def journal_folder(judge: AskedJudge) -> Path:
@@ -80,6 +89,7 @@ class Journal:
         self.left: dict[str, str] = {}  # digest -> why
         self._places: dict[bytes, int] = {}
         self._earlier: dict[bytes, list[int]] = {}  # of those that were asked more than once
+        self._lost: dict[bytes, list[Usage]] = {}
         self._segments = sorted(folder.glob("*.jsonl"))
         self._reader: tuple[int, BinaryIO] | None = None
         self._writer: RawIOBase | None = None
@@ -119,15 +129,16 @@ class Journal:
         return None if place is None else self._at(place, key)
 
     def every(self, key: str) -> list[Reply]:
-        """All replies to the question with this digest, in the order of the segments.
+        """All that was paid for the question with this digest, also what never became a reply.
 
         Raises DataError when a file is no longer what it was.
         """
         short = _short(key)
+        lost = [Reply(usage=usage, error="no reply") for usage in self._lost.get(short, ())]
         if short not in self._places:
-            return []
+            return lost
         places = (*self._earlier.get(short, ()), self._places[short])
-        return [self._at(place, key) for place in places]
+        return [*lost, *(self._at(place, key) for place in places)]
 
     def _at(self, place: int, key: str) -> Reply:
         number, offset = place >> OFFSET_BITS, place & (1 << OFFSET_BITS) - 1
@@ -186,6 +197,8 @@ class Journal:
     def _take(self, entry: Entry, place: int) -> None:
         if isinstance(entry, Capabilities):
             self.capabilities = entry
+        elif isinstance(entry, Lost):
+            self._lost.setdefault(_short(entry.key), []).append(entry.usage)
         else:
             short = _short(entry.key)
             if short in self._places:
@@ -239,6 +252,8 @@ def _line(entry: Entry) -> bytes:
     """A line of ASCII: a reply cut inside a character is escaped like any other."""
     if isinstance(entry, Capabilities):
         row: dict[str, Any] = {"capabilities": asdict(entry), "time": time.time()}
+    elif isinstance(entry, Lost):
+        row = {"key": entry.key, "time": time.time(), "lost": asdict(entry.usage)}
     else:
         row = {"key": entry.key, "time": time.time(), "reply": dict(_kept(entry.reply))}
     return json.dumps(row, separators=(",", ":")).encode() + b"\n"
@@ -264,6 +279,8 @@ def _entry(line: bytes) -> Entry | None:
         if "capabilities" in row:
             return Capabilities(**row["capabilities"])
         _short(row["key"])
+        if "lost" in row:
+            return Lost(row["key"], Usage(**row["lost"]))
         return Answered(row["key"], _reply(row["reply"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -21,8 +21,9 @@ from alignzoo.contract.verdicts import (
     Question,
     QuestionRefused,
     Reply,
+    Usage,
 )
-from alignzoo.judging.journal import Answered, Entry, Journal
+from alignzoo.judging.journal import Answered, Entry, Journal, Lost
 from alignzoo.judging.mute import mute
 from alignzoo.judging.read import NOTHING, Judged, Spent, blaming, by_another, follow
 
@@ -202,14 +203,25 @@ class Work:
 
     async def _replies(self, batch: Sequence[Question]) -> Sequence[Reply]:
         name = self.task.judge.name
-        with blaming(f"judge '{name}'"):
-            replies = await self.session.replies(batch)
+        try:
+            with blaming(f"judge '{name}'"):
+                replies = await self.session.replies(batch)
+        except JudgeBusy as busy:
+            if busy.usage is not None:
+                await self._pay(batch[0], busy.usage)
+            raise
         if len(replies) != len(batch):
             raise PluginError(
                 f"judge '{name}': {len(replies)} replies to {len(batch)} questions; `replies` "
                 "must return one per question"
             )
         return replies
+
+    async def _pay(self, asked: Question, usage: Usage) -> None:
+        """Account for what a server takes although no reply came."""
+        await self.put(Lost(asked.digest, usage))
+        spent = self.standing.spent.plus([Reply(usage=usage)], self.task.judge)
+        self.standing = replace(self.standing, spent=spent)
 
     async def _take(self, n: int) -> list[Question]:
         """The next questions that need a reply, at most n; none: nothing is left."""

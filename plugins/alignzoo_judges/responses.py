@@ -184,7 +184,8 @@ def _reply(completion: dict[str, Any], headers: Mapping[str, str], place: Place)
         message = choice["message"]
         text = _text(message.get("content"))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise JudgeBusy("a completion without choices[0].message") from error
+        usage = _usage(completion.get("usage"), "")
+        raise JudgeBusy("a completion without choices[0].message", usage=usage) from error
     reply = Reply(
         text=text,
         top_logprobs=_first_token(choice.get("logprobs")),
@@ -198,7 +199,7 @@ def _reply(completion: dict[str, Any], headers: Mapping[str, str], place: Place)
 
 def _stopped(reply: Reply, refusal: Any, place: Place) -> Reply:
     if reply.finish == "error":
-        raise JudgeBusy("a completion that broke off with an error")
+        raise JudgeBusy("a completion that broke off with an error", usage=reply.usage)
     if reply.finish == "content_filter":
         return replace(reply, error="refused: stopped by the server's content filter")
     if refusal and not reply.text:

@@ -139,8 +139,8 @@ FEW_TRIES = ("--set", "judge.with.attempts=2")
 def first_calls(desk):
     """By name; none depends on what another prints."""
     return {
-        "empty": desk.call("empty", *HALF, *FEW_TRIES),
-        "empty, later": desk.call("empty", *HALF, *FEW_TRIES),
+        "empty": desk.call("empty", *HALF, *FEW_TRIES, *PRICES),
+        "empty, later": desk.call("empty", *HALF, *FEW_TRIES, *PRICES),
         "moderated": desk.call("moderated", *HALF),
         "fallback": desk.call("fallback"),
         "fallback, fail": desk.call("fallback", *HALF, "--set", "judge.with.other_models=fail"),
@@ -282,6 +282,8 @@ def test_every_billed_reply_counts_once_with_those_asked_again_and_those_shared(
     _, asked, said = played
     price = (1000 * 1 + 100 * 10) / 1e6
     assert row_of(said["costly"])["cost"] == pytest.approx(20 * price)
+    empty = (7 * 1 + 2 * 10) / 1e6  # no choices, and billed
+    assert row_of(said["empty"])["cost"] == pytest.approx(22 * empty)
     assert row_of(said["costly, again"])["cost"] == pytest.approx(0.052)
     assert row_of(said["shared"])["cost"] == pytest.approx(0.004)
     examined = json.loads(said["examined"].out)

@@ -305,3 +305,12 @@ def test_follow_ups_of_a_reply_that_was_replaced_are_still_paid_for():
     assert values(other, questions(1), Reconsidered()) == [4]
     # grade 0 twice, why twice (the second a 5), how once
     assert spent(other, questions(1), Reconsidered()).usage == Usage(50, 10)
+
+
+def test_what_was_paid_without_a_reply_is_counted_here_and_later():
+    lost = [JudgeBusy("no choices", usage=Usage(100, 1)), JudgeBusy("429"), "[[5]]"]
+    judge = Teacher({"grade 0": lost, "grade 1": JudgeBusy("no choices", usage=Usage(100, 1))})
+    standing = put(judge, questions(3))
+    assert standing.failed == 1
+    paid = Usage(100 + 3 * 100 + 2 * 10, 1 + 3 * 1 + 2 * 2)
+    assert standing.spent.usage == spent(judge, questions(3)).usage == paid
