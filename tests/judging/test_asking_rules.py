@@ -151,6 +151,7 @@ def test_nothing_waits_for_another_attempt_once_the_asking_has_ended():
         ask(Grades(), judge, questions(2), journal, again=False, report=lambda _: None,
             patience=Patience(first=600, longest=600))  # fmt: skip
     assert time.monotonic() - began < 5
+    assert judge.asked.count("grade 1") == 1
 
 
 # --- a judge that says nothing -------------------------------------------------------------------
