@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, JudgeError, Reply
+from alignzoo.contract.verdicts import AskedJudge, Decoding, JudgedBenchmark, JudgeError, Reply
 
 QUOTED = 200  # characters of a reply in an error
 CUT = "finish_reason: length"
@@ -41,7 +41,7 @@ def mute(benchmark: JudgedBenchmark, judge: AskedJudge, replies: Sequence[Reply]
 
 
 def _more_room(benchmark: JudgedBenchmark) -> str:
-    room = getattr(benchmark, "max_tokens", None)
-    if not isinstance(room, int):
+    if not hasattr(benchmark, "max_tokens"):
         return "the judge needs more tokens than the benchmark gives it, or has to think less"
-    return f"give the judge more room: `--set with.max_tokens={4 * room}`"
+    room = 4 * (benchmark.max_tokens or Decoding().max_tokens)
+    return f"give the judge more room: `--set with.max_tokens={room}`"

@@ -159,7 +159,7 @@ def test_nothing_waits_for_another_attempt_once_the_asking_has_ended():
 
 @dataclass(frozen=True)
 class Roomy(Grades):
-    max_tokens: int = 100
+    max_tokens: int | None = 100
 
 
 def test_a_judge_whose_first_replies_hold_no_verdict_is_stopped_and_quoted():
@@ -177,7 +177,11 @@ def test_a_judge_whose_first_replies_hold_no_verdict_is_stopped_and_quoted():
 
 @pytest.mark.parametrize(
     ("benchmark", "remedy"),
-    [(Roomy(), r"--set with\.max_tokens=400`"), (Grades(), "the judge needs more tokens")],
+    [
+        (Roomy(), r"--set with\.max_tokens=400`"),
+        (Roomy(max_tokens=None), r"--set with\.max_tokens=8192`"),
+        (Grades(), "the judge needs more tokens"),
+    ],
 )
 def test_a_judge_that_is_cut_is_given_more_tokens(benchmark, remedy):
     cut = Reply("<think> well", usage=USAGE, finish="length")
