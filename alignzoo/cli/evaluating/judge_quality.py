@@ -30,7 +30,7 @@ from alignzoo.judging.quality.figures import (
 )
 from alignzoo.recipe.blocks import EvaluateSpec
 from alignzoo.recipe.options import build_options
-from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.store.identity import judge_identities
 
 GET = (
@@ -74,12 +74,7 @@ def eval_judge_command(
     Raises UsageError, RecipeError, DataError or JudgeError with one sentence.
     """
     registry = load_plugins()
-    wanted = Measurement((), benchmark, (judge,), None, 1, limit, options, None)
-    spec = evaluation(wanted, registry)
-    if len(spec.judge) != 1:
-        raise UsageError("eval-judge measures one judge at a time")
-    if unused := sorted(spec.model_fields_set - USED):
-        raise UsageError(f"--set {unused[0]}: eval-judge has no use for it")
+    spec = _spec(Measurement((), benchmark, (judge,), None, 1, limit, options, None), registry)
     pairs = _pairs(annotations, wish)[: spec.limit]
     (chosen,) = spec.judge
     asked: Judge = build_options(registry.find("judge", chosen.name), chosen.with_)
@@ -95,8 +90,7 @@ def eval_judge_command(
 
         patience = Patience(mute=spec.min_parsed == 0)
         examined = examine(examination, asked, again=wish.again, report=report, patience=patience)
-    if "min_parsed" in spec.model_fields_set:
-        _check_parsed(examined, spec.min_parsed)
+    _check_parsed(examined, spec)
     rows = {
         PEOPLE: human_quality(pairs),
         chosen.name: quality(pairs, examined.labels),
@@ -118,7 +112,18 @@ def eval_judge_command(
     return 0
 
 
-def _check_parsed(examined: Examined, share: float) -> None:
+def _spec(wanted: Measurement, registry: Registry) -> EvaluateSpec:
+    spec = evaluation(wanted, registry)
+    if len(spec.judge) != 1:
+        raise UsageError("eval-judge measures one judge at a time")
+    if unused := sorted(spec.model_fields_set - USED):
+        raise UsageError(f"--set {unused[0]}: eval-judge has no use for it")
+    return spec
+
+
+def _check_parsed(examined: Examined, spec: EvaluateSpec) -> None:
+    """A share of verdicts is demanded only where the user says which."""
+    share = spec.min_parsed if "min_parsed" in spec.model_fields_set else 0.0
     if examined.parsed < share * examined.judged:
         raise JudgeError(
             f"{examined.parsed} of {examined.judged} replies hold a verdict, fewer than "
