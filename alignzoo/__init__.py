@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         JudgeError,
         JudgeSession,
         Question,
+        QuestionRefused,
         Reply,
         Usage,
         Verdict,
@@ -87,7 +88,7 @@ _HOMES = {
     ),
     "contract.verdicts": (
         "AskedJudge", "Capabilities", "Decoding", "JudgeBusy", "JudgeError", "JudgeSession",
-        "JudgedBenchmark", "Question", "Reply", "Usage", "Verdict",
+        "JudgedBenchmark", "Question", "QuestionRefused", "Reply", "Usage", "Verdict",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -126,6 +127,7 @@ __all__ = [
     "PluginError",
     "PromptSample",
     "Question",
+    "QuestionRefused",
     "RecipeError",
     "Reply",
     "Response",

@@ -91,17 +91,23 @@ class Capabilities:
     revision: str | None = None
     top_logprobs: int = 0  # the most it returns per token; 0: none
     context_length: int | None = None  # tokens of prompt and reply; None: it does not say
+    served: str | None = None  # who must answer, as replies say it; None: whoever does counts
 
 
 class JudgeError(AlignzooError):
     """The judge cannot be used at all: wrong key, wrong URL, a missing capability."""
 
 
+class QuestionRefused(JudgeError):
+    """A judge that takes others refuses this question; many in a row mean that it is gone."""
+
+
 class JudgeBusy(Exception):
     """No reply this time (429, 5xx, timeout, dropped connection, damaged body): ask again."""
 
-    def __init__(self, why: str, after: float | None = None) -> None:
+    def __init__(self, why: str, after: float | None = None, usage: Usage | None = None) -> None:
         self.after = after  # seconds the server asks to wait
+        self.usage = usage  # tokens that it took all the same
         super().__init__(why)
 
 
@@ -116,7 +122,8 @@ class JudgeSession(Protocol):
     async def replies(self, questions: Sequence[Question]) -> Sequence[Reply]:
         """One reply per question, in order.
 
-        Raises JudgeBusy when asking again may help and JudgeError when nothing will.
+        Raises JudgeBusy when asking again may help, QuestionRefused when it will not help these
+        questions, and JudgeError when nothing will.
         """
         ...
 
@@ -125,12 +132,15 @@ class AskedJudge(Judge):
     """Base of judges that read messages: a frozen dataclass of options.
 
     `concurrency` batches of up to `batch_size` questions are under way at once; a batch without a
-    reply is tried up to `attempts` times. Subclasses may make options of them.
+    reply is tried up to `attempts` times. A reply that names another model than
+    `Capabilities.served` is no verdict; `other_models` says whether it stops the asking ("stop") or
+    counts as failed ("fail"). Subclasses may make options of them.
     """
 
     batch_size: int = 1
     concurrency: int = 1
     attempts: int = 8
+    other_models: str = "stop"
 
     def identity(self) -> Mapping[str, Any]:
         """What decides the replies: the model, its revision, extra decoding settings.
@@ -211,6 +221,6 @@ class Tally:
     judged: int  # questions asked
     parsed: int  # verdicts
     failed: int  # replies without a verdict: judged - parsed
-    usage: Usage = Usage(0, 0)
+    usage: Usage | None = Usage(0, 0)  # None: a reply does not say
     cost: float | None = None
     unread: tuple[str, ...] = field(default=())  # ids of the first questions without a verdict

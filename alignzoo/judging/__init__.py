@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from alignzoo.judging.ask import Backoff, ask
+from alignzoo.judging.ask import Patience, ask
 from alignzoo.judging.journal import Journal, journal_folder, open_journal
 from alignzoo.judging.read import Judged, Spent, read, score
 from alignzoo.judging.vote import panel
 from alignzoo.judging.work import Standing
 
 __all__ = [
-    "Backoff",
     "Journal",
     "Judged",
+    "Patience",
     "Spent",
     "Standing",
     "ask",

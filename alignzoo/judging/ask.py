@@ -24,11 +24,11 @@ from alignzoo.judging.commit import group_commit
 from alignzoo.judging.journal import Journal
 from alignzoo.judging.work import Standing, Task, Work
 
-__all__ = ["Backoff", "Standing", "ask"]
+__all__ = ["Patience", "Standing", "ask"]
 
 
 @dataclass(frozen=True)
-class Backoff:
+class Patience:
     """How long to wait after the n-th attempt in vain, in seconds.
 
     wait(n) = U(1/2, 1) min(longest, first 2^(n-1)), but not less than the server asks for
@@ -37,6 +37,7 @@ class Backoff:
 
     first: float = 1.0
     longest: float = 60.0
+    mute: bool = False  # also with a judge whose first replies all lack a verdict
 
     def __call__(self, state: RetryCallState) -> float:
         """The wait, as tenacity wants to know it."""
@@ -49,7 +50,7 @@ class Backoff:
         return wait
 
 
-PATIENT = Backoff()
+PATIENT = Patience()
 
 
 def ask(
@@ -60,33 +61,36 @@ def ask(
     *,
     again: bool,
     report: Callable[[Standing], None],
-    backoff: Backoff = PATIENT,
+    patience: Patience = PATIENT,
 ) -> Capabilities:
     """Ask what the journal has no reply to, and with `again` what it has no readable reply to.
 
     Every raw reply is on disk before it is read; follow-ups are asked in turn. The judge is not
     contacted when nothing is missing and its capabilities are known. `questions` is gone through
-    twice and never held. SIGINT and SIGTERM keep what has come.
+    twice and never held. SIGINT and SIGTERM keep what has come. A question that the judge refuses,
+    or that has no reply after all attempts, has failed: `read` says why.
 
-    Raises JudgeError when the judge cannot be used or questions are left without a reply, and
-    PluginError when judge or benchmark break their contract; everything that came is kept.
+    Raises JudgeError when the judge cannot be used, when it answers no question or many in a row
+    not, when another model answers in its place, and when the first replies all lack a verdict;
+    PluginError when judge or benchmark break their contract. Everything that came is kept.
     """
-    task = Task(benchmark, judge, questions, journal, again, report)
+    task = Task(benchmark, judge, questions, journal, again, report, patience.mute)
     standing = task.survey()
     report(standing)
+    task.check_mute(standing)
     if standing.done == standing.total and journal.capabilities is not None:
         return journal.capabilities
     try:
-        return asyncio.run(_ask(task, standing, backoff))
+        return asyncio.run(_ask(task, standing, patience))
     except asyncio.CancelledError:  # by SIGTERM; SIGINT becomes a KeyboardInterrupt
         raise SystemExit(128 + signal.SIGTERM) from None
 
 
-async def _ask(task: Task, standing: Standing, backoff: Backoff) -> Capabilities:
+async def _ask(task: Task, standing: Standing, patience: Patience) -> Capabilities:
     patient = AsyncRetrying(
         retry=retry_if_exception_type(JudgeBusy),
         stop=stop_after_attempt(task.judge.attempts),
-        wait=backoff,
+        wait=patience,
         sleep=asyncio.sleep,
         reraise=True,
     )
@@ -99,8 +103,13 @@ async def _ask(task: Task, standing: Standing, backoff: Backoff) -> Capabilities
             _check_same(task.judge, session.capabilities, task.journal)
             if session.capabilities != task.journal.capabilities:
                 await put(session.capabilities)
-            await Work(task, standing, session, patient, put).run()
-            return session.capabilities
+            work = Work(task, standing, session, patient, put)
+            await work.run()
+            able = session.capabilities
+        if work.in_vain:  # the last questions are to blame only if the judge is still there
+            async with _connected(task.judge, patient):
+                pass
+        return able
 
 
 @asynccontextmanager
@@ -136,12 +145,18 @@ def _check_same(judge: AskedJudge, able: Capabilities, journal: Journal) -> None
     before = journal.capabilities
     if before is None or not len(journal):
         return
-    then, now = (f"{x.model} ({x.revision or 'no revision'})" for x in (before, able))
-    if then != now:
+    then, now = map(_called, (before, able))
+    others = before.served and able.served and before.served != able.served
+    if (before.model, before.revision) != (able.model, able.revision) or others:
         raise JudgeError(
             f"judge '{judge.name}' is now {now}, the replies kept so far are by {then}; name the "
             "revision in the judge's options, which keeps the replies of both apart"
         )
+
+
+def _called(able: Capabilities) -> str:
+    names = dict.fromkeys(name for name in (able.revision, able.served) if name)
+    return f"{able.model} ({', '.join(names) or 'no revision'})"
 
 
 @contextmanager

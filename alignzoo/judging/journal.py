@@ -5,6 +5,7 @@ own there, one JSON object per line, and reads the segments of all. Nothing is e
 several replies to one question the last counts.
 
     {"key": "<sha256 of the question>", "time": 1719990000.0, "reply": {"text": "...", ...}}
+    {"key": "<sha256 of the question>", "time": 1719990000.0, "lost": {"prompt_tokens": 7, ...}}
     {"capabilities": {"model": "...", ...}, "time": 1719990000.0}
 """
 
@@ -36,7 +37,15 @@ class Answered:
     reply: Reply
 
 
-Entry: TypeAlias = Answered | Capabilities
+@dataclass(frozen=True)
+class Lost:
+    """What was paid for a question although no reply came."""
+
+    key: str
+    usage: Usage
+
+
+Entry: TypeAlias = Answered | Lost | Capabilities
 
 
 def journal_folder(judge: AskedJudge) -> Path:
@@ -69,13 +78,18 @@ class Journal:
 
     A last line without its end was cut by a kill and is no entry; other lines that are no entry are
     counted in `damaged`. Entries that other processes append after the opening are not seen.
+    `left` holds the questions that nobody answered since the opening, and why; it is not written,
+    so that they are asked once more another time.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.damaged = 0
         self.capabilities: Capabilities | None = None  # as last recorded
+        self.left: dict[str, str] = {}  # digest -> why
         self._places: dict[bytes, int] = {}
+        self._earlier: dict[bytes, list[int]] = {}  # of those that were asked more than once
+        self._lost: dict[bytes, list[Usage]] = {}
         self._segments = sorted(folder.glob("*.jsonl"))
         self._reader: tuple[int, BinaryIO] | None = None
         self._writer: RawIOBase | None = None
@@ -112,8 +126,21 @@ class Journal:
         Raises DataError when the file is no longer what it was.
         """
         place = self._places.get(_short(key))
-        if place is None:
-            return None
+        return None if place is None else self._at(place, key)
+
+    def every(self, key: str) -> list[Reply]:
+        """All that was paid for the question with this digest, also what never became a reply.
+
+        Raises DataError when a file is no longer what it was.
+        """
+        short = _short(key)
+        lost = [Reply(usage=usage, error="no reply") for usage in self._lost.get(short, ())]
+        if short not in self._places:
+            return lost
+        places = (*self._earlier.get(short, ()), self._places[short])
+        return [*lost, *(self._at(place, key) for place in places)]
+
+    def _at(self, place: int, key: str) -> Reply:
         number, offset = place >> OFFSET_BITS, place & (1 << OFFSET_BITS) - 1
         try:
             file = self._opened(number)
@@ -170,8 +197,13 @@ class Journal:
     def _take(self, entry: Entry, place: int) -> None:
         if isinstance(entry, Capabilities):
             self.capabilities = entry
+        elif isinstance(entry, Lost):
+            self._lost.setdefault(_short(entry.key), []).append(entry.usage)
         else:
-            self._places[_short(entry.key)] = place
+            short = _short(entry.key)
+            if short in self._places:
+                self._earlier.setdefault(short, []).append(self._places[short])
+            self._places[short] = place
 
     def _opened(self, number: int) -> BinaryIO:
         """One segment is open at a time: questions come in the order they were asked in."""
@@ -220,6 +252,8 @@ def _line(entry: Entry) -> bytes:
     """A line of ASCII: a reply cut inside a character is escaped like any other."""
     if isinstance(entry, Capabilities):
         row: dict[str, Any] = {"capabilities": asdict(entry), "time": time.time()}
+    elif isinstance(entry, Lost):
+        row = {"key": entry.key, "time": time.time(), "lost": asdict(entry.usage)}
     else:
         row = {"key": entry.key, "time": time.time(), "reply": dict(_kept(entry.reply))}
     return json.dumps(row, separators=(",", ":")).encode() + b"\n"
@@ -245,6 +279,8 @@ def _entry(line: bytes) -> Entry | None:
         if "capabilities" in row:
             return Capabilities(**row["capabilities"])
         _short(row["key"])
+        if "lost" in row:
+            return Lost(row["key"], Usage(**row["lost"]))
         return Answered(row["key"], _reply(row["reply"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from alignzoo.contract.errors import AlignzooError, PluginError
@@ -37,6 +37,7 @@ class Judged:
     asked: tuple[Question, ...]  # the question, then its follow-ups
     replies: tuple[Reply, ...]  # to these, as far as there are any
     verdict: Verdict | None
+    billed: tuple[Reply, ...] = ()  # all that were ever paid for, once among all that are read
 
     @property
     def question(self) -> Question:
@@ -51,23 +52,36 @@ class Judged:
 
 @dataclass(frozen=True)
 class Spent:
-    """Tokens and price of replies. The price is None as soon as that of one is not known."""
+    """Tokens and price of replies. Both are None as soon as those of one are not known."""
 
-    usage: Usage = NO_TOKENS
+    usage: Usage | None = NO_TOKENS
     cost: float | None = 0.0
 
     def plus(self, replies: Iterable[Reply], judge: AskedJudge) -> Spent:
-        """With these replies too. An error without usage was never computed and costs nothing."""
+        """With these replies too. An error that no model computed costs nothing."""
         usage, cost = self.usage, self.cost
-        for reply in replies:
-            price = judge.cost(reply.usage) if reply.usage else 0.0 if reply.error else None
+        for reply in filter(_computed, replies):
+            used = _known(reply)
+            price = judge.cost(used) if used else None
             cost = None if cost is None or price is None else cost + price
-            if reply.usage:
-                usage = Usage(
-                    usage.prompt_tokens + reply.usage.prompt_tokens,
-                    usage.completion_tokens + reply.usage.completion_tokens,
-                )
+            usage = usage and used and Usage(
+                usage.prompt_tokens + used.prompt_tokens,
+                usage.completion_tokens + used.completion_tokens,
+            )  # fmt: skip
         return Spent(usage, cost)
+
+
+def _computed(reply: Reply) -> bool:
+    """Whether a model wrote it; a server that refuses a question asks none."""
+    return reply.error is None or any((reply.usage, reply.text, reply.finish, reply.model))
+
+
+def _known(reply: Reply) -> Usage | None:
+    """What it cost; no prompt has 0 tokens, and no text: some servers count nothing."""
+    used = reply.usage
+    if used is None or not used.prompt_tokens or (reply.text and not used.completion_tokens):
+        return None
+    return used
 
 
 NOTHING = Spent()
@@ -80,7 +94,10 @@ def read(
 
     Raises PluginError when the benchmark fails on a reply.
     """
-    return (follow(benchmark, question, journal) for question in questions)
+    seen: set[str] = set()
+    for question in questions:
+        judged = follow(benchmark, question, journal)
+        yield replace(judged, billed=tuple(_billed(benchmark, question, journal, seen)))
 
 
 def follow(benchmark: JudgedBenchmark, question: Question, journal: Journal) -> Judged:
@@ -88,7 +105,7 @@ def follow(benchmark: JudgedBenchmark, question: Question, journal: Journal) -> 
     asked: tuple[Question, ...] = (question,)
     replies: tuple[Reply, ...] = ()
     for _ in range(TURNS):
-        reply = journal.get(asked[-1].digest)
+        reply = _last(asked[-1], journal)
         if reply is None:
             return Judged(asked, replies, None)
         replies = (*replies, reply)
@@ -100,6 +117,42 @@ def follow(benchmark: JudgedBenchmark, question: Question, journal: Journal) -> 
         f"benchmark '{benchmark.name}': question {question.id} leads to more than {TURNS} "
         "follow-ups; `verdict` must come to an end"
     )
+
+
+def _last(question: Question, journal: Journal) -> Reply | None:
+    """The reply that counts; one of somebody else is an error, and so is none after all tries."""
+    reply = journal.get(question.digest)
+    if reply is None:
+        why = journal.left.get(question.digest)
+        return None if why is None else Reply(error=why)
+    return _own(reply, journal)
+
+
+def by_another(reply: Reply, journal: Journal) -> bool:
+    """Whether it says that another model wrote it than the one the judge is."""
+    named = journal.capabilities and journal.capabilities.served
+    return bool(named and reply.model) and reply.model != named
+
+
+def _own(reply: Reply, journal: Journal) -> Reply:
+    if reply.error is not None or not by_another(reply, journal):
+        return reply
+    named = journal.capabilities and journal.capabilities.served
+    return replace(reply, error=f"answered by {reply.model}, not by {named}")
+
+
+def _billed(
+    benchmark: JudgedBenchmark, question: Question, journal: Journal, seen: set[str]
+) -> Iterator[Reply]:
+    """Every reply to a question and to whatever any of them led to, unless it was seen before."""
+    if question.digest in seen:
+        return
+    seen.add(question.digest)
+    for reply in journal.every(question.digest):
+        yield reply
+        said = meaning(benchmark, question, _own(reply, journal))
+        if isinstance(said, Question):
+            yield from _billed(benchmark, said, journal, seen)
 
 
 def meaning(

@@ -63,6 +63,7 @@ class Row:
     cells: Mapping[str, Cell]
     counts: Counts | None = None
     cost: float | None = None  # of judging, in the user's currency; None: not known
+    tokens_known: bool = True  # whether every reply that was paid for says its tokens
     agreement: float | None = None  # of a panel of judges, 0 to 1
     identity: str | None = None  # hash of everything the evaluation depended on
     decoding: str | None = None  # where the answers come from: sampled, or a file
@@ -164,11 +165,17 @@ def _section(group: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
         docs={name: cell["doc"] for name, cell in columns.items()},
         better={name: cell["better"] for name, cell in columns.items()},
         rows=(),
-        judge=next((row["judge"] for _, row in group if row.get("judge")), None),
+        judge=_judge([row for _, row in group if row.get("judge")]),
     )
     rows = [_row(run, row) for run, row in group]
     ranked = sorted(rows, key=lambda row: _rank(row, section.lead))
     return Section(**{**vars(section), "rows": tuple(ranked)})
+
+
+def _judge(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Who judged the rows; a baseline that nobody was asked about does not say it."""
+    asked = [row for row in rows if (row.get("counts") or {}).get("judged")]
+    return " or ".join(dict.fromkeys(row["judge"] for row in asked or rows)) or None
 
 
 def _rank(row: Row, lead: str | None) -> float:
@@ -190,6 +197,7 @@ def _row(run: str, row: Mapping[str, Any]) -> Row:
         cells={name: cell for name, cell in cells.items() if cell is not None},
         counts=Counts(counts["judged"], counts["parsed"], counts["failed"]) if counts else None,
         cost=row.get("cost"),
+        tokens_known=row.get("usage", counts) is not None or counts is None,
         agreement=row.get("agreement"),
         identity=row.get("identity"),
         decoding=row.get("decoding"),

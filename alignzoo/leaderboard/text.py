@@ -88,6 +88,7 @@ def _about_judging(section: Section) -> list[str]:
         label: [
             *([] if row.agreement is None else [f"the judges agree on {row.agreement:.1%}"]),
             *([f"judging cost {row.cost:.4g}"] if row.cost else []),
+            *([] if row.tokens_known else ["what judging cost is unknown"]),
         ]
         for label, row in zip(labels(section), section.rows, strict=True)
     }

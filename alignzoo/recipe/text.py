@@ -75,6 +75,17 @@ def read_source(file: File, overrides: Sequence[str] = ()) -> Source:
     return source
 
 
+def read_value(text: str) -> Any:
+    """One value on its own, such as `{temperature: null}`.
+
+    Raises RecipeError when it is no YAML.
+    """
+    found = _parse(text, text, override=True)
+    if found.problems:
+        raise found.error(())
+    return found.data
+
+
 # --- text ------------------------------------------------------------------------------------
 
 

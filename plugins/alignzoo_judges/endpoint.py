@@ -6,17 +6,23 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from alignzoo import AskedJudge, Capabilities, JudgeError, Question, Reply, Usage, option
+from alignzoo import (
+    AskedJudge,
+    Capabilities,
+    JudgeError,
+    Question,
+    QuestionRefused,
+    Reply,
+    Usage,
+    option,
+)
 from alignzoo_judges.line import Form, Line, opener
 from alignzoo_judges.probe import probe
-from alignzoo_judges.responses import Place, Refusal, read_chat, refused
-
-if TYPE_CHECKING:
-    pass
+from alignzoo_judges.responses import Denied, Place, Refusal, read_chat, refused
 
 OPENAI = "https://api.openai.com/v1"
 NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -53,6 +59,12 @@ class Endpoint(AskedJudge):
         False, "put system messages before the user's, for models that know no system role"
     )
 
+    other_models: Literal["stop", "fail", "count"] = option(
+        "stop",
+        "a reply by another model than the one that answers at the start: ends the asking, is "
+        "counted as failed, or counts like any other",
+    )
+
     def __post_init__(self) -> None:
         parts = _split(self.url)
         if parts is None:
@@ -70,11 +82,13 @@ class Endpoint(AskedJudge):
 
     def identity(self) -> Mapping[str, Any]:
         """Model, revision and what goes into every request; neither address nor price."""
+        several = {"other_models": "count"} if self.other_models == "count" else {}
         return {
             "model": self.model,
             "revision": self.revision,
             "extra": dict(self.extra or {}),
             "system_as_user": self.system_as_user,
+            **several,
         }
 
     @property
@@ -99,6 +113,8 @@ class Endpoint(AskedJudge):
         async with AsyncExitStack() as stack:
             line = Line(opener(place, self.timeout, stack), place, self.timeout)
             capabilities, tokens_field = await probe(self.form, line, self.revision, self.attempts)
+            if self.other_models == "count":  # whoever answers is the judge
+                capabilities = replace(capabilities, revision=self.revision, served=None)
             yield EndpointSession(self, line, capabilities, tokens_field)
 
     def _key(self) -> str | None:
@@ -122,17 +138,23 @@ class EndpointSession:
     line: Line
     capabilities: Capabilities
     tokens_field: str  # "max_tokens", or what the server takes instead
+    answered: bool = False  # any question: then the server's objections are to single ones
 
     async def replies(self, questions: Sequence[Question]) -> list[Reply]:
         """One reply per question, asked one after the other."""
         return [await self._reply(question) for question in questions]
 
     async def _reply(self, question: Question) -> Reply:
-        body = self.body(question)
+        answer = await self.line.send("/chat/completions", self.body(question))
         try:
-            return read_chat(*await self.line.send("/chat/completions", body), self.line.place)
+            reply = read_chat(*answer, self.line.place)
         except Refusal as refusal:
-            return refused(refusal, self.line.place, self.tokens_field)
+            first = not self.answered
+            return refused(refusal, self.line.place, self.tokens_field, first=first)
+        except Denied as denied:
+            raise QuestionRefused(f"refused ({denied.said})") from denied
+        self.answered = True
+        return reply
 
     def body(self, question: Question) -> dict[str, Any]:
         """The request: model, messages, decoding, and the user's extra fields over them."""

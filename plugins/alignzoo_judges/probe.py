@@ -83,6 +83,7 @@ async def _greet(
             revision=revision or (model if model != form.model else None),
             top_logprobs=min(ALTERNATIVES, alternatives),
             context_length=models.get(form.model),
+            served=model,
         )
         return capabilities, tokens_field
     raise JudgeError(f"{line.place.url}: refuses every form of question to '{form.model}': {first}")

@@ -141,9 +141,13 @@ def reply_of(row: Mapping[str, Any]) -> Reply | None:
         usage=usage and Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"])),
         finish=said.get("finish", said.get("finish_reason")),
         error=said.get("error"),
-        model=said.get("model"),
-        fingerprint=said.get("fingerprint"),
+        model=_name(said.get("model")),
+        fingerprint=_name(said.get("fingerprint")),
     )
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _string(text: Any) -> str:

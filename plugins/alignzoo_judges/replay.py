@@ -25,13 +25,15 @@ class Replay(AskedJudge):
     Read are the `judgments.jsonl` of a finished evaluation or of all evaluations of a run, the
     folder of a judge in alignzoo's cache, and files of your own with a JSON object per line:
     `digest` (of the question) or `id`, and `text`, `top_logprobs` {token: nats}, `scores`, `usage`
-    {prompt_tokens, completion_tokens}, `finish`, `error`, as far as there are such.
+    {prompt_tokens, completion_tokens}, `finish`, `error`, `model` (who replied), `fingerprint`, as
+    far as there are such.
 
     A row with a digest answers that very question: one whose text has changed since is missing. Of
     several rows with one digest the last counts, as in a file that is only appended to.
     """
 
     name = "replay"
+    other_models = "fail"  # what others said is on record and cannot be asked anew
     batch_size = 64  # so that a sentence can name several missing questions
     path: str = option(doc="a file of replies, or a folder of recorded judgments")
     judge: str | None = option(None, "whose replies, where the files hold those of several judges")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from alignzoo import JudgeBusy, JudgeError, Reply, Usage
 
@@ -38,6 +39,14 @@ class Refusal(Exception):
         super().__init__(words)
 
 
+class Denied(JudgeError):
+    """What a status means at the start; once others were answered it concerns one question."""
+
+    def __init__(self, sentence: str, said: str) -> None:
+        self.said = said  # the server's own words
+        super().__init__(sentence)
+
+
 @dataclass(frozen=True)
 class Place:
     """What our sentences say about a server."""
@@ -46,6 +55,13 @@ class Place:
     model: str
     variable: str  # the environment variable that should hold the key
     key: str | None = field(repr=False)  # cut out of everything a server says
+
+    @property
+    def hint(self) -> str:
+        """What may be wrong with the address."""
+        if "v1" in urlsplit(self.url).path.split("/"):
+            return ""
+        return f"; most servers want /v1 at the end (--set judge.with.url={self.url}/v1)"
 
     def clean(self, words: str) -> str:
         """A server's own words, shortened, on one line, without the key."""
@@ -69,37 +85,44 @@ def raise_for(status: int, headers: Mapping[str, str], body: bytes, place: Place
     """Raise what a status other than 2xx means."""
     error = _error_of(body)
     words = place.clean(str(error.get("message") or body[:1000].decode(errors="replace")))
+    said = f"{status}: {words}"
     if status in (401, 403):
-        raise JudgeError(_no_entry(status, words, place))
+        raise Denied(_no_entry(status, words, place), said)
     if status == 402 or EXHAUSTED & {str(error.get("code")), str(error.get("type"))}:
-        raise JudgeError(f"{place.url}: the account is exhausted ({status}): {words}")
+        raise Denied(f"{place.url}: the account is exhausted ({status}): {words}", said)
     if status == 404:
-        raise JudgeError(
+        raise Denied(
             f"{place.url}: knows no model '{place.model}' or no chat completions (404): {words}"
+            f"{place.hint}",
+            said,
         )
     if status in BUSY or status >= 500:
-        raise JudgeBusy(f"{status}: {words}", waiting_time(headers))
+        raise JudgeBusy(said, waiting_time(headers))
     if status in ONE_QUESTION:
         param = error.get("param")
         raise Refusal(words or f"status {status}", param if isinstance(param, str) else None)
     target = f" to {place.clean(headers['location'])}" if "location" in headers else ""
-    raise JudgeError(
-        f"{place.url}: answers {status}{target} instead of a chat completion: {words}; check `url`"
+    raise Denied(
+        f"{place.url}: answers {status}{target} instead of a chat completion: {words}; "
+        f"check `url`{place.hint}",
+        said,
     )
 
 
-def refused(refusal: Refusal, place: Place, tokens: str) -> Reply:
+def refused(refusal: Refusal, place: Place, tokens: str, *, first: bool) -> Reply:
     """The reply to a question the server will never take.
 
-    Raises JudgeError when it objects to a setting, since then it will take no question at all.
+    Raises JudgeError when it objects to a setting and nothing was answered yet: it will take no
+    question at all.
     """
     words = str(refusal)
     if _TOO_LONG.search(words):
         return Reply(error=f"context: {words}")
-    if refusal.param in SETTINGS | {tokens}:
+    if first and refusal.param in SETTINGS | {tokens}:
         raise JudgeError(
             f"{place.url}: refuses the setting '{refusal.param}': {words}; "
-            f"leave it out with `extra: {{{refusal.param}: null}}` or give another value there"
+            f"leave it out with `extra: {{{refusal.param}: null}}` "
+            f"(--set 'judge.with.extra={{{refusal.param}: null}}') or give another value there"
         )
     return Reply(error=f"refused: {words}")
 
@@ -161,11 +184,12 @@ def _reply(completion: dict[str, Any], headers: Mapping[str, str], place: Place)
         message = choice["message"]
         text = _text(message.get("content"))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise JudgeBusy("a completion without choices[0].message") from error
+        usage = _usage(completion.get("usage"), "")
+        raise JudgeBusy("a completion without choices[0].message", usage=usage) from error
     reply = Reply(
         text=text,
         top_logprobs=_first_token(choice.get("logprobs")),
-        usage=_usage(completion.get("usage")),
+        usage=_usage(completion.get("usage"), text),
         finish=_word(choice.get("finish_reason")),
         model=_said(completion.get("model")),
         fingerprint=_said(completion.get("system_fingerprint")),
@@ -175,7 +199,7 @@ def _reply(completion: dict[str, Any], headers: Mapping[str, str], place: Place)
 
 def _stopped(reply: Reply, refusal: Any, place: Place) -> Reply:
     if reply.finish == "error":
-        raise JudgeBusy("a completion that broke off with an error")
+        raise JudgeBusy("a completion that broke off with an error", usage=reply.usage)
     if reply.finish == "content_filter":
         return replace(reply, error="refused: stopped by the server's content filter")
     if refusal and not reply.text:
@@ -193,16 +217,24 @@ def _text(content: Any) -> str:
 
 
 def _first_token(logprobs: Any) -> dict[str, float] | None:
-    """Log-probs of the first token's alternatives; of equal spellings the likeliest."""
+    """Log-probs of the first token's alternatives: log of the summed P of equal spellings.
+
+    Several entries of a vocabulary may read the same; an entry that is there twice counts once.
+    """
     try:
         entries = [(str(x["token"]), float(x["logprob"])) for x in _alternatives(logprobs)]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     found: dict[str, float] = {}
-    for token, value in entries:
+    for token, value in dict.fromkeys(entries):
         if math.isfinite(value):
-            found[token] = max(value, found.get(token, -math.inf))
+            found[token] = _log_sum(found[token], value) if token in found else value
     return found or None
+
+
+def _log_sum(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    return max(a, b) + math.log1p(math.exp(-abs(a - b)))
 
 
 def _alternatives(logprobs: Any) -> list[Any]:
@@ -210,11 +242,13 @@ def _alternatives(logprobs: Any) -> list[Any]:
     return list(content[0].get("top_logprobs") or []) if content else []
 
 
-def _usage(usage: Any) -> Usage | None:
-    """Tokens; what is no count is not known, as when the server says nothing."""
+def _usage(usage: Any, text: str) -> Usage | None:
+    """Tokens; what is no count, or 0 where there were some, is not known."""
     try:
         counts = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
     except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    if not counts[0] or (text and not counts[1]):
         return None
     return Usage(*counts) if all(0 <= n < MOST_TOKENS for n in counts) else None
 

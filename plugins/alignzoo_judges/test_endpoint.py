@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from email.utils import formatdate
 
 import pytest
 
-from alignzoo import JudgeBusy, JudgeError, Question, Usage
+from alignzoo import JudgeBusy, JudgeError, Question, QuestionRefused, Usage
 from alignzoo_judges.endpoint import Endpoint
 from alignzoo_judges.test_server import (
     after_probe,
@@ -159,6 +160,43 @@ def test_log_probs_that_are_no_numbers_are_left_out():
     assert answered(200, body.encode()).top_logprobs == {"m": -0.5}
 
 
+def test_equal_spellings_of_the_first_token_add_up_and_exact_repeats_count_once():
+    likely = [("m", math.log(0.3)), ("m", math.log(0.2)), ("M", math.log(0.4))]
+    (reply,), _, _ = ask(after_probe(lambda *_: (200, completion("m", top=[*likely, likely[2]]))))
+    assert {token: math.exp(x) for token, x in reply.top_logprobs.items()} == pytest.approx(
+        {"m": 0.5, "M": 0.4}
+    )
+
+
+def test_a_reply_says_who_wrote_it_and_how_it_ended():
+    whole = completion(model="judge-0101", system_fingerprint="fp_1")
+    reply = answered(200, whole)
+    assert (reply.model, reply.fingerprint, reply.finish) == ("judge-0101", "fp_1", "stop")
+    silent = answered(200, {**completion(model=None), "system_fingerprint": 7})
+    assert (silent.model, silent.fingerprint) == (None, None)
+
+
+@pytest.mark.parametrize("counted", [(0, 0), (0, 2), (7, 0)])
+def test_usage_of_zero_is_not_known(counted):
+    usage = dict(zip(("prompt_tokens", "completion_tokens"), counted, strict=True))
+    assert answered(200, completion(usage=usage)).usage is None
+
+
+def test_the_model_of_the_greeting_is_who_must_answer_unless_anyone_may():
+    _, session, _ = ask(named)
+    assert session.capabilities.served == "judge-0101"
+    _, session, _ = ask(named, other_models="count")
+    assert (session.capabilities.served, session.capabilities.revision) == (None, None)
+    one, other = (Endpoint(model="j", other_models=x).identity() for x in ("stop", "fail"))
+    assert one == other != Endpoint(model="j", other_models="count").identity()
+
+
+def named(path, body, headers):
+    """A server whose alias answers with a dated name."""
+    status, content = sane(path, body, headers)
+    return status, {**content, "model": "judge-0101"}
+
+
 # --- questions that cannot be answered -----------------------------------------------------------
 
 
@@ -196,6 +234,20 @@ def test_a_refused_setting_stops_the_run_because_no_question_would_pass():
         JudgeError, match=r"refuses the setting 'temperature'.*extra: \{temperature"
     ):
         answered(400, refusal("Unsupported value", param="temperature"))
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 418])
+def test_what_a_server_refuses_after_it_took_a_greeting_is_refused_to_one_question(status):
+    with pytest.raises(QuestionRefused, match=rf"refused \({status}: flagged by the provider\)"):
+        answered(status, refusal("flagged by the provider"))
+    with pytest.raises(QuestionRefused, match=rf"refused \({status}: flagged"):
+        answered(200, {"error": {"message": "flagged", "code": status}})
+
+
+def test_a_setting_that_was_taken_before_is_refused_to_one_question():
+    says = iter([(200, completion("fine")), (400, refusal("too many", param="max_tokens"))])
+    replies, _, _ = ask(after_probe(lambda *_: next(says)), question(), question("And this?"))
+    assert [reply.error for reply in replies] == [None, "refused: too many"]
 
 
 # --- come again ------------------------------------------------------------------------------

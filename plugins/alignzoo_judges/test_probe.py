@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from alignzoo import JudgeError, PromptSample, RecipeError, Usage
+from alignzoo import JudgeError, PromptSample, QuestionRefused, RecipeError, Usage
 from alignzoo.recipe.options import build_options
 from alignzoo.testing import check_judge
 from alignzoo_judges.endpoint import Endpoint
@@ -109,7 +109,8 @@ def test_a_page_instead_of_a_completion_is_one_sentence(monkeypatch):
 
 def test_an_exhausted_account_stops_the_run_instead_of_waiting_for_ever():
     for status, body in ((402, b"pay"), (429, refusal("no quota", code="insufficient_quota"))):
-        with pytest.raises(JudgeError, match="exhausted"):
+        assert "exhausted" in failure(lambda path, *_, say=(status, body): say)
+        with pytest.raises(QuestionRefused, match=str(status)):
             answered(status, body)
 
 

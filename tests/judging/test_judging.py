@@ -7,36 +7,18 @@ import signal
 import threading
 
 import pytest
-from judging_parts import QUICK, Grades, Teacher, question, questions
+from judging_parts import Grades, Teacher, put, question, questions, values
 
 from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.verdicts import Capabilities, JudgeBusy, JudgeError, Reply, Usage
 from alignzoo.judging import Journal, ask, journal_folder, open_journal, read
-from alignzoo.judging.ask import Backoff
+from alignzoo.judging.ask import Patience
 from alignzoo.judging.work import GIVE_UP
 
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
-
-
-def put(judge, some, benchmark=None, again=False):
-    """Ask with a journal of its own, as a new process would; returns the last standing."""
-    told = []
-    benchmark = benchmark or Grades()
-    with open_journal(judge) as journal:
-        ask(benchmark, judge, some, journal, again=again, report=told.append, backoff=QUICK)
-    return told[-1]
-
-
-def values(judge, some, benchmark=None):
-    """What can be read in the journal afterwards: a value, None, or "missing"."""
-    with open_journal(judge) as journal:
-        return [
-            "missing" if one.reply is None else one.verdict and one.verdict.value
-            for one in read(benchmark or Grades(), some(), journal)
-        ]
 
 
 def test_every_question_gets_its_verdict_in_order():
@@ -162,19 +144,26 @@ def test_a_busy_judge_is_asked_again():
     assert judge.most["connected"] == 2
 
 
-def test_a_question_without_reply_is_named_not_cached_and_asked_next_time():
+def test_a_question_without_reply_has_failed_is_not_cached_and_asked_next_time():
     busy = [JudgeBusy("no reply within 5 s") for _ in range(3)]
     judge = Teacher({"grade 1": busy})
+    standing = put(judge, questions(4))
+    assert (standing.total, standing.done, standing.failed) == (4, 4, 1)
+    assert values(judge, questions(4)) == [5, "missing", 5, 5]
+    later = Teacher()
+    assert put(later, questions(4)).failed == 0
+    assert later.asked == ["grade 1"]
+
+
+def test_a_judge_that_answers_no_question_is_an_error_with_its_last_words():
+    judge = Teacher({f"grade {n}": JudgeBusy("no reply within 5 s") for n in range(4)})
     with pytest.raises(JudgeError) as raised:
         put(judge, questions(4))
     assert str(raised.value) == (
-        "judge 'teacher': 1 of 4 questions got no reply (last: no reply within 5 s); "
+        "judge 'teacher': 4 of 4 questions got no reply (last: no reply within 5 s); "
         "the others are kept; run the same command again"
     )
-    assert values(judge, questions(4)) == [5, "missing", 5, 5]
-    later = Teacher()
-    assert put(later, questions(4)).done == 4
-    assert later.asked == ["grade 1"]
+    assert values(judge, questions(4)) == ["missing"] * 4
 
 
 def test_a_judge_that_is_gone_is_not_asked_every_question():
@@ -267,7 +256,7 @@ def test_waits_grow_are_jittered_and_honour_the_server():
             self.outcome = self
             self.exception = lambda: JudgeBusy("", after)
 
-    backoff = Backoff(first=1.0, longest=60.0)
+    backoff = Patience(first=1.0, longest=60.0)
     for attempt in range(1, 12):
         longest = min(60.0, 2.0 ** (attempt - 1))
         waits = {backoff(State(attempt, None)) for _ in range(20)}

@@ -20,7 +20,7 @@ from alignzoo_judges.endpoint import Endpoint
 from judge_server import KINDS, MODEL, key_of, serving, stats_of
 from judging_parts import Grades, question
 
-from alignzoo.judging import Backoff, Spent, ask, open_journal, read
+from alignzoo.judging import Patience, Spent, ask, open_journal, read
 
 CONCURRENCY = 8
 KILLS = 5
@@ -47,7 +47,7 @@ def put(url, n, again=False):
     judge = endpoint(url)
     with open_journal(judge) as journal:
         ask(Grades(), judge, some(n), journal, again=again, report=told.append,
-            backoff=Backoff(0.02, 0.1))  # fmt: skip
+            patience=Patience(0.02, 0.1))  # fmt: skip
     return told[-1]
 
 

@@ -248,12 +248,17 @@ def test_follow_ups_come_to_an_end(tmp_path):
             list(read(Endless(), questions(1)(), journal))
 
 
-def test_a_price_is_unknown_as_soon_as_one_is():
+def test_tokens_and_price_are_unknown_as_soon_as_those_of_one_reply_are():
     judge = Teacher()
     some = [Reply("a", usage=Usage(5, 1)), Reply("b", usage=Usage(7, 2))]
     assert Spent().plus(some, judge) == Spent(Usage(12, 3), pytest.approx(0.03))
     assert Spent().plus([Reply(error="context: too long")], judge).cost == 0
-    assert Spent().plus([Reply("no usage")], judge).plus(some, judge) == Spent(Usage(12, 3), None)
+    nothing, half = Usage(0, 0), Usage(5, 0)
+    unknown = [Reply("no usage"), Reply("a", usage=nothing), Reply("a", usage=half)]
+    unknown += [Reply("", usage=nothing), Reply("", finish="content_filter", error="refused")]
+    for reply in unknown:
+        assert Spent().plus([reply], judge).plus(some, judge) == Spent(None, None)
+    assert Spent().plus([Reply("", usage=half)], judge) == Spent(half, 0)
 
 
 class Lengths(Judge):

@@ -84,7 +84,7 @@ def test_the_journal_keeps_the_reply_as_it_came(tmp_path, monkeypatch):
     teacher = Teacher({"grade 0": raw, "grade 1": "<think>[[2]]"})
     with open_journal(teacher) as journal:
         ask(Grades(), teacher, questions(2), journal,
-            again=False, report=lambda standing: None, backoff=QUICK)  # fmt: skip
+            again=False, report=lambda standing: None, patience=QUICK)  # fmt: skip
         one, two = read(Grades(), questions(2)(), journal)
     assert (one.reply.text, one.verdict.value) == (raw, 9)
     assert (two.reply.text, two.verdict) == ("<think>[[2]]", None)

@@ -17,7 +17,8 @@ from alignzoo.contract.errors import UsageError
 from alignzoo.contract.evaluation import Judge
 from alignzoo.contract.progress import Progress
 from alignzoo.contract.replies import VERSION, note_on_reasoning
-from alignzoo.judging.ask import Standing
+from alignzoo.contract.verdicts import JudgeError
+from alignzoo.judging.ask import Patience, Standing
 from alignzoo.judging.quality.crossannotations import read_pairs
 from alignzoo.judging.quality.examine import Examination, Examined, examine
 from alignzoo.judging.quality.figures import (
@@ -30,7 +31,7 @@ from alignzoo.judging.quality.figures import (
 )
 from alignzoo.recipe.blocks import EvaluateSpec
 from alignzoo.recipe.options import build_options
-from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.store.identity import judge_identities
 
 GET = (
@@ -39,6 +40,14 @@ GET = (
 )
 DECIMALS = {"agreement": 2, "price": 2, "seconds": 1, "bias": 2, "variance": 2, "parsed": 0}
 PEOPLE, LONGEST = "humans", "longest"
+USED = {
+    "benchmark",
+    "samples",
+    "judge",
+    "with_",
+    "limit",
+    "min_parsed",
+}  # keys of an evaluation that count here
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,8 @@ def eval_judge_command(
     Raises UsageError, RecipeError, DataError or JudgeError with one sentence.
     """
     registry = load_plugins()
-    wanted = Measurement((), benchmark, (judge,), None, 1, None, options, None)
-    spec = evaluation(wanted, registry)
-    if len(spec.judge) != 1:
-        raise UsageError("eval-judge measures one judge at a time")
-    pairs = _pairs(annotations, wish)[:limit]
+    spec = _spec(Measurement((), benchmark, (judge,), None, 1, limit, options, None), registry)
+    pairs = _pairs(annotations, wish)[: spec.limit]
     (chosen,) = spec.judge
     asked: Judge = build_options(registry.find("judge", chosen.name), chosen.with_)
     examination = Examination(
@@ -86,7 +92,9 @@ def eval_judge_command(
             told |= {"unread": standing.failed} if standing.failed else {}
             progress.step(chosen.name, standing.done, standing.total, told, {})
 
-        examined = examine(examination, asked, again=wish.again, report=report)
+        patience = Patience(mute=spec.min_parsed == 0)
+        examined = examine(examination, asked, again=wish.again, report=report, patience=patience)
+    _check_parsed(examined, spec)
     rows = {
         PEOPLE: human_quality(pairs),
         chosen.name: quality(pairs, examined.labels),
@@ -106,6 +114,25 @@ def eval_judge_command(
     else:
         _print(rows, pairs, examined, interval)
     return 0
+
+
+def _spec(wanted: Measurement, registry: Registry) -> EvaluateSpec:
+    spec = evaluation(wanted, registry)
+    if len(spec.judge) != 1:
+        raise UsageError("eval-judge measures one judge at a time")
+    if unused := sorted(spec.model_fields_set - USED):
+        raise UsageError(f"--set {unused[0]}: eval-judge has no use for it")
+    return spec
+
+
+def _check_parsed(examined: Examined, spec: EvaluateSpec) -> None:
+    """A share of verdicts is demanded only where the user says which."""
+    share = spec.min_parsed if "min_parsed" in spec.model_fields_set else 0.0
+    if examined.parsed < share * examined.judged:
+        raise JudgeError(
+            f"{examined.parsed} of {examined.judged} replies hold a verdict, fewer than "
+            f"min_parsed = {share:g}; every reply is kept, and --rejudge-failed asks again"
+        )
 
 
 def _pairs(annotations: Path, wish: Wish) -> tuple[HumanPair, ...]:

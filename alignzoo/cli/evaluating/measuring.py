@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from alignzoo.recipe.check import judge_faults
 from alignzoo.recipe.faults import Block, Fault, validate
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.registry import Registry, load_plugins
+from alignzoo.recipe.text import read_value
 from alignzoo.run import RunResult, run_recipe
 from alignzoo.store.folders import default_folder
 
@@ -224,7 +226,7 @@ def _block(path: tuple[str | int, ...]) -> Block:
 
 
 def place(data: dict[str, Any], option: str) -> None:
-    """Put "sampling.top_p=0.9" where it belongs; a value is JSON or plain text."""
+    """Put "sampling.top_p=0.9" where it belongs; a value is JSON, a YAML block or plain text."""
     path, sign, text = option.partition("=")
     *above, last = path.split(".")
     if not sign or not all((*above, last)):
@@ -234,7 +236,12 @@ def place(data: dict[str, Any], option: str) -> None:
         if not isinstance(data, dict):
             what = SEVERAL if isinstance(data, list) else "is a value, not a block"
             raise UsageError(f"--set {option}: '{key}' {what}")
-    try:
-        data[last] = json.loads(text)
-    except (ValueError, RecursionError):
-        data[last] = text
+    data[last] = _value(text)
+
+
+def _value(text: str) -> Any:
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    with suppress(RecipeError):
+        return read_value(text) if text.startswith(("{", "[")) else text
+    return text

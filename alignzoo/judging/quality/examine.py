@@ -11,12 +11,11 @@ from alignzoo.contract.errors import DataError
 from alignzoo.contract.evaluation import Answer, Judge
 from alignzoo.contract.types import PromptSample, Response
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, JudgeError, Question, Verdict
-from alignzoo.judging.ask import Standing, ask
+from alignzoo.judging.ask import PATIENT, Patience, Standing, ask
 from alignzoo.judging.journal import open_journal
+from alignzoo.judging.mute import quoted
 from alignzoo.judging.quality.figures import TIE, HumanPair, Labels
 from alignzoo.judging.read import Judged, Spent, read, score
-
-SHOWN = 200  # characters of an unreadable reply in an error
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,7 @@ def examine(
     *,
     again: bool = False,
     report: Callable[[Standing], None] = lambda standing: None,
+    patience: Patience = PATIENT,
 ) -> Examined:
     """Put every pair to the judge; what it said before is not asked again.
 
@@ -105,11 +105,11 @@ def examine(
 
     with open_journal(judge) as journal:
         able = ask(examination.benchmark, judge, examination.questions, journal,
-                   again=again, report=told)  # fmt: skip
+                   again=again, report=told, patience=patience)  # fmt: skip
         found = list(read(examination.benchmark, examination.questions(), journal))
     spent = Spent()
     for one in found:
-        spent = spent.plus(one.replies, judge)
+        spent = spent.plus(one.billed, judge)
     seconds = _seconds(standings[-1], len(found))
     return replace(_examined(examination, found, spent.cost, seconds), model=able.model)
 
@@ -120,7 +120,7 @@ def _examined(
     parsed = sum(one.verdict is not None for one in found)
     if found and not parsed:
         reply = found[0].reply
-        said = "no reply" if reply is None else reply.error or repr(reply.text[:SHOWN])
+        said = "no reply" if reply is None else quoted(examination.benchmark, reply)
         raise JudgeError(
             f"not one of {len(found)} replies holds a verdict; the first: {said}; every reply is "
             "kept, and --rejudge-failed asks again"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,13 @@ from alignzoo.contract.verdicts import (
     JudgeError,
     Question,
     Tally,
+    Usage,
     Verdict,
 )
 from alignzoo.data.rows import row_from_sample
 from alignzoo.judging import Judged, Spent, Standing, ask, open_journal, panel, read, score
+from alignzoo.judging.ask import PATIENT
+from alignzoo.judging.mute import quoted
 from alignzoo.judging.outputs import answered, read_outputs
 from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec
 from alignzoo.recipe.options import build_options
@@ -44,8 +47,6 @@ from alignzoo.stages.evaluation.answers import (
 from alignzoo.stages.evaluation.columns import check_columns, summarise
 from alignzoo.store.files import digest_of_value, read_json, write_json
 from alignzoo.store.identity import judge_identities
-
-SHOWN = 200  # characters of an unreadable reply in an error
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def run_judged(
     contest = _contest(spec, model, context, baseline)
     _note_reasoning(contest, context)
     named = zip(_names(spec.judge), spec.judge, strict=True)
-    benches = [_judge(contest, name, judge, context) for name, judge in named]
+    benches = [_judge(contest, name, judge, spec, context) for name, judge in named]
     for bench in benches:
         _check_parsed(bench, spec, context)
     verdicts, agreement = _agreed(benches, spec)
@@ -183,9 +184,11 @@ def _names(judges: Sequence[JudgeSpec]) -> list[str]:
     ]
 
 
-def _judge(contest: Contest, name: str, spec: JudgeSpec, context: StageContext) -> Bench:
+def _judge(
+    contest: Contest, name: str, chosen: JudgeSpec, spec: EvaluateSpec, context: StageContext
+) -> Bench:
     """Put every question to one judge and keep what it said."""
-    judge: Judge = build_options(context.registry.find("judge", spec.name), spec.with_)
+    judge: Judge = build_options(context.registry.find("judge", chosen.name), chosen.with_)
     if not isinstance(judge, AskedJudge):
         found = score(contest.benchmark, judge, contest.questions())
         return _bench(contest, (name, judge), found, None, context)
@@ -201,8 +204,9 @@ def _judge(contest: Contest, name: str, spec: JudgeSpec, context: StageContext) 
     with open_journal(judge) as journal:
         if journal.damaged:
             context.progress.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
+        patience = replace(PATIENT, mute=spec.min_parsed == 0)
         able = ask(contest.benchmark, judge, contest.questions, journal,
-                   again=context.again, report=report)  # fmt: skip
+                   again=context.again, report=report, patience=patience)  # fmt: skip
         found = read(contest.benchmark, contest.questions(), journal)
         return _bench(contest, (name, judge), found, able, context)
 
@@ -219,6 +223,8 @@ def _bench(
     judged = 0
     spent = Spent()
     unread: list[str] = []
+    who: Counter[str] = Counter()  # replies by the model that wrote them
+    counted: set[str] = set()  # models whose replies are this judge's
     path = context.folder / "judgments.jsonl"
     # A reply may hold half a character; in JSON its escape is the same text.
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -227,22 +233,35 @@ def _bench(
             if one.verdict is not None:
                 verdicts[one.question.id] = one.verdict
             else:
-                unread.append(f"{one.question.id}: {_said(one)}")
+                unread.append(f"{one.question.id}: {_said(contest.benchmark, one)}")
             if isinstance(judge, AskedJudge):
-                spent = spent.plus(one.replies, judge)
+                spent = spent.plus(one.billed, judge)
+            who.update(reply.model for reply in one.replies if reply.model)
+            counted |= {r.model for r in one.replies if r.model and r.error is None}
             file.writelines(json.dumps(x, ensure_ascii=False) + "\n" for x in _rows(name, one))
     parsed = judged - len(unread)
     if len(verdicts) < parsed:
         raise PluginError(f"benchmark '{contest.benchmark.name}': two `questions` have one id")
     tally = Tally(judged, parsed, len(unread), spent.usage, spent.cost, tuple(unread[:3]))
-    label = able.model if able else judge.label
+    label = " + ".join(sorted(counted)) if len(counted) > 1 else able.model if able else judge.label
+    _tell(context, tally, who)
     return Bench(name, label, contest.ties() | verdicts, tally, able)
 
 
-def _said(one: Judged) -> str:
-    if one.reply is None:
-        return "no reply"
-    return one.reply.error or repr(one.reply.text[:SHOWN])
+def _tell(context: StageContext, tally: Tally, who: Counter[str]) -> None:
+    """What a reader of the table would not expect."""
+    if len(who) > 1:
+        shares = ", ".join(f"{model} {n}" for model, n in who.most_common())
+        context.progress.note(f"{context.name}: several models answered as this judge: {shares}")
+    if tally.usage is None:
+        context.progress.note(
+            f"{context.name}: not every reply says how many tokens it took, so that what judging "
+            "cost is unknown"
+        )
+
+
+def _said(benchmark: JudgedBenchmark, one: Judged) -> str:
+    return "no reply" if one.reply is None else quoted(benchmark, one.reply)
 
 
 def _rows(judge: str, one: Judged) -> Iterator[dict[str, Any]]:
@@ -313,10 +332,7 @@ def _result(
                 key: sum(getattr(bench.tally, key) for bench in benches)
                 for key in ("judged", "parsed", "failed")
             },
-            "usage": {
-                key: sum(getattr(bench.tally.usage, key) for bench in benches)
-                for key in ("prompt_tokens", "completion_tokens")
-            },
+            "usage": _usage([bench.tally.usage for bench in benches]),
             "cost": None if None in costs else sum(filter(None, costs)),
             "decoding": contest.decoding,
             "columns": {
@@ -332,6 +348,15 @@ def _result(
 def _is_tie(name: str, column: Column, contest: Contest) -> bool:
     """Whether a figure is a share of what the baseline does against itself."""
     return contest.is_baseline and (name == WIN_RATE or column.whole is not None)
+
+
+def _usage(used: Sequence[Usage | None]) -> dict[str, int] | None:
+    """Tokens of all judges; None when one of them does not say."""
+    known = [usage for usage in used if usage is not None]
+    if len(known) < len(used):
+        return None
+    keys = ("prompt_tokens", "completion_tokens")
+    return {key: sum(getattr(usage, key) for usage in known) for key in keys}
 
 
 def _shared(options: Mapping[str, Any], benchmark: JudgedBenchmark) -> dict[str, Any]:
