@@ -20,6 +20,7 @@ from alignzoo.contract.types import (
     Tokens,
 )
 from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
+from alignzoo.engine.models.fit import outside
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
@@ -30,7 +31,9 @@ from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Reward, Rollout
 from alignzoo.recipe.blocks import DataSpec, RewardSpec, RolloutSpec, TrainSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.roles import bound_roles, main_role
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.label import judged
 from alignzoo.stages.sampling import resolve
 from alignzoo.store.code import core_digest
@@ -45,24 +48,33 @@ if TYPE_CHECKING:
 def run_train(spec: TrainSpec, context: StageContext) -> None:
     """Train and leave the policy in `model/`, other trained roles in `model-<role>/`."""
     algorithm = build_options(context.registry.find("algorithm", spec.algorithm), spec.with_)
-    bound = bind_roles(algorithm, spec)
+    main, bound = main_role(type(algorithm)), bound_roles(spec, type(algorithm))
     refs = {role: context.model(name) for role, name in bound.items()}
     hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
-    tokenizer = load_tokenizer(hooks, refs[main_role(algorithm)])
+    tokenizer = load_tokenizer(hooks, refs[main])
+    check_ids(main, refs, tokenizer, context)
     ranks = start_ranks(context.recipe.precision)
     kinds = algorithm.roles
 
     def load(role: str) -> PreTrainedModel:
         dtype = None if kinds[role].trainable else context.dtype
-        return load_model(hooks, refs[role], kinds[role], *([dtype] if dtype else []))
+        model = load_model(hooks, refs[role], kinds[role], *([dtype] if dtype else []))
+        check_rows(model, tokenizer, refs[role].name, held)
+        if role == main and (told := outside(model, tokenizer, refs[role].name)):
+            context.progress.note(f"{context.name}: {told}")
+        return model
 
+    encoded = None if spec.rollout else _encoded(spec.data, algorithm.batch, tokenizer, context)
+    sampled = _rollout(spec, tokenizer, context, ranks.device) if spec.rollout else None
+    validation = _validation(spec, algorithm, tokenizer, context)
+    held = _largest(encoded, sampled, validation)
     job = Job(
         algorithm=algorithm,
         load=load,
         digests=_digests(bound, context),
-        items=() if spec.rollout else _items(spec.data, algorithm.batch, tokenizer, context),
-        rollout=_rollout(spec, tokenizer, context, ranks.device) if spec.rollout else None,
-        validation=_validation(spec, algorithm, tokenizer, context),
+        items=encoded.items if encoded else (),
+        rollout=sampled,
+        validation=validation,
         optim=Optim(**spec.train.model_dump()),
         pad_id=pad_id_of(tokenizer),
         seed=context.seed,
@@ -77,8 +89,24 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     trained = train(job)
     if ranks.is_main:
         for role, model in trained.items():
-            _save(model, tokenizer, context, role, main_role(algorithm))
+            _save(model, tokenizer, context, role, main)
     ranks.barrier()
+
+
+def _largest(
+    encoded: Encoded | None, rollout: Rollout | None, validation: Validation | None
+) -> Largest:
+    """The largest id of everything that the models will read beside their own samples."""
+    items = rows_of(encoded.items, encoded.places) if encoded else ()
+    prompts = zip(rollout.places, rollout.prompts, strict=True) if rollout else ()
+    held_out = enumerate(validation.items, 1) if validation else ()
+    return largest_of(
+        [
+            *items,
+            *((place, Tokens(ids, ())) for place, ids in prompts),
+            *((f"validation item {n}", row) for n, item in held_out for row in item.rows),
+        ]
+    )
 
 
 def _rails(spec: TrainSpec, context: StageContext) -> Rails:
@@ -91,23 +119,6 @@ def _rails(spec: TrainSpec, context: StageContext) -> Rails:
         tolerance=tolerance,
         say=lambda text: context.progress.note(f"{context.name}: {text}"),
     )
-
-
-def main_role(algorithm: Algorithm[Any]) -> str:
-    """The trained role whose weights are the stage's model: the policy, or the only one."""
-    trainable = [name for name, role in algorithm.roles.items() if role.trainable]
-    return "policy" if "policy" in trainable else trainable[0]
-
-
-def bind_roles(algorithm: Algorithm[Any], spec: TrainSpec) -> dict[str, str | None]:
-    """Role -> name of its starting model; None is the recipe's model."""
-    bound: dict[str, str | None] = {main_role(algorithm): spec.policy, **spec.roles}
-
-    def start(name: str) -> str | None:
-        """A role's own model, else that of the role it is like; the recipe is checked already."""
-        return bound[name] if name in bound else start(str(algorithm.roles[name].like))
-
-    return {name: start(name) for name in algorithm.roles}
 
 
 def _digests(bound: Mapping[str, str | None], context: StageContext) -> dict[str, str]:
@@ -191,7 +202,8 @@ def _rollout(
     device: torch.device,
 ) -> Rollout:
     block = spec.rollout or RolloutSpec.model_validate({})
-    samples = context.samples(spec.data)
+    loaded = context.load(spec.data)
+    samples = loaded.samples
     prompts = [prompt_ids(sample, tokenizer) for sample in samples]
     limit = spec.data.max_prompt_length or spec.data.max_length
     kept = [n for n, ids in enumerate(prompts) if len(ids) <= limit]
@@ -212,6 +224,7 @@ def _rollout(
         samples_per_prompt=block.samples_per_prompt,
         epochs=block.epochs,
         max_gap=block.max_gap,
+        places=[loaded.places[n] for n in kept],
     )
 
 

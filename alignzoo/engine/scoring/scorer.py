@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from alignzoo.contract.errors import PluginError
+from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Signal
+from alignzoo.engine.models.fit import embedding_rows
 from alignzoo.engine.models.heads import head_of, head_output
 
 Hidden = Mapping[str, Tensor]  # role -> [N, H]
@@ -106,6 +107,7 @@ class ScoringModule(nn.Module):
         self.scorer = scorer
         for role, model in models.items():
             model.requires_grad_(role in trainable)
+        self.readable = {role: embedding_rows(model) for role, model in models.items()}
         self.set_modes()
 
     def set_modes(self) -> None:
@@ -119,6 +121,7 @@ class ScoringModule(nn.Module):
             return {}
         masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
         needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
+        self._check_ids(batch, needed)
         groups = _groups(batch, masks.values())
         slots = _slots(batch, groups)
         hidden = {role: self._hidden(role, batch, groups) for role in needed}
@@ -127,6 +130,16 @@ class ScoringModule(nn.Module):
             some = {name: signals[name] for name in group}
             rows |= self._score(hidden, batch, masks[group[0]], slots, some)
         return rows
+
+    def _check_ids(self, batch: Batch, roles: Iterable[str]) -> None:
+        """Samples of one model may hold ids that another has no row for."""
+        largest = int(batch.ids.max())
+        for role in roles:
+            if largest >= self.readable[role]:
+                raise TrainingError(
+                    f"a row holds id {largest}, but the embedding of '{role}' has "
+                    f"{self.readable[role]} rows; take models with one vocabulary"
+                )
 
     def _score(
         self,
