@@ -20,7 +20,7 @@ from alignzoo.contract.types import (
     Tokens,
 )
 from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
-from alignzoo.engine.models.fit import outside
+from alignzoo.engine.models.fit import check_end, outside
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
@@ -35,6 +35,7 @@ from alignzoo.recipe.roles import bound_roles, main_role
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.label import judged
+from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.sampling import resolve
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import cache_folder
@@ -266,10 +267,18 @@ def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
     model = load_model(context.registry.hooks, ref, Role(head="scalar"), context.dtype)
     model.to(task.device)  # type: ignore[arg-type]
-    pad_id = pad_id_of(task.tokenizer)
+    other = rereader_for(ref, task.tokenizer, task.samples, context)
+    tokenizer = other.tokenizer if other else task.tokenizer
+    check_end(model, tokenizer, ref.name)
+
+    def row(number: int, done: Completion) -> Tokens:
+        if other is None:
+            return Tokens(task.prompts[number], done.ids)
+        return other.row(number, task.answer(number, done))
 
     def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
-        rows = [Tokens(task.prompts[n], c.ids) for n, c in zip(numbers, done, strict=True)]
-        return sequence_values(model, rows, pad_id)
+        rows = [row(n, c) for n, c in zip(numbers, done, strict=True)]
+        check_context(model, rows, ref.name)
+        return sequence_values(model, rows, pad_id_of(tokenizer))
 
     return reward

@@ -21,6 +21,7 @@ from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.models.heads import head_of, head_output
+from alignzoo.engine.models.padding import padded_apart
 
 CLASSES = {"lm": AutoModelForCausalLM, "scalar": AutoModelForSequenceClassification}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -73,8 +74,11 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A plain transformers folder; PluginError if it would come back with another tokenizer.
 
-    Some model types force their own tokenizer class on whatever the folder holds.
+    Some model types force their own tokenizer class on whatever the folder holds. A scalar head
+    is saved so that plain transformers reads it at the last token, where it was trained.
     """
+    if isinstance(getattr(model, "score", None), torch.nn.Linear):
+        tokenizer = padded_apart(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     probe = str(tokenizer.decode(list(range(min(len(tokenizer), 200)))))
