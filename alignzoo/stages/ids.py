@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Item, Tokens
-from alignzoo.data.vocabulary import Vocabulary, difference, ends_in, vocabulary_of
+from alignzoo.data.vocabulary import Vocabulary, difference, vocabulary_of
 from alignzoo.engine.models.fit import check_end, embedding_rows
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
@@ -59,15 +59,16 @@ def check_ids(
     tokenizer: PreTrainedTokenizerBase,
     context: StageContext,
 ) -> None:
-    """Compare the tokenizers of all roles with that of the main one, which makes the rows.
+    """Compare the tokenizers of all models with that of the main one, which makes the rows.
 
-    Raises DataError when an id means something else to one of them.
+    `refs` has a model for each role or column. Raises DataError when an id means something else
+    to one of them.
     """
     own, start = vocabulary_of(tokenizer), checkpoint_in(refs[main].path)
     rows = start.rows if start else None
     others = {ref: role for role, ref in refs.items() if ref != refs[main]}
     for ref, role in others.items():
-        place = f"{context.name}, role '{role}'"
+        place = f"{context.name}, {role}"
         other = known_vocabulary(ref, context)
         if other is None:
             context.progress.note(f"{place}: no tokenizer beside '{ref.name}' to compare ids with")
@@ -86,4 +87,18 @@ def known_vocabulary(ref: ModelRef, context: StageContext) -> Vocabulary | None:
         tokenizer = load_tokenizer(context.registry.hooks, ref)
     except AlignzooError:
         return None
-    return vocabulary_of(tokenizer, ends_in(ref.path))
+    return vocabulary_of(tokenizer, _ends(ref))
+
+
+def _ends(ref: ModelRef) -> tuple[int, ...]:
+    """The ids that a model's generation settings name as ends of an answer."""
+    from transformers import GenerationConfig
+
+    if not ref.path.is_dir() and ref.name.count("/") != 1:
+        return ()  # a plug-in's name; nobody is asked for it
+    revision = ref.revision or "main"
+    try:
+        named = GenerationConfig.from_pretrained(ref.name, revision=revision).eos_token_id
+    except (OSError, ValueError):
+        return ()
+    return tuple(named) if isinstance(named, list) else () if named is None else (named,)

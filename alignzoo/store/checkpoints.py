@@ -59,8 +59,8 @@ def head_in(folder: Path) -> Head | None:
     return _head(str(kinds[0]), tensor_shapes(folder))
 
 
-def kind_in(folder: Path) -> str:
-    """The class that loads the model in a folder."""
+def loader_of(folder: Path) -> str:
+    """The class of transformers that loads the model in a folder."""
     scalar = head_in(folder) == "scalar"
     return "AutoModelForSequenceClassification" if scalar else "AutoModelForCausalLM"
 

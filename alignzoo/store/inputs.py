@@ -73,6 +73,13 @@ def stages_read(spec: Spec, recipe: Recipe) -> list[str]:
     return [stage.name for stage in recipe.stages if stage.name in used]
 
 
+def descent(name: str, recipe: Recipe) -> list[str]:
+    """The stages that made a stage's result, in the recipe's order, itself the last."""
+    spec = next(stage for stage in recipe.stages if stage.name == name)
+    above = {one for read in stages_read(spec, recipe) for one in descent(read, recipe)}
+    return [stage.name for stage in recipe.stages if stage.name in above or stage is spec]
+
+
 def evaluated_models(spec: EvaluateSpec, recipe: Recipe, registry: Registry) -> list[str]:
     """The models of an `evaluate` block: the baseline first, then in the order asked for.
 

@@ -153,6 +153,8 @@ class ScoringModule(nn.Module):
         at = slots[mask]  # [N]
         picked = {role: hidden[role][at] for role in roles}
         heads = {role: head_of(self.by_role[role]) for role in roles}
+        for name, signal in signals.items():
+            _check_widths(name, {role: heads[role].out_features for role in signal.roles})
         rows = self.scorer(picked, heads, batch.labels[mask], signals)
         return {name: _scatter(x, mask) for name, x in rows.items()}
 
@@ -196,6 +198,16 @@ def padding_share(lengths: Tensor) -> float:
     """Share of columns that are padding when these rows are scored."""
     columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths))
     return 1 - int(lengths.sum()) / columns
+
+
+def _check_widths(name: str, widths: Mapping[str, int]) -> None:
+    """Distributions over vocabularies of two sizes cannot be compared; values have width 1."""
+    if len({width for width in widths.values() if width > 1}) > 1:
+        shown = " and ".join(f"'{role}' has {width} entries" for role, width in widths.items())
+        raise TrainingError(
+            f"signal '{name}' reads several distributions, and the vocabulary of {shown}; take "
+            "models of one vocabulary"
+        )
 
 
 def _mask(name: str, signal: Signal, batch: Batch) -> Tensor:
