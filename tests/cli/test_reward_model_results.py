@@ -35,7 +35,7 @@ PAIRS = [
     },
     {
         "prompt": "what is the owl like ?",
-        "chosen": " it is big and big .",
+        "chosen": " it .",
         "rejected": " fox fox fox .",
     },
 ]
