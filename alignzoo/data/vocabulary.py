@@ -22,8 +22,8 @@ class Vocabulary:
     """A tokenizer's ids: what each stands for, which end an answer, which pads, the template."""
 
     tokens: Mapping[int, str]
-    ends: frozenset[int]  # the first thing to compare with is `end`, the tokenizer's own
-    end: int | None = None
+    ends: frozenset[int]  # the tokenizer's own, and those of the generation settings
+    end: int | None = None  # the tokenizer's own
     padding: int | None = None
     template: str | None = None
 
@@ -71,7 +71,17 @@ def ends_in(folder: Path) -> tuple[int, ...]:
 
 
 def difference(own: Vocabulary, other: Vocabulary, rows: int | None = None) -> str:
-    """How `other` reads ids that `own` may emit differently, or an empty string.
+    """How `other` reads ids, or the end of answers, otherwise than `own`; or an empty string."""
+    if what := other_tokens(own, other, rows):
+        return what
+    if own.end is not None and other.ends and own.end not in other.ends:
+        others = ", ".join(f"{n} ({other.tokens.get(n)!r})" for n in sorted(other.ends))
+        return f"answers end with {own.end} ({own.tokens.get(own.end)!r}), not {others}"
+    return ""
+
+
+def other_tokens(own: Vocabulary, other: Vocabulary, rows: int | None = None) -> str:
+    """How `other` reads ids that `own` may emit otherwise, or an empty string.
 
     `rows` is the size of the emitting model's vocabulary; ids beyond it cannot be emitted. An id
     that only pads is never read, so the other need not know it.
@@ -83,9 +93,6 @@ def difference(own: Vocabulary, other: Vocabulary, rows: int | None = None) -> s
         shown = ", ".join(f"{n} ({token!r}, {_meant(n, other)})" for n, token in wrong[:SHOWN])
         more = ", ..." if len(wrong) > SHOWN else ""
         return f"{len(wrong)} of {len(kept)} ids mean another token, such as {shown}{more}"
-    if own.end is not None and other.ends and own.end not in other.ends:
-        others = ", ".join(f"{n} ({other.tokens.get(n)!r})" for n in sorted(other.ends))
-        return f"answers end with {own.end} ({own.tokens.get(own.end)!r}), not {others}"
     return ""
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Item, Tokens
-from alignzoo.data.vocabulary import Vocabulary, difference, vocabulary_of
+from alignzoo.data.vocabulary import Vocabulary, difference, other_tokens, vocabulary_of
 from alignzoo.engine.models.fit import check_end, embedding_rows
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
@@ -58,21 +58,23 @@ def check_ids(
     refs: Mapping[str, ModelRef],
     tokenizer: PreTrainedTokenizerBase,
     context: StageContext,
+    scoring: Container[str] = (),
 ) -> None:
     """Compare the tokenizers of all models with that of the main one, which makes the rows.
 
-    `refs` has a model for each role or column. Raises DataError when an id means something else
-    to one of them.
+    `refs` has a model for each role or column; those in `scoring` have a scalar head, to which no
+    token is an end. Raises DataError when an id means something else to one of them.
     """
     own, start = vocabulary_of(tokenizer), checkpoint_in(refs[main].path)
     rows = start.rows if start else None
-    others = {ref: role for role, ref in refs.items() if ref != refs[main]}
-    for ref, role in others.items():
+    for role, ref in refs.items():
+        if ref == refs[main]:
+            continue
         place = f"{context.name}, {role}"
         other = known_vocabulary(ref, context)
         if other is None:
             context.progress.note(f"{place}: no tokenizer beside '{ref.name}' to compare ids with")
-        elif what := difference(own, other, rows):
+        elif what := (other_tokens if role in scoring else difference)(own, other, rows):
             raise DataError(
                 f"{place}: '{ref.name}' does not read ids as '{refs[main].name}' does: {what}; "
                 "take models with one tokenizer"

@@ -53,9 +53,10 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     refs = {role: context.model(name) for role, name in bound.items()}
     hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
     tokenizer = load_tokenizer(hooks, refs[main])
-    check_ids(main, refs, tokenizer, context)
-    ranks = start_ranks(context.recipe.precision)
     kinds = algorithm.roles
+    scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
+    check_ids(main, refs, tokenizer, context, scoring)
+    ranks = start_ranks(context.recipe.precision)
 
     def load(role: str) -> PreTrainedModel:
         dtype = None if kinds[role].trainable else context.dtype

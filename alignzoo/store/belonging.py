@@ -6,19 +6,20 @@ head that it reads. What is not on this disk is compared when its stage starts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import Problem, RecipeError
-from alignzoo.data.vocabulary import difference
+from alignzoo.data.vocabulary import Vocabulary, difference, other_tokens
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, Recipe, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import LM, REWARD, bound_roles, main_role
 from alignzoo.store.checkpoints import Checkpoint, checkpoint_in
+from alignzoo.store.identity import hub_folder
 from alignzoo.store.inputs import INITIAL, evaluated_models, model_ref
 
 TOGETHER = "take models with one tokenizer"
@@ -47,8 +48,9 @@ class Known:
         pending = any(stage.name == name for stage in self.recipe.stages)
         if pending and name not in self.finished:
             return None
-        folder = model_ref(name, self.recipe, self.finished).path
-        return checkpoint_in(folder) if folder.is_dir() else None
+        ref = model_ref(name, self.recipe, self.finished)
+        folder = ref.path if ref.path.is_dir() else hub_folder(ref)
+        return checkpoint_in(folder) if folder else None
 
     def lineage(self, name: str | None) -> Checkpoint | None:
         """The same, or that of the model that a stage starts from: training keeps the tokenizer."""
@@ -91,7 +93,8 @@ def _trained(
     places = {role: f"{where}.{'policy' if role == main else f'roles.{role}'}" for role in bound}
     for role, name in bound.items():
         yield from _head(name, cls.roles[role], places[role], known)
-        yield from _ids(bound.get(main), name, places[role], known)
+        compare = difference if cls.roles[role].head == "lm" else other_tokens
+        yield from _ids(bound.get(main), name, places[role], known, compare)
     reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
     if reward is not None:
         yield from _head(reward, REWARD, f"{where}.rollout.reward.model", known)
@@ -116,6 +119,7 @@ def _head(name: str | None, role: Role, where: str, known: Known) -> Iterator[Fi
     found, named = known.own(name), known.shown(name)
     if found is None:
         return
+    yield from _end(found, named, where)
     if role.head == "lm" and found.head == "scalar":
         scores = f"{named} is a {found.kind}: it scores texts and gives no distribution over tokens"
         yield Finding(where, f"{scores}; name a language model")
@@ -127,12 +131,29 @@ def _head(name: str | None, role: Role, where: str, known: Known) -> Iterator[Fi
         yield Finding(where, f"{several}; name a model with num_labels 1")
 
 
-def _ids(one: str | None, other: str | None, where: str, known: Known) -> Iterator[Finding]:
+def _end(found: Checkpoint, named: str, where: str) -> Iterator[Finding]:
+    """What ends answers needs a row in the embedding."""
+    vocabulary = found.vocabulary
+    end = vocabulary.end if vocabulary else None
+    if vocabulary and end is not None and found.rows is not None and end >= found.rows:
+        token = f"{vocabulary.tokens[end]!r}, id {end}"
+        told = f"the tokenizer of {named} knows {len(vocabulary.tokens)} tokens and ends answers"
+        why = f"with {token}, but the embedding has {found.rows} rows; resize it"
+        yield Finding(where, f"{told} {why}")
+
+
+def _ids(
+    one: str | None,
+    other: str | None,
+    where: str,
+    known: Known,
+    compare: Callable[[Vocabulary, Vocabulary, int | None], str] = difference,
+) -> Iterator[Finding]:
     """The ids that one model emits must mean the same to another that reads them."""
     ours, theirs = known.lineage(one), known.lineage(other)
     if not (ours and theirs and ours.vocabulary and theirs.vocabulary) or ours is theirs:
         return
-    if what := difference(ours.vocabulary, theirs.vocabulary, ours.rows):
+    if what := compare(ours.vocabulary, theirs.vocabulary, ours.rows):
         told = f"{known.shown(other)} does not read ids as {known.shown(one)} does: {what}"
         yield Finding(where, f"{told}; {TOGETHER}")
     elif ours.vocabulary.template != theirs.vocabulary.template:

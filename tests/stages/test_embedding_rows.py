@@ -92,14 +92,16 @@ def test_generate_refuses_a_prompt_that_the_model_cannot_read(cli):
     assert "holds id 12, but the model's vocabulary has 12" in err
 
 
-@pytest.mark.parametrize(
-    "words", [("run", "x.yaml", "--output", "run"), ("generate", "model", "a")]
-)
+PLAN, RUN = ("plan", "x.yaml"), ("run", "x.yaml", "--output", "run")
+
+
+@pytest.mark.parametrize("words", [PLAN, RUN, ("generate", "model", "a")])
 def test_an_end_of_answers_without_a_row_is_refused_with_both_sizes(cli, words):
     model_folder("model", word_tokenizer((*WORDS, "<end>"), eos_token="<end>"))
     write("text.jsonl", [{"prompt": "the fox", "response": " eats"}])
     Path("x.yaml").write_text(RECIPE.replace("ALGORITHM", "sft").replace("DATA", "text.jsonl"))
     status, _, err = cli(*words)
-    assert status == 1
-    assert "model: the embedding has 12 rows" in err
-    assert "knows 13 tokens, ends answers with '<end>', id 12" in err
+    assert status in (1, 2)
+    assert "the embedding has 12 rows" in err
+    assert "knows 13 tokens" in err
+    assert "ends answers with '<end>', id 12" in err

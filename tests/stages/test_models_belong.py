@@ -122,6 +122,28 @@ def test_a_critic_that_reads_ids_otherwise_is_refused(cli, tmp_path):
     assert "stages.it.roles.critic: 'other' does not read ids as 'student' does" in err
 
 
+def test_a_critic_may_know_another_end_of_answers(cli, tmp_path):
+    model_folder("other", word_tokenizer(eos_token="berry"), head="scalar")
+    ppo = "{name: it, algorithm: ppo, roles: {critic: other}, data: prompts.jsonl, "
+    ppo += "rollout: {prompts: 2, reward: {model: rm}, sampling: {max_new_tokens: 4}}, "
+    model_folder("rm", head="scalar", seed=1)
+    assert cli("plan", recipe(tmp_path, ppo + TRAIN + "}"))[0] == 0
+    status, _, err = cli("run", recipe(tmp_path, ppo + TRAIN + "}"), "--output", "run")
+    assert (status, err) == (0, "")
+
+
+def test_a_model_of_the_hub_that_is_here_is_compared_like_a_folder(cli, tmp_path, monkeypatch):
+    commit = "0" * 40
+    hub = tmp_path / "hub" / "models--someone--other"
+    model_folder(hub / "snapshots" / commit, word_tokenizer(MOVED))
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    status, _, err = cli("plan", recipe(tmp_path, DPO.replace("other", "someone/other")))
+    assert status == 2
+    assert "'someone/other' does not read ids as 'student' does: 4 of 12" in err
+
+
 def test_a_kl_to_a_model_that_reads_ids_otherwise_is_refused(cli, tmp_path):
     model_folder("other", word_tokenizer(MOVED))
     block = "{benchmark: facts, models: [initial], kl_to: [other]}"
