@@ -97,8 +97,9 @@ def head_faults(
 ) -> Iterator[Fault]:
     """A model has the head that its role reads; only a role that is trained may get a new one."""
     reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
+    main = main_role(cls)
     given: list[tuple[Path, str | None, Role | None]] = [
-        ((POLICY,), spec.policy, cls.roles[main_role(cls)] if trained_roles(cls) else None),
+        ((POLICY,), spec.policy, cls.roles.get(main)),
         *((("roles", role), name, cls.roles.get(role)) for role, name in spec.roles.items()),
         (("rollout", "reward", "model"), reward, REWARD),
     ]

@@ -67,6 +67,13 @@ def test_a_saved_scalar_head_scores_in_plain_transformers_as_it_was_trained(
     assert (tokenizer.pad_token, tokenizer.padding_side) == (special["pad_token"], "right")
 
 
+def test_no_id_that_the_models_config_ends_answers_with_is_taken_for_padding():
+    model, tokenizer = tiny_llama("scalar"), word_tokenizer(pad_token="berry")
+    assert padded_apart(model, tokenizer).pad_token == "berry"
+    model.config.eos_token_id = [1, tokenizer.pad_token_id]
+    assert padded_apart(model, tokenizer).pad_token == "<u>"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_reads_the_end_of_a_row_under_the_padding_that_is_saved(family):
     torch.manual_seed(0)

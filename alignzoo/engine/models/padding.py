@@ -31,8 +31,9 @@ def padded_apart(
     apart = copy.deepcopy(tokenizer)
     apart.padding_side = "right"
     rows, padding, unknown = embedding_rows(model), tokenizer.pad_token_id, tokenizer.unk_token_id
-    if not _fits(padding, tokenizer, rows):
-        if len(tokenizer) >= rows and _fits(unknown, tokenizer, rows):
+    ends = _ends(model, tokenizer)
+    if not _fits(padding, ends, rows):
+        if len(tokenizer) >= rows and _fits(unknown, ends, rows):
             apart.pad_token = tokenizer.unk_token
         else:
             apart.add_special_tokens({"pad_token": NEW})
@@ -42,8 +43,14 @@ def padded_apart(
     return apart
 
 
-def _fits(number: int | None, tokenizer: PreTrainedTokenizerBase, rows: int) -> bool:
-    return number is not None and number < rows and number != tokenizer.eos_token_id
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int | None]:
+    """Every id that may end a row: the tokenizer's, and those that the model's config lists."""
+    own = getattr(model.config.get_text_config(), "eos_token_id", None)
+    return {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+
+
+def _fits(number: int | None, ends: set[int | None], rows: int) -> bool:
+    return number is not None and number < rows and number not in ends
 
 
 def _grow(model: PreTrainedModel, rows: int) -> None:
