@@ -16,6 +16,7 @@ from alignzoo.recipe.blocks import (
     TrainSpec,
 )
 from alignzoo.recipe.registry import Registry
+from alignzoo.store.belonging import check_models
 from alignzoo.store.folders import default_folder, evaluation_folder, model_folder, stage_folder
 from alignzoo.store.identity import evaluation_identity, stage_identity
 from alignzoo.store.inputs import INITIAL, evaluated_models, models_of, stages_read
@@ -41,12 +42,13 @@ class Plan:
     folder: Path
     stages: tuple[Step, ...]
     evaluations: tuple[Step, ...]
+    notes: tuple[str, ...] = ()  # about models that differ in ways that a run can live with
 
 
 def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) -> Plan:
     """The plan of a recipe in a run folder (default: the one `run` would take).
 
-    Raises DataError when a data file is missing.
+    Raises DataError when a data file is missing, RecipeError when models do not belong together.
     """
     folder = default_folder(recipe) if folder is None else folder
     finished: dict[str, Path] = {}
@@ -61,7 +63,8 @@ def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) 
             if found := find(own, identity):
                 finished[spec.name] = found
         stages.append(_stage_step(spec, status, recipe, registry))
-    return Plan(folder, tuple(stages), tuple(_evaluations(recipe, registry, folder, finished)))
+    evaluations = tuple(_evaluations(recipe, registry, folder, finished))
+    return Plan(folder, tuple(stages), evaluations, check_models(recipe, registry, finished))
 
 
 def _status(folder: Path, identity: Identity) -> str:
@@ -121,7 +124,7 @@ def _evaluations(
     return [
         _evaluation_step(spec, number, model, recipe, registry, folder, finished)
         for number, spec in enumerate(recipe.evaluate, 1)
-        for model in evaluated_models(spec, recipe)
+        for model in evaluated_models(spec, recipe, registry)
     ]
 
 

@@ -34,6 +34,7 @@ from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.stages import run_stage
 from alignzoo.stages.context import StageContext
+from alignzoo.store.belonging import check_models
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import evaluation_folder, model_folder, stage_folder
 from alignzoo.store.identity import evaluation_identity, hub_commit, stage_identity
@@ -113,7 +114,8 @@ def run_recipe(
     tables call models that have no stage's name. Raises what the pieces raise, after `run.json`
     says how far the run came; the same call goes on from there.
     """
-    total = len(recipe.stages) + sum(len(evaluated_models(e, recipe)) for e in recipe.evaluate)
+    measured = sum(len(evaluated_models(e, recipe, registry)) for e in recipe.evaluate)
+    total = len(recipe.stages) + measured
     run = Run(recipe, registry, folder, progress if is_main() else Silent(), total, again,
               labels or {})  # fmt: skip
     with _writing(run, source, fresh=fresh):
@@ -129,14 +131,16 @@ def run_recipe(
 
 
 def _check_files(run: Run) -> None:
-    """Read the benchmarks' files and all files of outputs now: what is wrong with one must not
-    show after training, or after a judge was paid for another.
+    """Look at the models' folders, the benchmarks' files and all files of outputs now: what is
+    wrong with one must not show after training, or after a judge was paid for another.
     """
+    check_models(run.recipe, run.registry, {})
     stages = {stage.name for stage in run.recipe.stages}
     for spec in run.recipe.evaluate:
         benchmark = build_options(run.registry.find("benchmark", spec.benchmark), spec.with_)
         benchmark.settings()
-        named = [m for m in evaluated_models(spec, run.recipe) if m not in stages]
+        models = evaluated_models(spec, run.recipe, run.registry)
+        named = [m for m in models if m not in stages]
         files = [name for name in named if Path(name).is_file()]
         if files and not spec.partial:
             prompts = list(islice(benchmark.prompts(run.recipe.seed), spec.limit))
@@ -163,7 +167,7 @@ def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
     index = len(run.recipe.stages)
     for number, spec in enumerate(run.recipe.evaluate, 1):
         folder = evaluation_folder(run.folder, number, spec)
-        for model in evaluated_models(spec, run.recipe):
+        for model in evaluated_models(spec, run.recipe, run.registry):
             index += 1
             _fetch_revisions([model, *spec.kl_to], run, outputs)
             has_baseline = spec.baseline is not None and model != spec.baseline

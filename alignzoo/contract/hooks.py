@@ -59,7 +59,10 @@ def register_stages() -> Iterable[type[Stage]]:
 
 @hookspec(firstresult=True)
 def load_model(ref: ModelRef, role: Role) -> PreTrainedModel | None:
-    """The model a name stands for, in the shape a role needs; None: not mine."""
+    """The model a name stands for, in the shape a role needs; None: not mine.
+
+    A scalar head may be new only where `role.trainable`: a frozen one must have been trained.
+    """
 
 
 @hookspec(firstresult=True)

@@ -271,6 +271,12 @@ def data_digest(source: DataSource) -> str:
 
 def cached_commit(name: str, file: str, kind: str, revision: str | None = None) -> str | None:
     """The commit of something from the hub as far as this machine knows it; asks no server."""
+    found = cached_file(name, file, kind, revision)
+    return found.parent.name if found else None
+
+
+def cached_file(name: str, file: str, kind: str, revision: str | None = None) -> Path | None:
+    """A file from the hub if this machine has it; asks no server."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -278,7 +284,7 @@ def cached_commit(name: str, file: str, kind: str, revision: str | None = None) 
         found = try_to_load_from_cache(name, file, repo_type=kind, revision=revision)
     except HFValidationError:
         return None
-    return Path(found).parent.name if isinstance(found, str) else None
+    return Path(found) if isinstance(found, str) else None
 
 
 def _file_digest(path: Path) -> str:

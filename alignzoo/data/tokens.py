@@ -70,6 +70,7 @@ class Encoded:
     items: tuple[Item, ...]
     samples: tuple[Sample, ...]  # samples[i] became items[i]
     report: Report
+    places: tuple[str, ...] = ()  # where samples[i] stands
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def encode_all(
     made = _converted(samples, kind, places)
     items: list[Item] = []
     kept: list[Sample] = []
+    found: list[str] = []
     dropped: list[str] = []
     truncated = 0
     for sample, place in made:
@@ -118,13 +120,15 @@ def encode_all(
         truncated += item.rows != whole.rows
         items.append(item)
         kept.append(sample)
+        found.append(place)
     if not items:
         long = f"every sample is too long; raise max_length ({limits.max_length})"
         cause = long if dropped else "no sample has an answer to learn from, all are undesirable"
         raise DataError("\n".join([cause, *dropped[:SHOWN]]))
     if issubclass(kind, LabelledBatch):
         items = _with_mismatched(items, kept, tokenizer, limits)
-    return Encoded(tuple(items), tuple(kept), _report(items, kind, truncated, dropped))
+    report = _report(items, kind, truncated, dropped)
+    return Encoded(tuple(items), tuple(kept), report, tuple(found))
 
 
 def _converted(

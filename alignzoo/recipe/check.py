@@ -7,13 +7,13 @@ recipe come out at once. A stage that could not be typed still counts as a name.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path as File
 from typing import Any
 
-from alignzoo.contract.algorithm import Algorithm, Role
+from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, suggest
 from alignzoo.contract.evaluation import Judge
 from alignzoo.contract.types import LabelledBatch, PairBatch, RolloutBatch
@@ -32,6 +32,15 @@ from alignzoo.recipe.blocks import (
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.roles import (
+    LM,
+    Head,
+    head_faults,
+    rate_faults,
+    result_head,
+    role_faults,
+    wrong_head,
+)
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
@@ -65,6 +74,12 @@ class Scope:
         """The (first) stage of that name."""
         return next((draft for draft in self.stages if draft.name == name), None)
 
+    @property
+    def heads(self) -> dict[str, Head]:
+        """Which head the models of stages have, where that is known."""
+        found = {d.name: result_head(d.spec, self.registry) for d in self.stages}
+        return {name: head for name, head in found.items() if head is not None}
+
     def near(self, name: str, others: Iterable[str] = ()) -> str:
         """A question, when a name is nearly that of a stage or another known one; or nothing."""
         known = [*(draft.name for draft in self.stages), *others]
@@ -87,12 +102,13 @@ def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fa
         *_plugin_faults(scope.registry, "benchmark", spec.benchmark, ("benchmark",), spec.with_),
         *_engine_faults(scope.registry, spec.engine, ("engine",), {}),
         *_evaluated(spec, scope),
-        *(() if spec.baseline is None else _model_faults(spec.baseline, ("baseline",), end, scope)),
         *judge_faults(spec, scope.registry),
         *_opponent_faults(spec, scope.registry),
     ]
+    if spec.baseline is not None:
+        found += _speaker_faults(spec.baseline, ("baseline",), end, scope)
     for k, name in enumerate(spec.kl_to):
-        found += _model_faults(name, ("kl_to", k), end, scope)
+        found += _speaker_faults(name, ("kl_to", k), end, scope)
     yield from (fault.under(("evaluate", index)) for fault in found)
 
 
@@ -120,6 +136,13 @@ def _model_faults(name: str, path: Path, user: Draft, scope: Scope) -> Iterator[
     elif stage.kind in ("generate", "label"):
         yield Fault(path, f"'{name}' is a {stage.kind} stage: it makes {_MAKES[stage.kind]}, "
                     "not a model")  # fmt: skip
+
+
+def _speaker_faults(name: str, path: Path, user: Draft, scope: Scope) -> Iterator[Fault]:
+    """A name where a language model is expected."""
+    yield from _model_faults(name, path, user, scope)
+    if what := wrong_head(name, LM, scope.heads):
+        yield Fault(path, what)
 
 
 def _too_late(stage: Draft, user: Draft) -> str:
@@ -156,8 +179,9 @@ def _evaluated(spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:
     """`models` are stages that leave a model, or "initial"."""
     able = [d.name for d in scope.stages if d.kind not in ("generate", "label") and d.name]
     if spec.models is None:
-        if not any(draft.kind in ("train", None) for draft in scope.stages):
-            yield Fault((), f"no stage trains a model; say `models: [{INITIAL}]`")
+        speak = (d for d in scope.stages if scope.heads.get(d.name) != "scalar")
+        if not any(draft.kind in ("train", None) for draft in speak):
+            yield Fault((), f"no stage trains a language model; say `models: [{INITIAL}]`")
         return
     for k, name in enumerate(spec.models):
         stage = scope.stage(name)
@@ -165,6 +189,8 @@ def _evaluated(spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:
             what = f"no stage '{name}'" if stage is None else f"'{name}' is a {stage.kind} stage"
             near = suggest(name, [*able, INITIAL]) if stage is None else ""
             yield Fault(("models", k), f"{what}; models are train stages or '{INITIAL}'{near}")
+        elif wrong := wrong_head(name, LM, scope.heads):
+            yield Fault(("models", k), wrong)
 
 
 # --- plug-ins --------------------------------------------------------------------------------
@@ -243,7 +269,7 @@ def _faults(spec: AnyStage, draft: Draft, scope: Scope) -> Iterator[Fault]:
 @_faults.register
 def _(spec: GenerateSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     if spec.policy is not None:
-        yield from _model_faults(spec.policy, (POLICY,), draft, scope)
+        yield from _speaker_faults(spec.policy, (POLICY,), draft, scope)
     yield from _data_faults(spec.data, ("data",), draft, scope)
     yield from _engine_faults(scope.registry, spec.engine, ("engine",), {})
 
@@ -283,8 +309,9 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     )
     if spec.algorithm in scope.registry.algorithms:
         cls = scope.registry.algorithms[spec.algorithm]
-        yield from _role_faults(spec, cls)
-        yield from _rate_faults(spec, cls)
+        yield from role_faults(spec, cls)
+        yield from rate_faults(spec, cls)
+        yield from head_faults(spec, cls, scope.heads)
         yield from _batch_faults(spec, cls, scope)
         yield from _reuse_faults(spec, cls)
         yield from _metric_faults(spec, cls)
@@ -307,53 +334,6 @@ def _rollout_faults(
         yield from _scorer_faults(registry, reward.judge, (*path, "judge"), reward.with_)
     if reward is not None and reward.model is not None:
         yield from _model_faults(reward.model, (*path, "model"), draft, scope)
-
-
-def _role_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """Every role is known, and every one has a model; `policy` binds the main one."""
-    main = _main_role(cls)
-    known = [role for role in cls.roles if role != main]
-    for role in spec.roles:
-        if role == main:
-            what = f"this role has a key of its own beside `roles`: `{POLICY}: NAME`"
-            yield Fault(("roles", role), what, at_key=True)
-        elif role not in known:
-            what = f"unknown role{suggest(role, known)} ({cls.name} has: {', '.join(known) or '-'})"
-            yield Fault(("roles", role), what, at_key=True)
-    for role in known:
-        if not _has_model(role, {main, *spec.roles}, cls.roles):
-            what = f"role '{role}' is not bound; add roles: {{{role}: <stage>}}"
-            yield Fault(("roles",), what, at_key=True)
-
-
-def _main_role(cls: type[Algorithm[Any]]) -> str:
-    """The role the key `policy` binds: the trainable policy, or what else the method trains."""
-    trained = _trained(cls)
-    return POLICY if POLICY in trained or not trained else trained[0]
-
-
-def _trained(cls: type[Algorithm[Any]]) -> list[str]:
-    return [name for name, role in cls.roles.items() if role.trainable]
-
-
-def _rate_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """Only a role that learns has a learning rate."""
-    trained = _trained(cls)
-    for role in spec.train.lr_by_role:
-        if role not in trained:
-            what = f"not a role that {cls.name} trains{suggest(role, trained)}"
-            what += f" ({cls.name} trains: {', '.join(trained)})"
-            yield Fault(("train", "lr_by_role", role), what, at_key=True)
-
-
-def _has_model(name: str, bound: Container[str], roles: Mapping[str, Role]) -> bool:
-    """Bound itself, or like a role that has a model."""
-    current: str | None = name
-    for _ in roles:  # at most so many steps: `like` may go round in a circle
-        if current is None or current in bound:
-            break
-        current = roles[current].like if current in roles else None
-    return current is not None and current in bound
 
 
 def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> Iterator[Fault]:

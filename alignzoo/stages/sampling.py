@@ -17,6 +17,7 @@ from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Response, Sample
 from alignzoo.data.rows import row_from_sample
 from alignzoo.data.tokens import decode_response, prompt_ids, stop_ids
+from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
 from alignzoo.stages.context import StageContext
@@ -43,7 +44,9 @@ def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
     model = load_model(context.registry.hooks, ref, Role(), context.dtype)
     model.to(device)  # type: ignore[arg-type]
     model.eval()
-    return Speaker(model, load_tokenizer(context.registry.hooks, ref))
+    tokenizer = load_tokenizer(context.registry.hooks, ref)
+    check_end(model, tokenizer, ref.name)
+    return Speaker(model, tokenizer)
 
 
 def sample_answers(

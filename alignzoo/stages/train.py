@@ -20,6 +20,7 @@ from alignzoo.contract.types import (
     Tokens,
 )
 from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
+from alignzoo.engine.models.fit import check_end, outside
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.models.quiet import switched_off
 from alignzoo.engine.parallel.ranks import start_ranks
@@ -31,8 +32,11 @@ from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Reward, Rollout
 from alignzoo.recipe.blocks import DataSpec, RewardSpec, RolloutSpec, TrainSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.roles import bound_roles, main_role
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.label import judged
+from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.sampling import resolve
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import cache_folder
@@ -46,26 +50,35 @@ if TYPE_CHECKING:
 def run_train(spec: TrainSpec, context: StageContext) -> None:
     """Train and leave the policy in `model/`, other trained roles in `model-<role>/`."""
     algorithm = build_options(context.registry.find("algorithm", spec.algorithm), spec.with_)
-    bound = bind_roles(algorithm, spec)
+    main, bound = main_role(type(algorithm)), bound_roles(spec, type(algorithm))
     refs = {role: context.model(name) for role, name in bound.items()}
     hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
-    tokenizer = load_tokenizer(hooks, refs[main_role(algorithm)])
+    tokenizer = load_tokenizer(hooks, refs[main])
+    kinds, said = algorithm.roles, set[str]()
+    scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
+    check_ids(main, refs, tokenizer, context, scoring)
     ranks = start_ranks(context.recipe.precision)
-    kinds, told = algorithm.roles, set[str]()
 
     def load(role: str) -> PreTrainedModel:
         dtype = None if kinds[role].trainable else context.dtype
         model = load_model(hooks, refs[role], kinds[role], *([dtype] if dtype else []))
-        _tell_switched_off(model, context, told)
+        _tell_switched_off(model, context, said)
+        check_rows(model, tokenizer, refs[role].name, held)
+        if role == main and (told := outside(model, tokenizer, refs[role].name)):
+            context.progress.note(f"{context.name}: {told}")
         return model
 
+    encoded = None if spec.rollout else _encoded(spec.data, algorithm.batch, tokenizer, context)
+    sampled = _rollout(spec, tokenizer, context, ranks.device) if spec.rollout else None
+    validation = _validation(spec, algorithm, tokenizer, context)
+    held = _largest(encoded, sampled, validation)
     job = Job(
         algorithm=algorithm,
         load=load,
         digests=_digests(bound, context),
-        items=() if spec.rollout else _items(spec.data, algorithm.batch, tokenizer, context),
-        rollout=_rollout(spec, tokenizer, context, ranks.device) if spec.rollout else None,
-        validation=_validation(spec, algorithm, tokenizer, context),
+        items=encoded.items if encoded else (),
+        rollout=sampled,
+        validation=validation,
         optim=Optim(**spec.train.model_dump()),
         pad_id=pad_id_of(tokenizer),
         seed=context.seed,
@@ -80,7 +93,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     trained = train(job)
     if ranks.is_main:
         for role, model in trained.items():
-            _save(model, tokenizer, context, role, main_role(algorithm))
+            _save(model, tokenizer, context, role, main)
     ranks.barrier()
 
 
@@ -95,6 +108,22 @@ def _tell_switched_off(model: PreTrainedModel, context: StageContext, told: set[
         )
 
 
+def _largest(
+    encoded: Encoded | None, rollout: Rollout | None, validation: Validation | None
+) -> Largest:
+    """The largest id of everything that the models will read beside their own samples."""
+    items = rows_of(encoded.items, encoded.places) if encoded else ()
+    prompts = zip(rollout.places, rollout.prompts, strict=True) if rollout else ()
+    held_out = enumerate(validation.items, 1) if validation else ()
+    return largest_of(
+        [
+            *items,
+            *((place, Tokens(ids, ())) for place, ids in prompts),
+            *((f"validation item {n}", row) for n, item in held_out for row in item.rows),
+        ]
+    )
+
+
 def _rails(spec: TrainSpec, context: StageContext) -> Rails:
     block = spec.rails
     tolerance = {"fp32": 2e-3, "bf16": 5e-2}[context.recipe.precision]
@@ -105,23 +134,6 @@ def _rails(spec: TrainSpec, context: StageContext) -> Rails:
         tolerance=tolerance,
         say=lambda text: context.progress.note(f"{context.name}: {text}"),
     )
-
-
-def main_role(algorithm: Algorithm[Any]) -> str:
-    """The trained role whose weights are the stage's model: the policy, or the only one."""
-    trainable = [name for name, role in algorithm.roles.items() if role.trainable]
-    return "policy" if "policy" in trainable else trainable[0]
-
-
-def bind_roles(algorithm: Algorithm[Any], spec: TrainSpec) -> dict[str, str | None]:
-    """Role -> name of its starting model; None is the recipe's model."""
-    bound: dict[str, str | None] = {main_role(algorithm): spec.policy, **spec.roles}
-
-    def start(name: str) -> str | None:
-        """A role's own model, else that of the role it is like; the recipe is checked already."""
-        return bound[name] if name in bound else start(str(algorithm.roles[name].like))
-
-    return {name: start(name) for name in algorithm.roles}
 
 
 def _digests(bound: Mapping[str, str | None], context: StageContext) -> dict[str, str]:
@@ -205,7 +217,8 @@ def _rollout(
     device: torch.device,
 ) -> Rollout:
     block = spec.rollout or RolloutSpec.model_validate({})
-    samples = context.samples(spec.data)
+    loaded = context.load(spec.data)
+    samples = loaded.samples
     prompts = [prompt_ids(sample, tokenizer) for sample in samples]
     limit = spec.data.max_prompt_length or spec.data.max_length
     kept = [n for n, ids in enumerate(prompts) if len(ids) <= limit]
@@ -226,6 +239,7 @@ def _rollout(
         samples_per_prompt=block.samples_per_prompt,
         epochs=block.epochs,
         max_gap=block.max_gap,
+        places=[loaded.places[n] for n in kept],
     )
 
 
@@ -267,10 +281,18 @@ def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
     model = load_model(context.registry.hooks, ref, Role(head="scalar"), context.dtype)
     model.to(task.device)  # type: ignore[arg-type]
-    pad_id = pad_id_of(task.tokenizer)
+    other = rereader_for(ref, task.tokenizer, task.samples, context)
+    tokenizer = other.tokenizer if other else task.tokenizer
+    check_end(model, tokenizer, ref.name)
+
+    def row(number: int, done: Completion) -> Tokens:
+        if other is None:
+            return Tokens(task.prompts[number], done.ids)
+        return other.row(number, task.answer(number, done))
 
     def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
-        rows = [Tokens(task.prompts[n], c.ids) for n, c in zip(numbers, done, strict=True)]
-        return sequence_values(model, rows, pad_id)
+        rows = [row(n, c) for n, c in zip(numbers, done, strict=True)]
+        check_context(model, rows, ref.name)
+        return sequence_values(model, rows, pad_id_of(tokenizer))
 
     return reward

@@ -18,7 +18,7 @@ from alignzoo.contract.errors import DataError
 from alignzoo.contract.evaluation import Benchmark, Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
-from alignzoo.data.samples import cached_commit, data_digest
+from alignzoo.data.samples import cached_file, data_digest
 from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, Spec, StageSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
@@ -148,9 +148,16 @@ def model_digest(name: str, recipe: Recipe, registry: Registry, outputs: Outputs
 
 def hub_commit(ref: ModelRef) -> str | None:
     """The commit of a hub model as far as this machine knows it; asks no server."""
+    folder = hub_folder(ref)
+    return folder.name if folder else None
+
+
+def hub_folder(ref: ModelRef) -> Path | None:
+    """Where this machine keeps what it has of a hub model; asks no server."""
     if ref.name.count("/") != 1:
         return None
-    return cached_commit(ref.name, "config.json", "model", ref.revision)
+    file = cached_file(ref.name, "config.json", "model", ref.revision)
+    return file.parent if file else None
 
 
 def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> dict[str, Any]:

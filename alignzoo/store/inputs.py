@@ -19,6 +19,8 @@ from alignzoo.recipe.blocks import (
     Spec,
     TrainSpec,
 )
+from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.roles import result_head
 
 INITIAL = "initial"  # how a recipe's own model is called where a stage's name may stand
 BUILT_IN_ENGINE = "transformers"
@@ -71,9 +73,23 @@ def stages_read(spec: Spec, recipe: Recipe) -> list[str]:
     return [stage.name for stage in recipe.stages if stage.name in used]
 
 
-def evaluated_models(spec: EvaluateSpec, recipe: Recipe) -> list[str]:
-    """The models of an `evaluate` block: the baseline first, then in the order asked for."""
-    trained = [stage.name for stage in recipe.stages if isinstance(stage, TrainSpec)]
+def descent(name: str, recipe: Recipe) -> list[str]:
+    """The stages that made a stage's result, in the recipe's order, itself the last."""
+    spec = next(stage for stage in recipe.stages if stage.name == name)
+    above = {one for read in stages_read(spec, recipe) for one in descent(read, recipe)}
+    return [stage.name for stage in recipe.stages if stage.name in above or stage is spec]
+
+
+def evaluated_models(spec: EvaluateSpec, recipe: Recipe, registry: Registry) -> list[str]:
+    """The models of an `evaluate` block: the baseline first, then in the order asked for.
+
+    By default every language model that a stage trains; a scalar head answers no prompt.
+    """
+    trained = [
+        stage.name
+        for stage in recipe.stages
+        if isinstance(stage, TrainSpec) and result_head(stage, registry) != "scalar"
+    ]
     wanted = list(spec.models if spec.models is not None else trained)
     return list(dict.fromkeys([spec.baseline, *wanted] if spec.baseline else wanted))
 

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignzoo import ModelRef, Role
+from alignzoo import ModelRef, PluginError, Role
 from alignzoo_facts.grammar import vocabulary
 
 PAD, UNK, START, END = SPECIALS = ("<pad>", "<unk>", "<|im_start|>", "<|im_end|>")
@@ -51,7 +51,15 @@ def build_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def build_model(ref: ModelRef, role: Role) -> PreTrainedModel:
-    """The seeded base model; a scalar head sits on the same body as the language model's."""
+    """The seeded base model; a scalar head sits on the same body as the language model's.
+
+    Raises PluginError for a frozen scalar head, which nobody has trained.
+    """
+    if role.head == "scalar" and not role.trainable:
+        raise PluginError(
+            f"{ref.name}: the base model has no trained scalar head and would score at random; "
+            "name a stage that trains a reward model"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ref.seed)
         language_model = LlamaForCausalLM(_config())

@@ -363,7 +363,7 @@ def test_the_base_model_depends_on_its_seed_alone_and_leaves_the_random_state_al
 
 def test_a_scalar_head_sits_on_the_body_of_the_language_model():
     ref = ModelRef("facts", seed=2)
-    scored = alignzoo_facts.load_model(ref, Role(head="scalar"))
+    scored = alignzoo_facts.load_model(ref, Role(trainable=True, head="scalar"))
     body = alignzoo_facts.load_model(ref, Role()).model.state_dict()
     assert scored.score.weight.shape == (1, 128)
     assert all(torch.equal(x, body[name]) for name, x in scored.model.state_dict().items())

@@ -168,13 +168,19 @@ def load(name: str, revision: str | None, dtype: str) -> Reader:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=getattr(torch, dtype), use_safetensors=True, **options
+        model, report = cast(Any, AutoModelForCausalLM).from_pretrained(
+            name,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
-        model = cast(Any, model).to(device).eval()
+        model = model.to(device).eval()
     except Exception as error:  # a damaged folder makes the libraries raise anything
         cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise JudgeError(f"local: cannot load '{name}': {cause}") from error
+    if "score.weight" in report["unexpected_keys"]:
+        raise JudgeError(f"local: {name} has a scalar head, so it scores texts and cannot reply")
     return _reader(name, model, tokenizer)
 
 

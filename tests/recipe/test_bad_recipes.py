@@ -41,7 +41,7 @@ def test_a_broken_evaluation_gives_one_line_with_place_and_cause(tmp_path, what)
 def test_an_evaluation_without_models_needs_a_train_stage(tmp_path):
     text = "name: x\nmodel: m\nstages: []\nevaluate:\n  - benchmark: quiz\n"
     assert problems(tmp_path, text) == [
-        "recipe.yaml:5:5: evaluate.0: no stage trains a model; say `models: [initial]`"
+        "recipe.yaml:5:5: evaluate.0: no stage trains a language model; say `models: [initial]`"
     ]
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from alignzoo.cli.terminal.names import TrainedStage, find_stages
 from alignzoo.contract.errors import UsageError
 from alignzoo.leaderboard import read_leaderboard, render_markdown
+from alignzoo.recipe.blocks import DataSpec, Recipe
+from alignzoo.store.checkpoints import head_in, loader_of
 from alignzoo.store.files import read_json
+from alignzoo.store.folders import stage_folder
+from alignzoo.store.inputs import descent
 
 
 def export_command(name: str, folder: Path) -> None:
@@ -26,26 +30,35 @@ def export_command(name: str, folder: Path) -> None:
     stage = stages[-1]
     shutil.copytree(stage.model, folder, dirs_exist_ok=True)
     (folder / "README.md").write_text(model_card(stage), encoding="utf-8")
-    print(f"{stage.label} is in {folder}: AutoModelForCausalLM.from_pretrained('{folder}')")
+    print(f"{stage.label} is in {folder}: {loader_of(folder)}.from_pretrained('{folder}')")
 
 
 def model_card(stage: TrainedStage) -> str:
-    """Where the model comes from, as the run recorded it: recipe, data, scores, versions."""
-    recipe = yaml.safe_load((stage.run / "recipe.yaml").read_text(encoding="utf-8"))
-    spec = next(s for s in recipe["stages"] if s["name"] == stage.name)
+    """Where the model comes from, as the run recorded it: recipe, data, scores, versions.
+
+    Only what the model descends from is told; a run may have trained others beside it.
+    """
+    written = yaml.safe_load((stage.run / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe = Recipe.model_validate(written)
+    names = descent(stage.name, recipe)
+    stages = {spec["name"]: spec for spec in written["stages"] if spec["name"] in names}
+    own = stages[stage.name]
+    shown = {**written, "stages": list(stages.values())}
+    shown.pop("evaluate", None)
     return "\n".join(
         [
             "---\nlibrary_name: transformers\ntags: [alignzoo, alignment]\n---\n",
-            f"# {recipe['name']} / {stage.name}\n",
-            *([recipe["description"] + "\n"] if recipe.get("description") else []),
-            f"Stage `{stage.name}` ({spec.get('algorithm') or spec.get('stage')}) of a recipe that "
-            f"starts from `{recipe['model']}`, seed {recipe['seed']}.\n",
+            f"# {recipe.name} / {stage.name}\n",
+            *([recipe.description + "\n"] if recipe.description else []),
+            f"Stage `{stage.name}` ({own.get('algorithm') or own.get('stage')}) of a recipe that "
+            f"starts from `{recipe.model}`, seed {recipe.seed}.\n",
+            *usage(stage.model),
             "## Data\n",
-            *data_lines(recipe, stage.run),
+            *data_lines(recipe, names, stage.run),
             "\n## Scores\n",
-            scores(stage),
+            scores(stage, names),
             "## Recipe\n",
-            f"```yaml\n{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)}```\n",
+            f"```yaml\n{yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)}```\n",
             "## Versions\n",
             *(f"* {k} {v}" for k, v in read_json(stage.run / "run.json")["versions"].items()),
             "",
@@ -53,21 +66,42 @@ def model_card(stage: TrainedStage) -> str:
     )
 
 
-def data_lines(recipe: dict[str, Any], run: Path) -> Iterator[str]:
-    """One line per stage that read data, with the digest of what it read."""
-    for index, spec in enumerate(recipe["stages"], 1):
-        data = spec.get("data")
-        if data:
-            settings = {k: v for k, v in data.items() if k != "name" and v not in ({}, False, 0)}
+def usage(model: Path) -> Iterator[str]:
+    """How the folder is loaded, and how a scalar head is read."""
+    yield f"Load it with `transformers.{loader_of(model)}`.\n"
+    if head_in(model) == "scalar":
+        end = read_json(model / "tokenizer_config.json").get("eos_token")
+        yield (
+            "It has a scalar head: `model(**batch).logits[:, 0]` is the score of each text, read "
+            f"at its last token, which has to be the end-of-sequence token `{end}`; pad on the "
+            "right with the folder's own tokenizer.\n"
+        )
+
+
+def data_lines(recipe: Recipe, names: Collection[str], run: Path) -> Iterator[str]:
+    """One line per named stage that read data, with the digest of what it read."""
+    for index, spec in enumerate(recipe.stages, 1):
+        data: DataSpec | None = getattr(spec, "data", None)
+        if data is not None and spec.name in names:
+            given = data.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"name"})
+            settings = {k: v for k, v in given.items() if v not in ({}, False, 0)}
             listed = ", ".join(f"{key}: {json.dumps(value)}" for key, value in settings.items())
-            record = read_json(run / "stages" / f"{index:02d}-{spec['name']}" / "stage.json")
+            record = read_json(stage_folder(run, index, spec.name) / "stage.json")
             digest = record.get("manifest", {}).get("data", {}).get("data", "")
-            yield f"* {spec['name']}: `{data['name']}` ({listed}) {digest}".rstrip()
+            yield f"* {spec.name}: `{data.name}` ({listed}) {digest}".rstrip()
 
 
-def scores(stage: TrainedStage) -> str:
-    """The run's leaderboard, or a sentence that there is none."""
-    if not (stage.run / "scores.jsonl").is_file():
-        return "This run evaluated nothing.\n"
-    tables = "\n" + render_markdown(read_leaderboard([stage.run]))
+def scores(stage: TrainedStage, names: Collection[str]) -> str:
+    """What the run measured of the model, of those it descends from and of baselines."""
+    if head_in(stage.model) == "scalar":
+        return "A scalar head scores texts; it is not evaluated as a language model.\n"
+    measured = (stage.run / "scores.jsonl").is_file()
+    sections = [
+        replace(section, rows=tuple(r for r in section.rows if r.model in names or r.is_baseline))
+        for section in (read_leaderboard([stage.run]) if measured else ())
+        if any(row.model == stage.name for row in section.rows)
+    ]
+    if not sections:
+        return "This run did not evaluate the model.\n"
+    tables = "\n" + render_markdown(sections)
     return f"This model is `{stage.name}`.\n" + tables.replace("\n## ", "\n### ")

@@ -19,6 +19,7 @@ from alignzoo.contract.types import GroupSample, Message, PromptSample, Response
 from alignzoo.data.rows import row_from_sample
 from alignzoo.data.samples import DataSource, convert, load_samples
 from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.recipe.blocks import SamplingSpec
@@ -103,6 +104,7 @@ def voice(wish: Wish) -> Iterator[Voice]:
         SamplingSpec.model_validate({**wish.decoding, "max_new_tokens": wanted}), tokenizer
     )
     model = load_model(hooks, ref, Role())
+    check_end(model, tokenizer, ref.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     context = getattr(model.config.get_text_config(), "max_position_embeddings", sys.maxsize)

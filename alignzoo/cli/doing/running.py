@@ -139,6 +139,8 @@ def plan_command(
         for step in (*plan.stages, *plan.evaluations)
     ]
     print_table(("stage", "kind", "of", "status", "steps", "models"), rows)
+    for note in plan.notes:
+        print(f"note: {note}")
     print(f"folder: {plan.folder}")
 
 

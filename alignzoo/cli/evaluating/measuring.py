@@ -17,7 +17,7 @@ import yaml
 from alignzoo.cli.doing.running import report
 from alignzoo.cli.evaluating.preview import preview_command
 from alignzoo.cli.terminal.console import watch
-from alignzoo.cli.terminal.names import TrainedStage, find_stages
+from alignzoo.cli.terminal.names import TrainedStage, find_speakers
 from alignzoo.contract.errors import PluginError, Problem, RecipeError, UsageError
 from alignzoo.judging.outputs import looks_like_outputs, read_outputs
 from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec, PartialSampling, Recipe, Spec
@@ -88,14 +88,14 @@ def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> in
 
 
 def named(name: str) -> list[Named]:
-    """What a name stands for: every trained stage of a run, a file of outputs, or one model."""
+    """What a name stands for: a run's language models, a file of outputs, or one model."""
     if looks_like_outputs(Path(name)) and not Path(name).exists():
         raise UsageError(f"{name}: no such file")
     if Path(name).is_file():
         writers = {output.generator for output in read_outputs(Path(name))}
         stem = re.sub(r"\.jsonl?(\.gz)?$", "", Path(name).name)
         return [Named((writers.pop() if len(writers) == 1 else None) or stem, name)]
-    stages = [Named(stage.label, str(stage.model), stage) for stage in find_stages(name)]
+    stages = [Named(stage.label, str(stage.model), stage) for stage in find_speakers(name)]
     return stages or [Named(name, name)]
 
 

@@ -34,7 +34,7 @@ def preview_command(
     prompts = list(islice(benchmark.prompts(recipe.seed), spec.limit))
     rows: list[tuple[str, ...]] = []
     first: list[Question] = []
-    for model in evaluated_models(spec, recipe):
+    for model in evaluated_models(spec, recipe, registry):
         if benchmark.compares and model == spec.baseline:
             continue
         asked = list(_questions(model, spec, benchmark, prompts))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignzoo.contract.errors import UsageError, suggest
+from alignzoo.store.checkpoints import head_in
 from alignzoo.store.files import read_json
 from alignzoo.store.records import check_output
 
@@ -108,9 +109,21 @@ def _opened(stages: list[TrainedStage]) -> list[TrainedStage]:
     return stages
 
 
-def find_model(name: str) -> str:
-    """The folder or hub name of one model; a run stands for its last trained stage."""
+def find_speakers(name: str) -> list[TrainedStage]:
+    """Those of `find_stages` that can answer; raises UsageError where none of several can."""
     stages = find_stages(name)
+    able = [stage for stage in stages if head_in(stage.model) != "scalar"]
+    if stages and not able:
+        raise UsageError(
+            f"{name}: its model has a scalar head, which scores texts and gives no distribution "
+            "over tokens; name a language model"
+        )
+    return able
+
+
+def find_model(name: str) -> str:
+    """The folder or hub name of one language model; a run stands for the last that it trained."""
+    stages = find_speakers(name)
     if not stages:
         check_output(Path(name).parent, Path(name).name)
     return str(stages[-1].model) if stages else name

@@ -21,10 +21,12 @@ from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.models.heads import head_of, head_output
+from alignzoo.engine.models.padding import padded_apart
 from alignzoo.engine.models.quiet import own_config, silence
 
 CLASSES = {"lm": AutoModelForCausalLM, "scalar": AutoModelForSequenceClassification}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+SCALAR_HEAD = "score.weight"
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
@@ -34,9 +36,10 @@ def load_model(
     """The model a name stands for, with the head a role needs.
 
     Whatever is random in training is switched off, see `quiet`. A scalar head that the checkpoint
-    lacks is drawn from a generator keyed by the seed. Raises
-    AlignzooError when the name leads nowhere, PluginError when the model's logits are not
-    head(body(x)): then chunked scoring would train another model than the one that generates.
+    lacks is drawn from a generator keyed by the seed if the role is trained. Raises AlignzooError
+    when the name leads nowhere or to a model with another head, PluginError when the model's logits
+    are not head(body(x)): then chunked scoring would train another model than the one that
+    generates.
     """
     torch.manual_seed(sample_key(ref.seed, "head", role.head) % 2**63)
     model: PreTrainedModel | None = hooks.load_model(ref=ref, role=role)
@@ -46,6 +49,11 @@ def load_model(
     model = model.to(dtype)  # type: ignore[arg-type]
     if role.head == "lm":
         _check_head(model, ref)
+    elif not isinstance(head_of(model), torch.nn.Linear):
+        raise PluginError(
+            f"{ref.name}: a {type(model).__name__} does not score by a linear layer on the last "
+            "token; take a causal model with a scalar head"
+        )
     return model
 
 
@@ -60,15 +68,20 @@ def load_tokenizer(hooks: pluggy.HookRelay, ref: ModelRef) -> PreTrainedTokenize
 
 
 def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The padding id; masks are made from lengths, so any id does when there is none."""
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+    """The id that fills rows up. It is never read, but it needs a row in the embedding, which
+    the tokenizer's own padding may lack; what ends answers has one.
+    """
+    return int(tokenizer.eos_token_id)
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A plain transformers folder; PluginError if it would come back with another tokenizer.
 
-    Some model types force their own tokenizer class on whatever the folder holds.
+    Some model types force their own tokenizer class on whatever the folder holds. A scalar head
+    is saved so that plain transformers reads it at the last token, where it was trained.
     """
+    if isinstance(getattr(model, "score", None), torch.nn.Linear):
+        tokenizer = padded_apart(model, tokenizer)
     with own_config(model):
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -92,6 +105,7 @@ def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -
     kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "config": config}
     loaded = _loaded(auto, ref, {**kwargs, "output_loading_info": True})
     model: PreTrainedModel = loaded[0]
+    _refuse_other_head(ref, role, loaded[1])
     body = f"{model.base_model_prefix}."
     missing = loaded[1]["missing_keys"]
     lacking = [name for name in missing if role.head == "lm" or name.startswith(body)]
@@ -107,6 +121,20 @@ def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -
             f"no place for, such as {min(spare)}; take weights and config.json of one model"
         )
     return model
+
+
+def _refuse_other_head(ref: ModelRef, role: Role, info: dict[str, Any]) -> None:
+    """A scalar head is no language model's, and one drawn at random scores nothing."""
+    if role.head == "lm" and SCALAR_HEAD in info["unexpected_keys"]:
+        raise AlignzooError(
+            f"{ref.name}: has a scalar head, so it scores texts and gives no distribution over "
+            "tokens; name a language model"
+        )
+    if role.head == "scalar" and not role.trainable and SCALAR_HEAD in info["missing_keys"]:
+        raise AlignzooError(
+            f"{ref.name}: has no scalar head ({SCALAR_HEAD}), and one drawn at random would score "
+            "at random; name a reward model, or train one first"
+        )
 
 
 def _loaded(auto: Any, ref: ModelRef, kwargs: dict[str, Any]) -> Any:

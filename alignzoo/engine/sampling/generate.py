@@ -78,6 +78,11 @@ def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], sampling: S
         need = len(prompt) + sampling.max_new_tokens
         if not prompt:
             raise DataError(f"prompt {i}: no tokens; a prompt needs at least one")
+        if max(prompt) >= config.vocab_size:
+            raise DataError(
+                f"prompt {i}: holds id {max(prompt)}, but the model's vocabulary has "
+                f"{config.vocab_size}; use the tokenizer that belongs to the model"
+            )
         if context is not None and need > context:
             raise DataError(
                 f"prompt {i}: {len(prompt)} tokens and max_new_tokens={sampling.max_new_tokens} "

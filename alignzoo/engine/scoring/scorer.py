@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from alignzoo.contract.errors import PluginError
+from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Signal
+from alignzoo.engine.models.fit import embedding_rows
 from alignzoo.engine.models.heads import head_of, head_output
 from alignzoo.engine.models.routers import router_of
 
@@ -110,6 +111,7 @@ class ScoringModule(nn.Module):
         self.scorer = scorer
         for role, model in models.items():
             model.requires_grad_(role in trainable)
+        self.readable = {role: embedding_rows(model) for role, model in models.items()}
         self.set_modes()
 
     def set_modes(self) -> None:
@@ -136,6 +138,7 @@ class ScoringModule(nn.Module):
             return {}
         masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
         needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
+        self._check_ids(batch, needed)
         groups = _groups(batch, masks.values())
         slots = _slots(batch, groups)
         rows: Named = {}
@@ -149,6 +152,16 @@ class ScoringModule(nn.Module):
             rows |= self._score(hidden, batch, masks[group[0]], slots, some)
         return rows
 
+    def _check_ids(self, batch: Batch, roles: Iterable[str]) -> None:
+        """Samples of one model may hold ids that another has no row for."""
+        largest = int(batch.ids.max())
+        for role in roles:
+            if largest >= self.readable[role]:
+                raise TrainingError(
+                    f"a row holds id {largest}, but the embedding of '{role}' has "
+                    f"{self.readable[role]} rows; take models with one vocabulary"
+                )
+
     def _score(
         self,
         hidden: Hidden,
@@ -161,6 +174,8 @@ class ScoringModule(nn.Module):
         at = slots[mask]  # [N]
         picked = {role: hidden[role][at] for role in roles}
         heads = {role: head_of(self.by_role[role]) for role in roles}
+        for name, signal in signals.items():
+            _check_widths(name, {role: heads[role].out_features for role in signal.roles})
         rows = self.scorer(picked, heads, batch.labels[mask], signals)
         return {name: _scatter(x, mask) for name, x in rows.items()}
 
@@ -210,6 +225,16 @@ def padding_share(lengths: Tensor) -> float:
     """Share of columns that are padding when these rows are scored."""
     columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths))
     return 1 - int(lengths.sum()) / columns
+
+
+def _check_widths(name: str, widths: Mapping[str, int]) -> None:
+    """Distributions over vocabularies of two sizes cannot be compared; values have width 1."""
+    if len({width for width in widths.values() if width > 1}) > 1:
+        shown = " and ".join(f"'{role}' has {width} entries" for role, width in widths.items())
+        raise TrainingError(
+            f"signal '{name}' reads several distributions, and the vocabulary of {shown}; take "
+            "models of one vocabulary"
+        )
 
 
 def _mask(name: str, signal: Signal, batch: Batch) -> Tensor:

@@ -124,6 +124,7 @@ class Rollout:
     samples_per_prompt: int = 1
     epochs: int = 1
     max_gap: float = 0.1
+    places: Sequence[str] = ()  # where the prompts stand in the data
 
     def updates(self, batch_size: int) -> int:
         """Optimiser steps per buffer."""

@@ -33,6 +33,7 @@ from alignzoo.recipe.options import build_options
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.evaluation.columns import check_columns, summarise
 from alignzoo.stages.generate import answer_figures
+from alignzoo.stages.ids import check_ids
 from alignzoo.stages.sampling import Speaker, load_speaker, sample_answers
 from alignzoo.store.files import digest_of, digest_of_value, read_json, write_json, write_text
 from alignzoo.store.folders import model_folder
@@ -59,7 +60,9 @@ def run_evaluation(
     prompts = list(islice(benchmark.prompts(context.seed), spec.limit))
     if not prompts:
         raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
+    refs = {f"kl({name})": context.model(name) for name in spec.kl_to}
     speaker = load_speaker(context.model(model), context)
+    check_ids("model", {"model": context.model(model), **refs}, speaker.tokenizer, context)
     sampled = sample_answers(prompts, spec, speaker, context)
     groups = [
         GroupSample(prompt.prompt, responses, meta=prompt.meta)
