@@ -76,12 +76,16 @@ class SamplingSpec(Spec):
     """How responses are sampled."""
 
     max_new_tokens: int = Field(64, gt=0)
-    min_new_tokens: int = Field(1, ge=0)
+    min_new_tokens: int = Field(
+        0, ge=0, description="tokens of content at least; the stop token does not count"
+    )
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0 is off")
     stop: tuple[str, ...] = Field(
-        (), description="tokens that end a response; default: the tokenizer's end-of-sequence"
+        (),
+        description="tokens that end a response; default: the tokenizer's end-of-sequence, those "
+        "of the model's generation config, and the one that closes a turn of its chat template",
     )
 
     @field_validator("min_new_tokens")

@@ -15,8 +15,10 @@ from alignzoo.contract.errors import DataError
 from alignzoo.contract.rollout import Completion, RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Response, Sample
+from alignzoo.data.ends import end_ids, stop_ids
 from alignzoo.data.rows import row_from_sample
-from alignzoo.data.tokens import decode_response, prompt_ids, stop_ids
+from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
 from alignzoo.stages.context import StageContext
@@ -31,10 +33,11 @@ BATCHES_PER_WINDOW = 4  # prompts of so many batches are sorted by length
 
 @dataclass(frozen=True)
 class Speaker:
-    """A loaded model with its tokenizer."""
+    """A loaded model with its tokenizer and the ids that end its answers."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    ends: tuple[int, ...]
 
 
 def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
@@ -43,7 +46,8 @@ def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
     model = load_model(context.registry.hooks, ref, Role(), context.dtype)
     model.to(device)  # type: ignore[arg-type]
     model.eval()
-    return Speaker(model, load_tokenizer(context.registry.hooks, ref))
+    tokenizer = load_tokenizer(context.registry.hooks, ref)
+    return Speaker(model, tokenizer, end_ids(tokenizer, bounds_of(model).ends))
 
 
 def sample_answers(
@@ -61,7 +65,7 @@ def sample_answers(
     ids = [prompt_ids(prompt, speaker.tokenizer) for prompt in prompts]
     jobs = [(p, k) for p in range(len(prompts)) for k in range(spec.samples)]
     wanted = spec.sampling if isinstance(spec, GenerateSpec) else spec.sampling.over({})
-    sampling = resolve(wanted, speaker.tokenizer)
+    sampling = resolve(wanted, speaker.tokenizer, speaker.ends)
     engine = context.engine(spec.engine, {}, spec.batch_size)
     batches = _batches(jobs, ids, spec.batch_size)
     answers: dict[tuple[int, int], Response] = {}
@@ -105,15 +109,17 @@ def _batches(
     return [some[start : start + size] for some in ordered for start in range(0, len(some), size)]
 
 
-def resolve(spec: SamplingSpec, tokenizer: PreTrainedTokenizerBase) -> Sampling:
-    """The recipe's sampling settings with stop tokens as ids."""
+def resolve(
+    spec: SamplingSpec, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+) -> Sampling:
+    """The recipe's sampling settings with stop tokens as ids; `ends` are the model's own."""
     return Sampling(
         max_new_tokens=spec.max_new_tokens,
         temperature=spec.temperature,
         top_p=spec.top_p,
         top_k=spec.top_k,
         min_new_tokens=spec.min_new_tokens,
-        stop_ids=stop_ids(tokenizer, spec.stop),
+        stop_ids=stop_ids(tokenizer, spec.stop, ends),
     )
 
 

@@ -19,7 +19,9 @@ from alignzoo.contract.types import (
     Sample,
     Tokens,
 )
+from alignzoo.data.ends import end_ids
 from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
+from alignzoo.engine.models.bounds import bounds_by_name
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.models.quiet import switched_off
 from alignzoo.engine.parallel.ranks import start_ranks
@@ -43,13 +45,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+@dataclass(frozen=True)
+class Learner:
+    """How the model that learns reads text, and where its answers end."""
+
+    tokenizer: PreTrainedTokenizerBase
+    ends: tuple[int, ...]
+
+
 def run_train(spec: TrainSpec, context: StageContext) -> None:
     """Train and leave the policy in `model/`, other trained roles in `model-<role>/`."""
     algorithm = build_options(context.registry.find("algorithm", spec.algorithm), spec.with_)
     bound = bind_roles(algorithm, spec)
     refs = {role: context.model(name) for role, name in bound.items()}
     hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
-    tokenizer = load_tokenizer(hooks, refs[main_role(algorithm)])
+    main = main_role(algorithm)
+    tokenizer = load_tokenizer(hooks, refs[main])
+    bounds = bounds_by_name(hooks, refs[main], algorithm.roles[main])
+    learner = Learner(tokenizer, end_ids(tokenizer, bounds.ends))
     ranks = start_ranks(context.recipe.precision)
     kinds, told = algorithm.roles, set[str]()
 
@@ -63,9 +76,9 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         algorithm=algorithm,
         load=load,
         digests=_digests(bound, context),
-        items=() if spec.rollout else _items(spec.data, algorithm.batch, tokenizer, context),
-        rollout=_rollout(spec, tokenizer, context, ranks.device) if spec.rollout else None,
-        validation=_validation(spec, algorithm, tokenizer, context),
+        items=() if spec.rollout else _items(spec.data, algorithm.batch, learner, context),
+        rollout=_rollout(spec, learner, context, ranks.device) if spec.rollout else None,
+        validation=_validation(spec, algorithm, learner, context),
         optim=Optim(**spec.train.model_dump()),
         pad_id=pad_id_of(tokenizer),
         seed=context.seed,
@@ -80,7 +93,8 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     trained = train(job)
     if ranks.is_main:
         for role, model in trained.items():
-            _save(model, tokenizer, context, role, main_role(algorithm))
+            folder = context.folder / ("model" if role == main else f"model-{role}")
+            save_model(model.to(context.dtype), tokenizer, folder, learner.ends)  # type: ignore[arg-type]
     ranks.barrier()
 
 
@@ -131,35 +145,24 @@ def _digests(bound: Mapping[str, str | None], context: StageContext) -> dict[str
     }
 
 
-def _save(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    context: StageContext,
-    role: str,
-    main: str,
-) -> None:
-    folder = context.folder / ("model" if role == main else f"model-{role}")
-    save_model(model.to(context.dtype), tokenizer, folder)  # type: ignore[arg-type]
-
-
 def _items(
     spec: DataSpec,
     kind: type[Batch],
-    tokenizer: PreTrainedTokenizerBase,
+    learner: Learner,
     context: StageContext,
 ) -> Sequence[Item]:
-    return _encoded(spec, kind, tokenizer, context).items
+    return _encoded(spec, kind, learner, context).items
 
 
 def _encoded(
     spec: DataSpec,
     kind: type[Batch],
-    tokenizer: PreTrainedTokenizerBase,
+    learner: Learner,
     context: StageContext,
 ) -> Encoded:
     loaded = context.load(spec)
-    limits = Limits(spec.max_length, spec.max_prompt_length, spec.too_long)
-    encoded = encode_all(loaded.samples, kind, tokenizer, limits, loaded.places)
+    limits = Limits(spec.max_length, spec.max_prompt_length, spec.too_long, learner.ends)
+    encoded = encode_all(loaded.samples, kind, learner.tokenizer, limits, loaded.places)
     report = encoded.report
     lengths = ", ".join(f"{name} {x:.1f}" for name, x in report.response_lengths.items())
     context.progress.note(
@@ -180,7 +183,7 @@ def _encoded(
 def _validation(
     spec: TrainSpec,
     algorithm: Algorithm[Any],
-    tokenizer: PreTrainedTokenizerBase,
+    learner: Learner,
     context: StageContext,
 ) -> Validation | None:
     chosen = spec.validation
@@ -191,7 +194,7 @@ def _validation(
             f"{context.name}: '{spec.algorithm}' has no loss on held-out data, it learns from "
             "samples alone; remove `validation:`"
         )
-    items = _items(chosen.data, algorithm.batch, tokenizer, context)
+    items = _items(chosen.data, algorithm.batch, learner, context)
     return Validation(items, chosen.every, chosen.metric, {"lower": -1, "higher": 1}[chosen.better])
 
 
@@ -200,10 +203,11 @@ def _validation(
 
 def _rollout(
     spec: TrainSpec,
-    tokenizer: PreTrainedTokenizerBase,
+    learner: Learner,
     context: StageContext,
     device: torch.device,
 ) -> Rollout:
+    tokenizer = learner.tokenizer
     block = spec.rollout or RolloutSpec.model_validate({})
     samples = context.samples(spec.data)
     prompts = [prompt_ids(sample, tokenizer) for sample in samples]
@@ -215,7 +219,7 @@ def _rollout(
             raise DataError(said)
         context.progress.note(f"{said} and left out")
     ids = [prompts[n] for n in kept]
-    sampling = resolve(block.sampling, tokenizer)
+    sampling = resolve(block.sampling, tokenizer, learner.ends)
     task = _Task([samples[n] for n in kept], ids, tokenizer, sampling.stop_ids, device)
     return Rollout(
         prompts=ids,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,20 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    ends: Sequence[int],
+) -> None:
     """A plain transformers folder; PluginError if it would come back with another tokenizer.
 
-    Some model types force their own tokenizer class on whatever the folder holds.
+    Plain `generate` stops at `ends`, as every part of a recipe does. Some model types force their
+    own tokenizer class on whatever the folder holds.
     """
+    generation = getattr(model, "generation_config", None)  # a scalar head generates nothing
+    if generation is not None:
+        generation.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
     with own_config(model):
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -198,7 +198,7 @@ class Talk:
     ) -> list[tuple[Any, ...]]:
         """(text, ids, ended) of each reply."""
         tokenizer = self.speaker.tokenizer
-        wanted = resolve(sampling, tokenizer)
+        wanted = resolve(sampling, tokenizer, self.speaker.ends)
         ids = [prompt_ids(prompt, tokenizer) for prompt in prompts]
         done = self.session.generate(ids, wanted, keys)
         return [
