@@ -32,6 +32,7 @@ from alignzoo.recipe.blocks import (
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.training import training_faults
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
@@ -286,7 +287,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from _role_faults(spec, cls)
         yield from _rate_faults(spec, cls)
         yield from _batch_faults(spec, cls, scope)
-        yield from _reuse_faults(spec, cls)
+        yield from training_faults(spec, cls)
         yield from _metric_faults(spec, cls)
 
 
@@ -371,20 +372,6 @@ def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> I
     if on_pairs and stage is not None and stage.kind == "generate":
         what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"
         yield Fault(("data", "name"), what)
-
-
-def _reuse_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """Without an importance ratio, a second update on the same answers has a wrong gradient."""
-    rollout = spec.rollout
-    if rollout is None or not cls.single_update:
-        return
-    why = f"{cls.name} has no importance ratio, so answers serve one update"
-    buffer = rollout.prompts * rollout.samples_per_prompt
-    if rollout.epochs > 1:
-        yield Fault(("rollout", "epochs"), f"{why}; make it 1")
-    if buffer > spec.train.batch_size:
-        what = f"{why}; sample {spec.train.batch_size} (train.batch_size), not {buffer}"
-        yield Fault(("rollout",), what)
 
 
 def _metric_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

@@ -24,9 +24,14 @@ SUPPORTED = {
 
 @dataclass(frozen=True)
 class Ranks:
-    """The group of processes a stage runs on; implements `types.World`."""
+    """The group of processes a stage runs on; implements `types.World`.
+
+    A rank without items of its own is idle: it takes part in every exchange, as the others wait
+    for it, and adds nothing to sums, means and gradients.
+    """
 
     accelerator: Accelerator
+    idle: bool = False
 
     @property
     def rank(self) -> int:
@@ -48,8 +53,14 @@ class Ranks:
         """Whether this process writes."""
         return bool(self.accelerator.is_main_process)
 
+    @property
+    def loss_scale(self) -> int:
+        """Factor of this rank's loss: DDP averages gradients over ranks."""
+        return 0 if self.idle else self.size
+
     def sum(self, x: Tensor) -> Tensor:
         """Sum over ranks."""
+        x = torch.zeros_like(x) if self.idle else x
         if self.size == 1:
             return x
         there = self.accelerator.reduce(x.to(self.device), reduction="sum")
@@ -57,6 +68,7 @@ class Ranks:
 
     def max(self, x: Tensor) -> Tensor:
         """Elementwise maximum over ranks."""
+        x = torch.full_like(x, -torch.inf) if self.idle else x
         if self.size == 1:
             return x
         stacked = self.accelerator.gather(x.to(self.device)[None])
