@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SHORTEST_ROOM = 2  # a prompt that leaves no more tokens than this is too long
 UNEVEN = 1.1  # ratio of mean lengths from which a pair set gets a warning
-SHOWN = 10  # places that a report lists
+SHOWN = 3  # places that a report lists
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,9 @@ def _warnings(
 ) -> Iterable[str]:
     total = items + len(dropped)
     if dropped:
-        yield f"{len(dropped)} of {total} items are too long and left out, first {dropped[0]}"
+        more = "; ..." if len(dropped) > SHOWN else ""
+        first = "; ".join(dropped[:SHOWN])
+        yield f"{len(dropped)} of {total} items are too long and left out: {first}{more}"
     if truncated:
         yield f"{truncated} of {total} items are cut to the length limit"
     if "chosen" in lengths:

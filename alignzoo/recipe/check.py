@@ -32,7 +32,7 @@ from alignzoo.recipe.blocks import (
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.registry import Registry
-from alignzoo.recipe.training import training_faults
+from alignzoo.recipe.training import length_faults, training_faults
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
@@ -61,6 +61,7 @@ class Scope:
 
     stages: tuple[Draft, ...]
     registry: Registry
+    model: str = ""  # the recipe's own
 
     def stage(self, name: str) -> Draft | None:
         """The (first) stage of that name."""
@@ -288,7 +289,19 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from _rate_faults(spec, cls)
         yield from _batch_faults(spec, cls, scope)
         yield from training_faults(spec, cls)
+        named = [spec.policy, *(spec.roles.get(role) for role in cls.roles)]
+        yield from length_faults(spec, {_origin(name, scope) for name in named})
         yield from _metric_faults(spec, cls)
+
+
+def _origin(name: str | None, scope: Scope) -> str:
+    """The model that a stage's model descends from; other names stand for themselves."""
+    for _ in scope.stages:  # a stage may name itself, which is a fault of its own
+        stage = scope.stage(name) if name else None
+        if stage is None or not isinstance(stage.spec, TrainSpec):
+            break
+        name = stage.spec.policy
+    return scope.model if name in (None, INITIAL) else str(name)
 
 
 def _rollout_faults(

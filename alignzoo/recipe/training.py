@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
@@ -15,6 +17,33 @@ def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Faul
     yield from _size_faults(spec, cls)
     yield from _reuse_faults(spec, cls)
     yield from _sampling_faults(spec, cls)
+
+
+def length_faults(spec: TrainSpec, models: Iterable[str]) -> Iterator[Fault]:
+    """A sequence must fit every model's context, as far as folders on this machine say it."""
+    validation = [(spec.validation.data, ("validation", "data"))] if spec.validation else []
+    contexts = {name: context for name in sorted(models) if (context := folder_context(name))}
+    for data, path in [(spec.data, ("data",)), *validation]:
+        for name, context in contexts.items():
+            if data.max_length is not None and data.max_length > context:
+                yield Fault((*path, "max_length"), too_wide(data.max_length, name, context))
+
+
+def too_wide(max_length: int, name: str, context: int) -> str:
+    """That sequences of this length do not fit, with both numbers."""
+    return f"{max_length} is more than the context of '{name}', which is {context}"
+
+
+def folder_context(name: str) -> int | None:
+    """The longest sequence of a model's folder by its config.json; None: it says none."""
+    file = Path(name) / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        text = config.get("text_config") or config
+        found = text.get("max_position_embeddings") or text.get("n_positions")
+    except (OSError, ValueError, AttributeError):
+        return None  # no folder, or a damaged one, which loading names
+    return found if isinstance(found, int) else None
 
 
 def _size_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.rollout import Completion
+from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import (
     Batch,
     Item,
@@ -31,8 +32,9 @@ from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Reward, Rollout
-from alignzoo.recipe.blocks import DataSpec, RewardSpec, RolloutSpec, TrainSpec
+from alignzoo.recipe.blocks import USUAL_LENGTH, DataSpec, RewardSpec, RolloutSpec, TrainSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.training import off_policy, off_policy_note, too_wide
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.label import judged
 from alignzoo.stages.sampling import resolve
@@ -42,6 +44,7 @@ from alignzoo.store.identity import model_digest
 
 if TYPE_CHECKING:
     import torch
+    from pluggy import HookRelay
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -51,18 +54,36 @@ class Learner:
 
     tokenizer: PreTrainedTokenizerBase
     ends: tuple[int, ...]
+    contexts: Mapping[str, int]  # model -> tokens, of all models that read the sequences
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence that every model can read; None: no limit."""
+        return min(self.contexts.values(), default=None)
+
+    def max_length(self, spec: DataSpec) -> int:
+        """The longest sequence of a data source.
+
+        Raises DataError when the recipe asks for more than a model's context.
+        """
+        for name, context in self.contexts.items():
+            if spec.max_length is not None and spec.max_length > context:
+                wide = too_wide(spec.max_length, name, context)
+                raise DataError(f"data.max_length: {wide}; lower it, or leave it out")
+        return spec.max_length or min(USUAL_LENGTH, self.context or USUAL_LENGTH)
 
 
 def run_train(spec: TrainSpec, context: StageContext) -> None:
     """Train and leave the policy in `model/`, other trained roles in `model-<role>/`."""
     algorithm = build_options(context.registry.find("algorithm", spec.algorithm), spec.with_)
+    if settings := off_policy(spec, type(algorithm)):
+        context.progress.note(f"{context.name}: {off_policy_note(settings, type(algorithm))}")
     bound = bind_roles(algorithm, spec)
     refs = {role: context.model(name) for role, name in bound.items()}
     hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
     main = main_role(algorithm)
     tokenizer = load_tokenizer(hooks, refs[main])
-    bounds = bounds_by_name(hooks, refs[main], algorithm.roles[main])
-    learner = Learner(tokenizer, end_ids(tokenizer, bounds.ends))
+    learner = _learner(tokenizer, refs, main, algorithm, hooks)
     ranks = start_ranks(context.recipe.precision)
     kinds, told = algorithm.roles, set[str]()
 
@@ -107,6 +128,21 @@ def _tell_switched_off(model: PreTrainedModel, context: StageContext, told: set[
             f"{context.name}: off, so that all roles are one function: {off}; the saved config "
             "keeps it"
         )
+
+
+def _learner(
+    tokenizer: PreTrainedTokenizerBase,
+    refs: Mapping[str, ModelRef],
+    main: str,
+    algorithm: Algorithm[Any],
+    hooks: HookRelay,
+) -> Learner:
+    """What all roles together can read, and the ends of the main one."""
+    roles = algorithm.roles
+    kinds = {**{ref: roles[role] for role, ref in refs.items()}, refs[main]: roles[main]}
+    bounds = {ref: bounds_by_name(hooks, ref, kind) for ref, kind in kinds.items()}
+    contexts = {ref.name: b.context for ref, b in bounds.items() if b.context is not None}
+    return Learner(tokenizer, end_ids(tokenizer, bounds[refs[main]].ends), contexts)
 
 
 def _rails(spec: TrainSpec, context: StageContext) -> Rails:
@@ -161,7 +197,8 @@ def _encoded(
     context: StageContext,
 ) -> Encoded:
     loaded = context.load(spec)
-    limits = Limits(spec.max_length, spec.max_prompt_length, spec.too_long, learner.ends)
+    length = learner.max_length(spec)
+    limits = Limits(length, spec.max_prompt_length, spec.too_long, learner.ends)
     encoded = encode_all(loaded.samples, kind, learner.tokenizer, limits, loaded.places)
     report = encoded.report
     lengths = ", ".join(f"{name} {x:.1f}" for name, x in report.response_lengths.items())
@@ -169,12 +206,9 @@ def _encoded(
         f"{context.name}: {report.items} items of {spec.name}; mean tokens: "
         f"prompt {report.prompt_length:.1f}, {lengths}"
     )
-    if report.truncated or report.dropped:
-        where = "".join(f"\n  {place}" for place in report.dropped_at)
-        context.progress.note(
-            f"{context.name}: longer than max_length {spec.max_length}: {report.truncated} "
-            f"truncated, {report.dropped} dropped{where}"
-        )
+    if (report.truncated or report.dropped) and spec.max_length is None:
+        why = "the model's context" if length == learner.context else "the default"
+        context.progress.note(f"{context.name}: max_length of {spec.name} is {length}, {why}")
     for warning in report.warnings:
         context.progress.note(f"{context.name}: {warning}")
     return encoded
@@ -211,13 +245,7 @@ def _rollout(
     block = spec.rollout or RolloutSpec.model_validate({})
     samples = context.samples(spec.data)
     prompts = [prompt_ids(sample, tokenizer) for sample in samples]
-    limit = spec.data.max_prompt_length or spec.data.max_length
-    kept = [n for n, ids in enumerate(prompts) if len(ids) <= limit]
-    if len(kept) < len(prompts):
-        said = f"{context.name}: {len(prompts) - len(kept)} prompts are longer than {limit} tokens"
-        if spec.data.too_long == "error":
-            raise DataError(said)
-        context.progress.note(f"{said} and left out")
+    kept = _short_enough(prompts, spec, learner, context)
     ids = [prompts[n] for n in kept]
     sampling = resolve(block.sampling, tokenizer, learner.ends)
     task = _Task([samples[n] for n in kept], ids, tokenizer, sampling.stop_ids, device)
@@ -231,6 +259,25 @@ def _rollout(
         epochs=block.epochs,
         max_gap=block.max_gap,
     )
+
+
+def _short_enough(
+    prompts: Sequence[tuple[int, ...]], spec: TrainSpec, learner: Learner, context: StageContext
+) -> list[int]:
+    """The numbers of the prompts that fit the limits, and the context together with an answer."""
+    answer = (spec.rollout or RolloutSpec()).sampling.max_new_tokens
+    limit = spec.data.max_prompt_length or learner.max_length(spec.data)
+    room = limit if learner.context is None else learner.context - answer
+    kept = [n for n, ids in enumerate(prompts) if len(ids) <= min(limit, room)]
+    if len(kept) < len(prompts):
+        said = f"{context.name}: {len(prompts) - len(kept)} of {len(prompts)} prompts are longer "
+        said += f"than {min(limit, room)} tokens"
+        if room < limit:
+            said += f" (context {learner.context}, less max_new_tokens {answer})"
+        if spec.data.too_long == "error" or not kept:
+            raise DataError(f"{said}; shorten them, or sample fewer tokens")
+        context.progress.note(f"{said} and left out")
+    return kept
 
 
 @dataclass(frozen=True)
