@@ -43,7 +43,7 @@ class Speaker:
 def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
     """Load a model for sampling or measuring, on the accelerator if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(context.registry.hooks, ref, Role(), context.dtype)
+    model = load_model(context.registry.hooks, ref, Role())
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     tokenizer = load_tokenizer(context.registry.hooks, ref)
@@ -72,7 +72,8 @@ def sample_answers(
     with closing(engine.start(speaker.model)) as session:
 
         def complete(batch: Sequence[tuple[int, int]]) -> list[tuple[Sequence[int], bool]]:
-            done = _complete(session, ids, batch, sampling, context.seed)
+            with context.arithmetic():
+                done = _complete(session, ids, batch, sampling, context.seed)
             return [(c.ids, c.ended) for c in done]
 
         kept = done_in_parts(context.folder / STATE / "answers.jsonl", batches, complete)

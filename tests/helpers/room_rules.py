@@ -10,7 +10,7 @@ ROOMS = {
     "engine": set(),
     "engine.models": {"contract"},
     "engine.parallel": {"contract"},
-    "engine.sampling": {"contract"},
+    "engine.sampling": {"contract", "engine.models"},
     "engine.scoring": {"contract", "ops", "engine.models"},
     "engine.train": {"contract", "ops", "engine.models", "engine.parallel", "engine.scoring"},
     "store": {"contract", "data", "recipe"},

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -23,15 +24,17 @@ TALK = ("hello", "how", "are", "you", "fine", "bye", "the", "cat", "sat", "on", 
 WORDS = (*NAMES, *TALK)
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One id per word; EOS is </s>, turns of a chat end with <|end|>."""
+def word_tokenizer(
+    template: str | None = TURNS, eos: str | None = "</s>"
+) -> PreTrainedTokenizerFast:
+    """One id per word; turns of a chat end with <|end|>, which is special."""
     ids = {word: number for number, word in enumerate(WORDS)}
     model = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     model.pre_tokenizer = pre_tokenizers.Split(Regex(" "), "removed")
-    made = PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<unk>", eos_token="</s>")
+    made = PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<unk>", eos_token=eos)
     turns = [AddedToken(name) for name in ("<|start|>", "<|end|>")]
     made.add_special_tokens({"additional_special_tokens": turns})
-    made.chat_template = TURNS
+    made.chat_template = template
     return made
 
 
@@ -89,7 +92,11 @@ def run_stages(
     heard = Heard()
     what = {"name": "r", "model": model, "stages": stages, **more}
     recipe = Recipe.model_validate(what)
-    run_recipe(recipe, "", registry or load_plugins(), folder, heard)
+    AcceleratorState._reset_state()  # a process has one precision, but tests share a process
+    try:
+        run_recipe(recipe, "", registry or load_plugins(), folder, heard)
+    finally:
+        AcceleratorState._reset_state()
     return heard.notes
 
 

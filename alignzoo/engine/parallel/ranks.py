@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from alignzoo.contract.errors import TrainingError
 
@@ -98,6 +99,11 @@ class Ranks:
         context = nullcontext() if last else self.accelerator.no_sync(module)
         return cast(AbstractContextManager[Any], context)
 
+    def attention(self) -> AbstractContextManager[Any]:
+        """How attention is computed, in a whole stage: see `steady_attention`."""
+        mixed = self.accelerator.mixed_precision == "bf16"
+        return steady_attention(self.device.type) if mixed else nullcontext()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 arithmetic in the bodies when the recipe says so."""
         return cast(AbstractContextManager[Any], self.accelerator.autocast())
@@ -106,6 +112,25 @@ class Ranks:
         """Wait for every rank."""
         if self.size > 1:
             self.accelerator.wait_for_everyone()
+
+
+def steady_attention(device: str) -> AbstractContextManager[Any]:
+    """Attention whose bf16 rounding does not depend on a row's padding.
+
+    That of the fused CPU kernel does, so a policy would differ from its equal reference, which is
+    scored beside other rows. On accelerators the fused kernels stay: plain ones cost too much.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+
+
+@contextmanager
+def arithmetic(precision: str, device: str) -> Iterator[None]:
+    """How models compute outside training: as in it, with float32 weights."""
+    if precision != "bf16":
+        yield
+        return
+    with steady_attention(device), torch.autocast(device, torch.bfloat16):
+        yield
 
 
 def start_ranks(precision: str) -> Ranks:

@@ -43,11 +43,12 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     Raises Interrupted after saving when SIGINT or SIGTERM arrives, TrainingError when a metric
     stops being finite.
     """
-    stored = stored_snapshots(job)
-    module = _module(job)
-    with interrupts() as asked:
-        loop = _Loop(job, module, _buffers(job, module, stored), stored, asked)
-        loop.run()
+    with job.ranks.attention():
+        stored = stored_snapshots(job)
+        module = _module(job)
+        with interrupts() as asked:
+            loop = _Loop(job, module, _buffers(job, module, stored), stored, asked)
+            loop.run()
     return {role: module.by_role[role] for role in sorted(job.trainable)}
 
 
@@ -199,7 +200,8 @@ class _Loop:
         models = {r: self.module.by_role.get(r) or job.load(r) for r in sorted(roles)}
         scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
         module = ScoringModule(models, job.trainable & roles, scorer).to(job.ranks.device)
-        rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)
+        with job.ranks.autocast():
+            rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)
         ranks = replace(job.ranks, idle=not len(buffer.positions))
         found = rails.drift(buffer.batch, rows, ranks.mean)
         step = self.cursor.step

@@ -191,7 +191,8 @@ class RolloutSource:
             for k in range(r.samples_per_prompt)
         ]
         self.session.sync(iter(self.policy.named_parameters()), index)
-        done = self.session.generate([r.prompts[n] for n in numbers], r.sampling, keys)
+        with self.ranks.autocast():  # the arithmetic of training
+            done = self.session.generate([r.prompts[n] for n in numbers], r.sampling, keys)
         rewards = [0.0] * len(done) if r.reward is None else list(r.reward(numbers, done))
         return self._collated(numbers, done, rewards), done
 
