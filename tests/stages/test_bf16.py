@@ -1,11 +1,15 @@
 """bf16: what trains equals what samples equals what is saved."""
 
+import gzip
+import json
 import random
+from itertools import islice
 
 import pytest
 import torch
 from recording import REQUESTS, every_kind_of_sampling, registry
 from safetensors.torch import load_file
+from shared_data import shared
 from small_models import TALK, logged, run_stages, word_model, write_rows
 from transformers import AutoModelForCausalLM
 
@@ -103,18 +107,37 @@ def test_every_place_that_samples_uses_float32_weights_under_the_autocast_of_tra
         assert {request.weights for request in REQUESTS} == {torch.float32}
 
 
+def real_pairs(file, n=16):
+    """Real pairs of about 220 tokens."""
+    found = []
+    with gzip.open(shared("data", "alpaca_pairs.jsonl.gz"), "rt") as lines:
+        for line in islice(lines, n):
+            row = json.loads(line)
+            text = {key: row[key][0]["content"] for key in ("prompt", "chosen", "rejected")}
+            found.append(text)
+    return write_rows(file, found)
+
+
+def test_a_real_model_on_real_pairs_starts_at_log_2_whatever_rows_are_scored_together(tmp_path):
+    data = {"name": real_pairs(tmp_path / "d.jsonl"), "max_length": 480}
+    model = str(shared("models", "stories260k"))
+    run_stages(model, tmp_path / "r", dpo(data), **HALF)
+    (first,) = logged(tmp_path / "r" / "stages" / "01-it")
+    assert first["response_length"] > 200
+    assert first["loss"] == pytest.approx(0.6931472, abs=1e-3)
+    assert first["rewards/margin"] == pytest.approx(0, abs=1e-3)
+
+
 def test_the_log_probs_of_rollouts_are_nearly_those_of_training(tmp_path):
-    model = word_model(tmp_path / "m", context=256)
-    rng = random.Random(5)
-    data = write_rows(tmp_path / "d.jsonl", [{"prompt": words(rng, 9)} for _ in range(16)])
+    data = write_rows(tmp_path / "d.jsonl", [{"prompt": f"Lily saw {n} dogs."} for n in range(8)])
     stage = {
         "name": "it",
         "algorithm": "gkd",
         "roles": {"teacher": "initial"},
         "data": data,
-        "train": {"steps": 1, "batch_size": 16, "lr": 1e-9},
-        "rollout": {"prompts": 16, "sampling": {"max_new_tokens": 100, "stop": ["<unk>"]}},
+        "train": {"steps": 1, "batch_size": 8, "lr": 1e-9},
+        "rollout": {"prompts": 8, "sampling": {"max_new_tokens": 80}},
     }
-    run_stages(model, tmp_path / "r", stage, **HALF)
+    run_stages(str(shared("models", "stories260k")), tmp_path / "r", stage, **HALF)
     (first,) = logged(tmp_path / "r" / "stages" / "01-it")
-    assert first["rollout/logprob_gap"] < 4e-3
+    assert first["rollout/logprob_gap"] < 6e-3  # .011 with logits rounded to bf16
