@@ -21,7 +21,7 @@ ROOMS = {
     | {"engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
     | {"engine.models", "engine.scoring"},
-    "plan": {"recipe", "store"},
+    "plan": {"recipe", "store", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
     | {"stages", "stages.evaluation"},
     "testing": {"contract", "ops", "recipe", "engine.parallel", "engine.sampling"}

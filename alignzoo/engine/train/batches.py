@@ -33,12 +33,19 @@ class Cut:
         full, rest = divmod(n_items, self.size)
         return max(1, full + (rest >= max(1, self.least)))
 
+    def sizes(self, n_items: int) -> list[int]:
+        """How many items each batch has."""
+        n = self.count(n_items)
+        return [*[self.size] * (n - 1), n_items - self.size * (n - 1)]
+
     def parts(self, order: Tensor) -> list[Tensor]:
         """All item numbers [n] in batches: no item is left out."""
-        batches = list(order.split(self.size))
-        if len(batches) > 1 and len(batches[-1]) < self.least:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
+        return list(order.split(self.sizes(len(order))))
+
+
+def buffer_cut(cut: Cut, prompts: int, samples_per_prompt: int) -> Cut:
+    """How prompts become rollout buffers, if `cut` says how sequences become batches."""
+    return Cut(prompts, -(-cut.least // samples_per_prompt))
 
 
 def optimiser_batches(

@@ -19,7 +19,7 @@ from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, faults, rails
 from alignzoo.engine.train.balance import balance_of
-from alignzoo.engine.train.batches import Cut, permutation, share_of_rank
+from alignzoo.engine.train.batches import buffer_cut, permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
 from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.journal import Asked, append_row, interrupts, keep_bytes, keep_until
@@ -70,8 +70,7 @@ def _buffers(job: Job, module: ScoringModule, stored: Mapping[str, snapshots.Sto
     if rollout is None:
         batches = schedule(len(job.items), job.cut, optim, job.seed)
         return OfflineSource(job.items, job.algorithm.batch, batches, stored, job.pad_id, job.ranks)
-    fewest = -(-job.cut.least // rollout.samples_per_prompt)
-    prompts = Cut(rollout.prompts_per_buffer, fewest)
+    prompts = buffer_cut(job.cut, rollout.prompts_per_buffer, rollout.samples_per_prompt)
     batches = schedule(
         len(rollout.prompts), prompts, optim, job.seed, lambda n: rollout.updates(n, job.cut)
     )
