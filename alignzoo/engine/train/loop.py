@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.errors import Interrupted, TrainingError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
+from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, faults, rails
