@@ -45,7 +45,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "plan": 140,
     "run": 270,
     "testing": 830,
-    "cli": 1780,
+    "cli": 1800,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 
