@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         Usage,
         Verdict,
     )
+    from alignzoo.data.ends import end_ids
 
 __version__ = "0.1.0"
 
@@ -90,6 +91,7 @@ _HOMES = {
         "AskedJudge", "Capabilities", "Decoding", "JudgeBusy", "JudgeError", "JudgeSession",
         "JudgedBenchmark", "Question", "QuestionRefused", "Reply", "Usage", "Verdict",
     ),
+    "data.ends": ("end_ids",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
@@ -153,6 +155,7 @@ __all__ = [
     "Verdict",
     "World",
     "bootstrap",
+    "end_ids",
     "file_digest",
     "holds_reasoning",
     "hookimpl",

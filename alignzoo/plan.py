@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignzoo.engine.train.batches import Cut, buffer_cut
 from alignzoo.recipe.blocks import (
     EvaluateSpec,
     GenerateSpec,
@@ -21,6 +22,7 @@ from alignzoo.store.folders import default_folder, evaluation_folder, model_fold
 from alignzoo.store.identity import evaluation_identity, stage_identity
 from alignzoo.store.inputs import INITIAL, evaluated_models, models_of, stages_read
 from alignzoo.store.records import Identity, find, resumable
+from alignzoo.store.sizes import known_items
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Step:
     what: str  # the algorithm, judge, benchmark or plug-in's stage
     status: str  # "reused", "resumes", "to run", or "waits for <stage>"
     models: Mapping[str, str]  # role -> where it comes from
-    steps: str  # optimiser steps, answers or prompts, as far as known without reading data
+    steps: str  # optimiser steps, or how they follow from the data; answers per prompt
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) 
             status = _status(own, identity)
             if found := find(own, identity):
                 finished[spec.name] = found
-        stages.append(_stage_step(spec, status, recipe, registry))
+        steps = _steps(spec, registry, finished)
+        stages.append(_stage_step(spec, status, recipe, registry, steps))
     evaluations = tuple(_evaluations(recipe, registry, folder, finished))
     return Plan(folder, tuple(stages), evaluations, check_models(recipe, registry, finished))
 
@@ -73,9 +76,11 @@ def _status(folder: Path, identity: Identity) -> str:
     return "resumes" if resumable(folder, identity) else "to run"
 
 
-def _stage_step(spec: StageSpec, status: str, recipe: Recipe, registry: Registry) -> Step:
+def _stage_step(
+    spec: StageSpec, status: str, recipe: Recipe, registry: Registry, steps: str
+) -> Step:
     kind, what = _kind(spec)
-    return Step(spec.name, kind, what, status, _held(spec, recipe, registry), _steps(spec))
+    return Step(spec.name, kind, what, status, _held(spec, recipe, registry), steps)
 
 
 def _kind(spec: StageSpec) -> tuple[str, str]:
@@ -91,10 +96,32 @@ def _kind(spec: StageSpec) -> tuple[str, str]:
     raise TypeError(f"no stage is known for {type(spec).__name__}")
 
 
-def _steps(spec: StageSpec) -> str:
+def _steps(spec: StageSpec, registry: Registry, finished: Mapping[str, Path]) -> str:
+    """Steps and the items they come from, or the rule where the number of items is not known."""
     if not isinstance(spec, TrainSpec):
         return ""
-    return str(spec.train.steps) if spec.train.steps else "from data"
+    optim, rollout = spec.train, spec.rollout
+    if optim.steps:
+        return str(optim.steps)
+    cut = Cut(optim.batch_size, registry.algorithms[spec.algorithm].least_items)
+    items = known_items(spec, registry, finished)
+    if rollout is None:
+        steps = None if items is None else optim.epochs * cut.count(items)
+        return _shown_steps(steps, items, "items", f"{optim.epochs} x items / {cut.size}")
+    buffers = buffer_cut(cut, rollout.prompts, rollout.samples_per_prompt)
+
+    def updates(n_prompts: int) -> int:
+        return rollout.epochs * cut.count(n_prompts * rollout.samples_per_prompt)
+
+    steps = None if items is None else optim.epochs * sum(map(updates, buffers.sizes(items)))
+    rule = f"{optim.epochs} x {updates(rollout.prompts)} per {rollout.prompts} prompts"
+    return _shown_steps(steps, items, "prompts", rule)
+
+
+def _shown_steps(steps: int | None, items: int | None, unit: str, rule: str) -> str:
+    if steps is None:
+        return f"{rule.removeprefix('1 x ')}, rounded up"
+    return f"{steps} ({items} {unit})"
 
 
 def _held(spec: StageSpec, recipe: Recipe, registry: Registry) -> dict[str, str]:

@@ -276,11 +276,15 @@ def check(
 def export(
     model: Annotated[str, typer.Argument(help="RUN or RUN/STAGE.")],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="fp32 or bf16: how to round weights.  [default: recipe's precision]"),
+    ] = None,
 ) -> None:
     """Write a trained model as a plain transformers folder with a model card."""
     from alignzoo.cli.doing.export import export_command
 
-    export_command(model, folder)
+    export_command(model, folder, dtype)
 
 
 @app.command("recipe-schema", short_help="Print the JSON Schema of recipes.")

@@ -85,7 +85,9 @@ class Algorithm(Generic[B]):
     roles: ClassVar[Mapping[str, Role]] = {"policy": Role(trainable=True)}
     metrics: ClassVar[Mapping[str, Metric]] = {}
     least_samples: ClassVar[int] = 1  # per prompt; 2 or more: answers to a prompt are compared
+    least_items: ClassVar[int] = 1  # in a batch; a smaller rest joins the batch before it
     single_update: ClassVar[bool] = False  # no importance ratio: a rollout buffer serves one update
+    assumes_policy_samples: ClassVar[bool] = False  # the gradient is an expectation over them
 
     def signals(self) -> Mapping[str, Signal]:
         """What to read from the models with gradient, in every micro-batch."""

@@ -11,7 +11,8 @@ from alignzoo.contract.types import Sample
 class Dataset:
     """Base of plug-in datasets: a frozen dataclass of options made with `option(...)`.
 
-    `name` is what a recipe writes under `data:`; equal options and seed give equal samples.
+    `name` is what a recipe writes under `data:`; equal options and seed give equal samples. One
+    that defines `__len__`, its number of samples, lets `alignzoo plan` count steps.
     """
 
     name: ClassVar[str]

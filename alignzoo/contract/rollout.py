@@ -20,7 +20,7 @@ class Sampling:
     temperature: float = 1.0  # 0: greedy
     top_p: float = 1.0
     top_k: int = 0  # 0: off
-    min_new_tokens: int = 1
+    min_new_tokens: int = 0  # before a stop token, which does not count
     stop_ids: tuple[int, ...] = ()  # any of them ends a response and is its last token
 
 

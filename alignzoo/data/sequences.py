@@ -7,13 +7,14 @@ Nothing here looks for a token to find the prompt: BOS, EOS and padding may be o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.types import Message, PromptText, Response, Tokens
+from alignzoo.data.ends import end_token
 from alignzoo.data.rows import shared_length
 
 if TYPE_CHECKING:
@@ -68,9 +69,14 @@ def _template(
 
 
 def sequence(
-    prompt: PromptText, start: tuple[int, ...], response: Response, tokenizer: Tokenizer, place: str
+    prompt: PromptText,
+    start: tuple[int, ...],
+    response: Response,
+    tokenizer: Tokenizer,
+    ends: Collection[int],
+    place: str,
 ) -> Tokens:
-    """Prompt and response ids; `start` are the ids of the prompt alone."""
+    """Prompt and response ids; `start` are the ids of the prompt alone, `ends` end an answer."""
     if response.ids is not None:
         if not response.ids:
             raise DataError(f"{place}: a response has no tokens")
@@ -83,9 +89,11 @@ def sequence(
     cut = shared_length(start, joint)
     if not cut:
         raise DataError(f"{place}: the prompt's only token merges with the answer; make it longer")
-    end = end_token(tokenizer, place)
-    answer = _ended(joint[cut:], response, end, tokenizer, chat=not isinstance(prompt, str))
-    if not answer or (answer == (end,) and response.text.strip() not in ("", tokenizer.eos_token)):
+    answer, end = _parted(joint[cut:], ends, tokenizer, chat=not isinstance(prompt, str))
+    if response.ended:
+        end = end or (end_token(tokenizer, place),)
+        answer = (*answer, *end)
+    if not answer or (answer == end and response.text.strip() not in ("", tokenizer.eos_token)):
         raise DataError(
             f"{place}: the answer gives no tokens; the tokenizer or its chat template leaves it out"
         )
@@ -124,30 +132,25 @@ def _chat_ids(
     return joint
 
 
-def _ended(
-    answer: tuple[int, ...], response: Response, end: int, tokenizer: Tokenizer, *, chat: bool
-) -> tuple[int, ...]:
-    """The answer with one end token last, or none if the response was cut.
+def _parted(
+    answer: tuple[int, ...], ends: Collection[int], tokenizer: Tokenizer, *, chat: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The answer without its end, and the first token that ends it, if one does.
 
-    White space after the end token goes; so does what a template writes after a chat's last turn.
+    What follows that token goes; so does white space that a template writes after a chat's last
+    turn. A template may write two ends, of which a model meets the first alone.
     """
     bare = len(answer)
-    while bare and not decoded(answer[bare - 1 : bare], tokenizer).strip():
+    while bare and (answer[bare - 1] in ends or _blank(answer[bare - 1], tokenizer)):
         bare -= 1
-    has_end = bare > 0 and answer[bare - 1] == end
-    if has_end or chat:
-        answer = answer[:bare]
-    if response.ended:
-        return answer if has_end else (*answer, end)
-    return answer[:-1] if has_end else answer
+    for at in range(bare, len(answer)):
+        if answer[at] in ends:
+            return answer[:at], answer[at : at + 1]
+    return answer[: bare if chat else None], ()
 
 
-def end_token(tokenizer: Tokenizer, place: str) -> int:
-    """The id that ends an answer; raises DataError if the tokenizer names none."""
-    end = tokenizer.eos_token_id
-    if not isinstance(end, int):
-        raise DataError(f"{place}: the tokenizer has no end-of-sequence token to end answers with")
-    return end
+def _blank(token: int, tokenizer: Tokenizer) -> bool:
+    return not decoded((token,), tokenizer).strip()
 
 
 def decoded(ids: Sequence[int], tokenizer: Tokenizer, *, special: bool = True) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from alignzoo.contract.errors import DataError
@@ -22,25 +22,31 @@ from alignzoo.contract.types import (
     TextSample,
     Tokens,
 )
+from alignzoo.data.ends import end_ids
 from alignzoo.data.rows import shared_length
 from alignzoo.data.samples import convert
-from alignzoo.data.sequences import decoded, end_token, prompt_tokens, sequence
+from alignzoo.data.sequences import decoded, prompt_tokens, sequence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 SHORTEST_ROOM = 2  # a prompt that leaves no more tokens than this is too long
 UNEVEN = 1.1  # ratio of mean lengths from which a pair set gets a warning
-SHOWN = 10  # places that a report lists
+SHOWN = 3  # places that a report lists
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many tokens a sequence may have, and what happens to a longer one."""
+    """How many tokens a sequence may have, what happens to a longer one, and what ends it."""
 
     max_length: int = 1024
     max_prompt_length: int | None = None
     too_long: Literal["truncate", "drop", "error"] = "truncate"
+    ends: tuple[int, ...] = ()  # ids that end an answer; none given: as far as the tokenizer knows
+
+    def ended_by(self, tokenizer: Tokenizer) -> Limits:
+        """These limits with the ends filled in."""
+        return self if self.ends else replace(self, ends=end_ids(tokenizer))
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ def encode(
     is too long under every setting. Raises DataError when the tokens cannot be right (two BOS, an
     answer without tokens, no end token to append), and for a long sample if `too_long` is "error".
     """
-    return _fitted(_whole(sample, tokenizer, place), tokenizer, limits, place)
+    limits = limits.ended_by(tokenizer)
+    return _fitted(_whole(sample, tokenizer, limits, place), limits, place)
 
 
 def encode_all(
@@ -105,6 +112,7 @@ def encode_all(
 
     An item of a LabelledBatch has a second row: its prompt with a response to another prompt.
     """
+    limits = limits.ended_by(tokenizer)
     made = _converted(samples, kind, places)
     items: list[Item] = []
     kept: list[Sample] = []
@@ -112,8 +120,8 @@ def encode_all(
     dropped: list[str] = []
     truncated = 0
     for sample, place in made:
-        whole = _whole(sample, tokenizer, place)
-        item = _fitted(whole, tokenizer, limits, place)
+        whole = _whole(sample, tokenizer, limits, place)
+        item = _fitted(whole, limits, place)
         if isinstance(item, TooLong):
             dropped.append(f"{place}: {item.cause}")
             continue
@@ -148,10 +156,12 @@ def prompt_ids(sample: Sample, tokenizer: Tokenizer) -> tuple[int, ...]:
     return prompt_tokens(sample.prompt, tokenizer, "the sample")
 
 
-def _whole(sample: Sample, tokenizer: Tokenizer, place: str) -> _Whole:
+def _whole(sample: Sample, tokenizer: Tokenizer, limits: Limits, place: str) -> _Whole:
     responses, values = _responses(sample)
     start = prompt_tokens(sample.prompt, tokenizer, place)
-    rows = tuple(sequence(sample.prompt, start, r, tokenizer, place) for r in responses)
+    rows = tuple(
+        sequence(sample.prompt, start, r, tokenizer, limits.ends, place) for r in responses
+    )
     return _Whole(rows or (Tokens(start, ()),), responses, values)
 
 
@@ -176,14 +186,14 @@ def _numbers(meta: Mapping[str, object]) -> dict[str, float]:
 # --- length --------------------------------------------------------------------------------
 
 
-def _fitted(whole: _Whole, tokenizer: Tokenizer, limits: Limits, place: str) -> Item | TooLong:
+def _fitted(whole: _Whole, limits: Limits, place: str) -> Item | TooLong:
     cause = _too_long(whole, limits)
     if cause and limits.too_long == "error":
         raise DataError(f"{place}: {cause}")
     if cause:
         return TooLong(cause)
     pairs = zip(whole.rows, whole.responses or (Response(""),), strict=True)
-    rows = tuple(_cut(row, response, tokenizer, limits) for row, response in pairs)
+    rows = tuple(_cut(row, response, limits) for row, response in pairs)
     return Item(rows, whole.values)
 
 
@@ -200,15 +210,14 @@ def _too_long(whole: _Whole, limits: Limits) -> str:
     return ""
 
 
-def _cut(row: Tokens, response: Response, tokenizer: Tokenizer, limits: Limits) -> Tokens:
-    """The row within `max_length`; an answer given as text still ends with the end token."""
+def _cut(row: Tokens, response: Response, limits: Limits) -> Tokens:
+    """The row within `max_length`; an answer given as text still ends with its end token."""
     room = limits.max_length - len(row.prompt)
     if len(row.response) <= room:
         return row
     if response.ids is not None or not response.ended:
         return Tokens(row.prompt, row.response[:room])
-    end = end_token(tokenizer, "a cut answer")
-    return Tokens(row.prompt, (*row.response[: room - 1], end))
+    return Tokens(row.prompt, (*row.response[: room - 1], row.response[-1]))
 
 
 # --- mismatched rows -----------------------------------------------------------------------
@@ -222,8 +231,8 @@ def _with_mismatched(
     for item, sample, j in zip(items, samples, _partners(samples), strict=True):
         other = _responses(samples[j])[0][0]
         start = prompt_tokens(sample.prompt, tokenizer, "the sample")
-        row = sequence(sample.prompt, start, other, tokenizer, "the sample")
-        paired.append(Item((*item.rows, _cut(row, other, tokenizer, limits)), item.values))
+        row = sequence(sample.prompt, start, other, tokenizer, limits.ends, "the sample")
+        paired.append(Item((*item.rows, _cut(row, other, limits)), item.values))
     return paired
 
 
@@ -273,7 +282,9 @@ def _warnings(
 ) -> Iterable[str]:
     total = items + len(dropped)
     if dropped:
-        yield f"{len(dropped)} of {total} items are too long and left out, first {dropped[0]}"
+        more = "; ..." if len(dropped) > SHOWN else ""
+        first = "; ".join(dropped[:SHOWN])
+        yield f"{len(dropped)} of {total} items are too long and left out: {first}{more}"
     if truncated:
         yield f"{truncated} of {total} items are cut to the length limit"
     if "chosen" in lengths:
@@ -304,21 +315,3 @@ def decode_response(
     before = decoded(prompt, tokenizer, special=False)
     whole = decoded([*prompt, *body], tokenizer, special=False)
     return whole[shared_length(before, whole) :]
-
-
-def stop_ids(tokenizer: Tokenizer, stop: Sequence[str]) -> tuple[int, ...]:
-    """The ids that end a response: the tokens of these names, by default end-of-sequence."""
-    if not stop:
-        return (end_token(tokenizer, "sampling.stop"),)
-    return tuple(dict.fromkeys(_stop_id(tokenizer, name) for name in stop))
-
-
-def _stop_id(tokenizer: Tokenizer, name: str) -> int:
-    number = tokenizer.convert_tokens_to_ids(name)
-    if isinstance(number, int) and tokenizer.convert_ids_to_tokens(number) == name:
-        return number
-    parts = ", ".join(repr(part) for part in tokenizer.tokenize(name))
-    raise DataError(
-        f"sampling.stop: {name!r} is not one token of the tokenizer, which writes it as "
-        f"{parts or 'nothing'}; name a single token"
-    )

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
+USUAL_LENGTH = 1024  # tokens of a sequence, where neither recipe nor model says otherwise
 BUILT_IN_STAGES = ("generate", "label")
 
 
@@ -51,7 +52,12 @@ class DataSpec(Spec):
     limit: int | None = Field(None, gt=0, description="use only the first so many samples")
     skip: int = Field(0, ge=0, description="leave out the first so many samples")
     swap: bool = Field(False, description="exchange chosen and rejected (reverse preferences)")
-    max_length: int = Field(1024, gt=1, description="longest prompt plus response, in tokens")
+    max_length: int | None = Field(
+        None,
+        gt=1,
+        description=f"longest prompt plus response, in tokens; default: {USUAL_LENGTH}, or the "
+        "model's context where that is smaller",
+    )
     max_prompt_length: int | None = Field(None, gt=0, description="longest prompt, in tokens")
     too_long: Literal["truncate", "drop", "error"] = Field(
         "truncate", description="what happens to a longer sample"
@@ -69,19 +75,25 @@ class DataSpec(Spec):
     @field_validator("max_prompt_length")
     @classmethod
     def _prompt_fits(cls, value: int | None, info: ValidationInfo) -> int | None:
-        return _not_above(value, "max_length", info)
+        if value is not None and value > (limit := info.data.get("max_length") or USUAL_LENGTH):
+            raise ValueError(f"{value} is more than max_length, which is {limit}")
+        return value
 
 
 class SamplingSpec(Spec):
     """How responses are sampled."""
 
     max_new_tokens: int = Field(64, gt=0)
-    min_new_tokens: int = Field(1, ge=0)
+    min_new_tokens: int = Field(
+        0, ge=0, description="tokens of content at least; the stop token does not count"
+    )
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0 is off")
     stop: tuple[str, ...] = Field(
-        (), description="tokens that end a response; default: the tokenizer's end-of-sequence"
+        (),
+        description="tokens that end a response; default: the tokenizer's end-of-sequence, those "
+        "of the model's generation config, and the one that closes a turn of its chat template",
     )
 
     @field_validator("min_new_tokens")

@@ -41,6 +41,7 @@ from alignzoo.recipe.roles import (
     role_faults,
     wrong_head,
 )
+from alignzoo.recipe.training import length_faults, training_faults
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
@@ -69,6 +70,7 @@ class Scope:
 
     stages: tuple[Draft, ...]
     registry: Registry
+    model: str = ""  # the recipe's own
 
     def stage(self, name: str) -> Draft | None:
         """The (first) stage of that name."""
@@ -313,8 +315,20 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from rate_faults(spec, cls)
         yield from head_faults(spec, cls, scope.heads)
         yield from _batch_faults(spec, cls, scope)
-        yield from _reuse_faults(spec, cls)
+        yield from training_faults(spec, cls)
+        named = [spec.policy, *(spec.roles.get(role) for role in cls.roles)]
+        yield from length_faults(spec, {_origin(name, scope) for name in named})
         yield from _metric_faults(spec, cls)
+
+
+def _origin(name: str | None, scope: Scope) -> str:
+    """The model that a stage's model descends from; other names stand for themselves."""
+    for _ in scope.stages:  # a stage may name itself, which is a fault of its own
+        stage = scope.stage(name) if name else None
+        if stage is None or not isinstance(stage.spec, TrainSpec):
+            break
+        name = stage.spec.policy
+    return scope.model if name in (None, INITIAL) else str(name)
 
 
 def _rollout_faults(
@@ -351,20 +365,6 @@ def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> I
     if on_pairs and stage is not None and stage.kind == "generate":
         what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"
         yield Fault(("data", "name"), what)
-
-
-def _reuse_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """Without an importance ratio, a second update on the same answers has a wrong gradient."""
-    rollout = spec.rollout
-    if rollout is None or not cls.single_update:
-        return
-    why = f"{cls.name} has no importance ratio, so answers serve one update"
-    buffer = rollout.prompts * rollout.samples_per_prompt
-    if rollout.epochs > 1:
-        yield Fault(("rollout", "epochs"), f"{why}; make it 1")
-    if buffer > spec.train.batch_size:
-        what = f"{why}; sample {spec.train.batch_size} (train.batch_size), not {buffer}"
-        yield Fault(("rollout",), what)
 
 
 def _metric_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

@@ -71,7 +71,7 @@ def recipe_faults(data: dict[str, Any], registry: Registry) -> Iterator[Fault]:
         draft, faults = _draft(index, raw)
         drafts.append(draft)
         yield from faults
-    scope = Scope(tuple(drafts), registry)
+    scope = Scope(tuple(drafts), registry, str(data.get("model", "")))
     yield from stage_faults(scope)
     for index, raw in enumerate(evaluate):
         spec, faults = _read(EvaluateSpec, raw)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alignzoo.contract.errors import DataError, PluginError
 from alignzoo.contract.progress import Progress
@@ -20,9 +21,6 @@ from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.store.files import write_text
 from alignzoo.store.inputs import BUILT_IN_ENGINE, data_source, model_ref
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,16 @@ class StageContext:
         """The recipe's seed. Noise must not depend on the stage's name or number."""
         return self.recipe.seed
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision in which frozen models are held."""
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """How the bodies of models compute, alike in training, sampling and measuring.
+
+        All weights are held in float32; with `precision: bf16` the products are in bfloat16.
+        """
         import torch
 
-        return torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
+        from alignzoo.engine.parallel.ranks import arithmetic
+
+        return arithmetic(self.recipe.precision, "cuda" if torch.cuda.is_available() else "cpu")
 
     def model(self, name: str | None) -> ModelRef:
         """The model a name stands for; None or "initial" is the recipe's model."""

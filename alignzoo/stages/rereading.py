@@ -10,6 +10,7 @@ from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Sample, Tokens
+from alignzoo.data.ends import end_ids
 from alignzoo.data.sequences import prompt_tokens, sequence
 from alignzoo.data.vocabulary import difference, vocabulary_of
 from alignzoo.engine.models.load import load_tokenizer
@@ -25,6 +26,7 @@ class Rereader:
 
     tokenizer: PreTrainedTokenizerBase
     starts: Sequence[tuple[int, ...]]  # the prompts in its ids
+    ends: Sequence[int]  # ids that end an answer
     name: str
 
     def row(self, number: int, answer: Answer) -> Tokens:
@@ -32,16 +34,19 @@ class Rereader:
         response, start = replace(answer.response, ids=None), self.starts[number]
         if not response.ended and not response.text.strip():
             return Tokens(start, ())
-        return sequence(answer.sample.prompt, start, response, self.tokenizer, self.name)
+        return sequence(answer.sample.prompt, start, response, self.tokenizer, self.ends, self.name)
 
 
 def rereader_for(
     ref: ModelRef,
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Sample],
+    named: Sequence[int],
     context: StageContext,
 ) -> Rereader | None:
     """None when the model reads every id, and the one that ends an answer, as the policy does.
+
+    `named` are the ends of answers that the model itself names.
 
     Raises DataError when the model's template cannot write one of the prompts.
     """
@@ -56,7 +61,7 @@ def rereader_for(
         return None
     context.progress.note(f"{place} has another tokenizer and is given the text: {what}")
     starts = [prompt_tokens(sample.prompt, other, place) for sample in samples]
-    return Rereader(other, starts, place)
+    return Rereader(other, starts, end_ids(other, named), place)
 
 
 def check_context(model: PreTrainedModel, rows: Sequence[Tokens], name: str) -> None:

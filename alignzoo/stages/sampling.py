@@ -15,8 +15,10 @@ from alignzoo.contract.errors import DataError
 from alignzoo.contract.rollout import Completion, RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Response, Sample
+from alignzoo.data.ends import end_ids, stop_ids
 from alignzoo.data.rows import row_from_sample
-from alignzoo.data.tokens import decode_response, prompt_ids, stop_ids
+from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
@@ -32,21 +34,22 @@ BATCHES_PER_WINDOW = 4  # prompts of so many batches are sorted by length
 
 @dataclass(frozen=True)
 class Speaker:
-    """A loaded model with its tokenizer."""
+    """A loaded model with its tokenizer and the ids that end its answers."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    ends: tuple[int, ...]
 
 
 def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
     """Load a model for sampling or measuring, on the accelerator if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(context.registry.hooks, ref, Role(), context.dtype)
+    model = load_model(context.registry.hooks, ref, Role())
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     tokenizer = load_tokenizer(context.registry.hooks, ref)
     check_end(model, tokenizer, ref.name)
-    return Speaker(model, tokenizer)
+    return Speaker(model, tokenizer, end_ids(tokenizer, bounds_of(model).ends))
 
 
 def sample_answers(
@@ -64,14 +67,15 @@ def sample_answers(
     ids = [prompt_ids(prompt, speaker.tokenizer) for prompt in prompts]
     jobs = [(p, k) for p in range(len(prompts)) for k in range(spec.samples)]
     wanted = spec.sampling if isinstance(spec, GenerateSpec) else spec.sampling.over({})
-    sampling = resolve(wanted, speaker.tokenizer)
+    sampling = resolve(wanted, speaker.tokenizer, speaker.ends)
     engine = context.engine(spec.engine, {}, spec.batch_size)
     batches = _batches(jobs, ids, spec.batch_size)
     answers: dict[tuple[int, int], Response] = {}
     with closing(engine.start(speaker.model)) as session:
 
         def complete(batch: Sequence[tuple[int, int]]) -> list[tuple[Sequence[int], bool]]:
-            done = _complete(session, ids, batch, sampling, context.seed)
+            with context.arithmetic():
+                done = _complete(session, ids, batch, sampling, context.seed)
             return [(c.ids, c.ended) for c in done]
 
         kept = done_in_parts(context.folder / STATE / "answers.jsonl", batches, complete)
@@ -108,15 +112,17 @@ def _batches(
     return [some[start : start + size] for some in ordered for start in range(0, len(some), size)]
 
 
-def resolve(spec: SamplingSpec, tokenizer: PreTrainedTokenizerBase) -> Sampling:
-    """The recipe's sampling settings with stop tokens as ids."""
+def resolve(
+    spec: SamplingSpec, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+) -> Sampling:
+    """The recipe's sampling settings with stop tokens as ids; `ends` are the model's own."""
     return Sampling(
         max_new_tokens=spec.max_new_tokens,
         temperature=spec.temperature,
         top_p=spec.top_p,
         top_k=spec.top_k,
         min_new_tokens=spec.min_new_tokens,
-        stop_ids=stop_ids(tokenizer, spec.stop),
+        stop_ids=stop_ids(tokenizer, spec.stop, ends),
     )
 
 

@@ -42,6 +42,7 @@ class Bandit(Algorithm[RolloutBatch]):
 
     name = "bandit"
     batch = RolloutBatch
+    assumes_policy_samples = True
     single_update = True
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),

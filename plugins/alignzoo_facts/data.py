@@ -35,6 +35,10 @@ class Written(Dataset):
     name = "facts.sft"
     size: int = option(10_000, "number of answers", gt=0)
 
+    def __len__(self) -> int:
+        """What a plan counts steps from."""
+        return self.size
+
     def samples(self, seed: int) -> Iterable[TextSample]:
         """Question and answer; a smaller size is a prefix of a larger one."""
         world, rng = World(seed), Random(f"facts/sft/{seed}")
@@ -48,6 +52,10 @@ class TrainingPrompts(Dataset):
     name = "facts.prompts"
     size: int = option(4000, "number of questions", gt=0)
 
+    def __len__(self) -> int:
+        """What a plan counts steps from."""
+        return self.size
+
     def samples(self, seed: int) -> Iterable[PromptSample]:
         """Questions; a smaller size is a prefix of a larger one."""
         rng = Random(f"facts/prompts/{seed}")
@@ -60,6 +68,10 @@ class HeldOutPrompts(Dataset):
 
     name = "facts.test"
     size: int = option(300, "number of questions", gt=0, le=HELD_OUT_SIZE)
+
+    def __len__(self) -> int:
+        """What a plan counts steps from."""
+        return self.size
 
     def samples(self, seed: int) -> Iterable[PromptSample]:
         """Questions; a smaller size is a prefix of a larger one."""

@@ -36,6 +36,7 @@ class GRPO(Algorithm[RolloutBatch]):
 
     name = "grpo"
     batch = RolloutBatch
+    assumes_policy_samples = True
     least_samples = 2
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),

@@ -19,7 +19,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from alignzoo import Decoding, JudgeError, Reply, Usage, holds_reasoning, without_reasoning
+from alignzoo import (
+    Decoding,
+    JudgeError,
+    Reply,
+    Usage,
+    end_ids,
+    holds_reasoning,
+    without_reasoning,
+)
 
 TAIL = 8  # ids at a prompt's end in which a template may open reasoning
 MARK_ENDS = (">", "]", "▷")
@@ -196,10 +204,9 @@ def _reader(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 
 
 def _stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every id that ends a turn, by the tokenizer and by the model's own generation settings."""
+    """Every id that ends a turn, as for models that are trained and evaluated."""
     own = getattr(model.generation_config, "eos_token_id", None)
-    several = own if isinstance(own, list) else [own]
-    return tuple(dict.fromkeys(i for i in (tokenizer.eos_token_id, *several) if i is not None))
+    return end_ids(tokenizer, own if isinstance(own, list) else [own])
 
 
 def _config(**options: Any) -> GenerationConfig:

@@ -43,6 +43,7 @@ class KTO(Algorithm[LabelledBatch]):
 
     name = "kto"
     batch = LabelledBatch
+    least_items = 2
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),
         "reference": Role(like="policy", doc="frozen; by default the policy's start"),

@@ -45,6 +45,7 @@ class PPO(Algorithm[RolloutBatch]):
 
     name = "ppo"
     batch = RolloutBatch
+    assumes_policy_samples = True
     roles = {
         "policy": Role(trainable=True, doc="the actor"),
         "reference": Role(like="policy", doc="frozen; by default the policy's start"),

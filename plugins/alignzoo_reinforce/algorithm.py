@@ -34,6 +34,7 @@ class Reinforce(Algorithm[RolloutBatch]):
 
     name = "reinforce"
     batch = RolloutBatch
+    assumes_policy_samples = True
     single_update = True
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),

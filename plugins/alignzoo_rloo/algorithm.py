@@ -30,6 +30,7 @@ class RLOO(Algorithm[RolloutBatch]):
 
     name = "rloo"
     batch = RolloutBatch
+    assumes_policy_samples = True
     single_update = True
     least_samples = 2
     roles = {

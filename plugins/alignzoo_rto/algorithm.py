@@ -34,6 +34,7 @@ class RTO(Algorithm[RolloutBatch]):
 
     name = "rto"
     batch = RolloutBatch
+    assumes_policy_samples = True
     roles = {
         "policy": Role(trainable=True, doc="the actor"),
         "teacher": Role(doc="the DPO model pi_dpo"),

@@ -58,6 +58,10 @@ class StoryPrompts(Dataset):
     size: int = option(1024, "number of prompts, all different", gt=0, le=100_000)
     held_out: bool = option(False, "the prompts kept for evaluation instead of those for training")
 
+    def __len__(self) -> int:
+        """What a plan counts steps from."""
+        return self.size
+
     def samples(self, seed: int) -> Iterator[PromptSample]:
         """The prompts in the order in which they are drawn."""
         draw = random.Random(f"stories/{seed}/{self.held_out}")

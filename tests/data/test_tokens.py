@@ -17,6 +17,7 @@ from alignzoo.contract.types import (
     TextSample,
     Tokens,
 )
+from alignzoo.data.ends import end_ids, stop_ids
 from alignzoo.data.samples import DataSource, load_samples
 from alignzoo.data.tokens import (
     Limits,
@@ -25,7 +26,6 @@ from alignzoo.data.tokens import (
     encode,
     encode_all,
     prompt_ids,
-    stop_ids,
 )
 
 CHATML = (
@@ -87,10 +87,35 @@ def test_a_chat_is_the_templates_prompt_and_an_answer_that_ends_with_one_end_tok
     assert row.prompt == prompt_ids(PromptSample(HELLO), words)
 
 
-def test_the_tokenizers_own_end_token_is_added_if_the_template_ends_turns_with_another():
+def test_a_turn_that_its_template_closes_with_a_special_token_gets_no_second_end():
     words = word_tokenizer(eos="</s>")
     (row,) = rows(TextSample(HELLO, Response("fine")), words)
-    assert names(row.response, words) == ["fine", "<|im_end|>", "</s>"]
+    assert names(row.response, words) == ["fine", "<|im_end|>"]
+
+
+def test_a_turn_that_its_template_closes_with_ordinary_text_gets_the_tokenizers_end():
+    plain = "{% for m in messages %}{{ m.role }}\n{{ m.content }} bye\n{% endfor %}"
+    opening = "{% if add_generation_prompt %}assistant\n{% endif %}"
+    words = word_tokenizer(eos="</s>", template=plain + opening)
+    (row,) = rows(TextSample(HELLO, Response("fine")), words)
+    assert names(row.response, words) == ["fine", "bye", "</s>"]
+
+
+def test_of_two_ends_that_a_template_writes_the_first_alone_is_learnt():
+    phi = CHATML + "{% if not add_generation_prompt %}</s>{% endif %}"
+    words = word_tokenizer(eos="</s>", template=phi)
+    (row,) = rows(TextSample(HELLO, Response("fine")), words)
+    assert names(row.response, words) == ["fine", "<|im_end|>"]
+    (cut,) = rows(TextSample(HELLO, Response("fine", ended=False)), words)
+    assert names(cut.response, words) == ["fine"]
+
+
+def test_a_row_that_ends_with_an_end_of_the_generation_config_gets_no_second_one(stories):
+    limits = Limits(64, ends=end_ids(stories, (2, 13)))
+    (row,) = rows(TextSample("Tim", Response(" ran\n")), stories, limits)
+    assert names(row.response, stories)[-1] == "<0x0A>"
+    (row,) = rows(TextSample("Tim", Response(" ran")), stories, limits)
+    assert row.response[-1] == 2
 
 
 def test_a_chat_gets_the_bos_of_its_template_and_no_second_one(stories):
@@ -196,11 +221,11 @@ def test_decoding_keeps_the_leading_space_and_leaves_stop_tokens_out(stories):
 
 
 def test_stop_tokens_are_found_by_name_also_ordinary_ones(stories):
-    assert stop_ids(stories, ()) == (2,)
-    assert stop_ids(stories, ("<0x0A>", "<s>", "</s>", "<s>")) == (13, 1, 2)
+    assert stop_ids(stories, (), (2, 13)) == (2, 13)
+    assert stop_ids(stories, ("<0x0A>", "<s>", "</s>", "<s>"), (2,)) == (13, 1, 2)
     for unknown in ("\n", "zzz"):
         with pytest.raises(DataError, match="is not one token"):
-            stop_ids(stories, (unknown,))
+            stop_ids(stories, (unknown,), (2,))
 
 
 # --- length ------------------------------------------------------------------------------------

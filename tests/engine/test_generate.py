@@ -265,9 +265,19 @@ def test_min_new_tokens_keeps_stop_tokens_out_until_then(model):
     plain = sample(model, some_prompts(100), Sampling(12, stop_ids=stops))
     later = sample(model, some_prompts(100), Sampling(12, min_new_tokens=4, stop_ids=stops))
     assert min(len(done.ids) for done in plain) == 1  # one token, the stop token, is legal
-    assert min(len(done.ids) for done in later) == 4
-    greedy = Sampling(12, temperature=0, min_new_tokens=4, stop_ids=stops)
-    assert min(len(done.ids) for done in sample(model, some_prompts(100), greedy)) == 4
+    assert min(len(done.ids) for done in later) == 5  # four and the stop token
+
+
+def test_min_new_tokens_counts_as_transformers_does():
+    model = qwen()
+    stops = tuple(range(20))
+    for prompt in some_prompts(12):
+        (ours,) = sample(
+            model, [prompt], Sampling(8, temperature=0, min_new_tokens=3, stop_ids=stops)
+        )
+        config = GenerationConfig(max_new_tokens=8, min_new_tokens=3, eos_token_id=list(stops))
+        theirs = model.generate(torch.tensor([prompt]), generation_config=config, pad_token_id=0)
+        assert list(ours.ids) == theirs[0, len(prompt) :].tolist()
 
 
 # --- the model is left as it was -----------------------------------------------------------------

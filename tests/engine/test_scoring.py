@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alignzoo import RolloutBatch, TextBatch
 from alignzoo.engine.models.heads import head_output
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense, padding_share, row_groups
-from alignzoo.engine.train.batches import micro_batches, optimiser_batches
+from alignzoo.engine.train.batches import Cut, micro_batches, optimiser_batches
 from alignzoo.engine.train.optim import Optim, rate
 from alignzoo.ops import kl, log_prob
 from alignzoo.testing import check_algorithm, gradients, tiny_model, toy_items
@@ -103,10 +103,26 @@ def test_micro_batches_hold_every_item_once_longest_first():
 
 
 def test_an_epoch_shows_every_item_once_and_epochs_differ_in_order():
-    steps = list(optimiser_batches(10, 5, epochs=2, seed=0, shuffle=True))
+    steps = list(optimiser_batches(10, Cut(5), range(2), seed=0, shuffle=True))
     assert sorted(torch.cat(steps[:2]).tolist()) == list(range(10))
     assert not torch.equal(torch.cat(steps[:2]), torch.cat(steps[2:]))
-    assert [len(x) for x in optimiser_batches(3, 5, 1, 0, True)] == [3]
+    assert [len(x) for x in optimiser_batches(3, Cut(5), range(1), 0, True)] == [3]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_s_last_batch_is_smaller_and_no_item_is_left_out(shuffle):
+    steps = list(optimiser_batches(11, Cut(4), range(2), 0, shuffle))
+    assert [len(x) for x in steps] == [4, 4, 3] * 2
+    for epoch in (steps[:3], steps[3:]):
+        assert sorted(torch.cat(epoch).tolist()) == list(range(11))
+
+
+def test_a_rest_that_is_too_small_for_a_method_joins_the_batch_before_it():
+    sizes = {n: [len(x) for x in Cut(4, least=3).parts(torch.arange(n))] for n in range(1, 12)}
+    assert sizes[8] == [4, 4] and sizes[9] == [4, 5] and sizes[10] == [4, 6]
+    assert sizes[11] == [4, 4, 3] and sizes[5] == [5] and sizes[2] == [2]
+    for n, parts in sizes.items():
+        assert sum(parts) == n and Cut(4, least=3).count(n) == len(parts)
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_its_share():

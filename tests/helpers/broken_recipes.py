@@ -232,6 +232,20 @@ STAGES = {
         "  - {name: a, algorithm: margin, data: {name: toys, max_prompt_length: 2000}}",
         "4:72: stages.0.data.max_prompt_length: 2000 is more than max_length, which is 1024",
     ),
+    "a batch too small for its method": (
+        "  - {name: a, algorithm: siblings, data: toys, train: {batch_size: 1},\n"
+        "     rollout: {prompts: 1, samples_per_prompt: 2, epochs: 1}}",
+        "4:68: stages.0.train.batch_size: siblings compares the items of a batch; make it 2 or "
+        "more",
+    ),
+    "samples of another distribution where a breach must stop": (
+        "  - {name: a, algorithm: once, data: toys, rails: {on_breach: stop},\n"
+        "     rollout: {sampling: {top_p: 0.9, min_new_tokens: 2, temperature: 0.5, top_k: 4}}}",
+        "5:26: stages.0.rollout.sampling: once takes answers for samples of the policy, but with "
+        "temperature 0.5, top_p 0.9, top_k 4, min_new_tokens 2 they are samples of another "
+        "distribution, and its gradient is biased; sample at temperature 1 with top_p 1, top_k 0 "
+        "and min_new_tokens 0 (on_breach: stop)",
+    ),
     "a misspelt metric": (
         "  - {name: a, algorithm: margin, data: toys,\n"
         "     validation: {data: toys, metric: acuracy}}",

@@ -67,6 +67,7 @@ class Siblings(Online):
 
     name = "siblings"
     least_samples = 2
+    least_items = 2
 
 
 class Once(Online):
@@ -74,6 +75,7 @@ class Once(Online):
 
     name = "once"
     single_update = True
+    assumes_policy_samples = True
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ ROOMS = {
     "engine": set(),
     "engine.models": {"contract"},
     "engine.parallel": {"contract"},
-    "engine.sampling": {"contract"},
+    "engine.sampling": {"contract", "engine.models"},
     "engine.scoring": {"contract", "ops", "engine.models"},
     "engine.train": {"contract", "ops", "engine.models", "engine.parallel", "engine.scoring"},
     "store": {"contract", "data", "recipe"},
@@ -21,7 +21,7 @@ ROOMS = {
     | {"engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
     | {"engine.models", "engine.scoring"},
-    "plan": {"recipe", "store"},
+    "plan": {"recipe", "store", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
     | {"stages", "stages.evaluation"},
     "testing": {"contract", "ops", "recipe", "engine.parallel", "engine.sampling"}

@@ -55,7 +55,8 @@ def test_a_plan_shows_models_steps_and_evaluations(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     plan = plan_recipe(trained(), load_plugins(), tmp_path / "r")
     sft, dpo = plan.stages
-    assert (sft.kind, sft.what, sft.status, sft.steps) == ("train", "sft", "to run", "from data")
+    assert (sft.kind, sft.what, sft.status) == ("train", "sft", "to run")
+    assert sft.steps == "157 (10000 items)"  # 156 of 64 and one of 16
     assert sft.models == {"policy": "facts"}
     assert (dpo.status, dpo.steps) == ("waits for sft", "7")
     assert dpo.models == {"policy": "sft", "reference": "sft"}
@@ -64,6 +65,39 @@ def test_a_plan_shows_models_steps_and_evaluations(tmp_path, monkeypatch):
         ("facts: dpo", "waits for sft, dpo"),
     ]
     assert plan.evaluations[1].models == {"model": "dpo", "kl(initial)": "facts"}
+
+
+def steps_of(data, folder, algorithm="sft", **more):
+    stage = {"name": "it", "algorithm": algorithm, "data": data} | more
+    what = Recipe.model_validate({"name": "p", "model": "facts", "stages": [stage]})
+    return plan_recipe(what, load_plugins(), folder).stages[0].steps
+
+
+def test_a_plan_counts_the_steps_of_files_and_of_datasets_with_a_length(tmp_path):
+    file = tmp_path / "d.jsonl"
+    file.write_text("".join(f'{{"prompt": "p{n}", "response": " r"}}\n' for n in range(9)))
+    small = {"train": {"batch_size": 4, "epochs": 2}}
+    assert steps_of(str(file), tmp_path / "r", **small) == "6 (9 items)"
+    pairs = tmp_path / "p.jsonl"
+    rows = (f'{{"prompt": "p{n}", "chosen": " a", "rejected": " b"}}\n' for n in range(9))
+    pairs.write_text("".join(rows))
+    assert steps_of(str(pairs), tmp_path / "r", "dpo", **small) == "6 (9 items)"
+    assert steps_of(str(pairs), tmp_path / "r", "kto", train={"batch_size": 17}) == "1 (18 items)"
+    made = {"name": "facts.sft", "with": {"size": 20}, "skip": 3, "limit": 9}
+    assert steps_of(made, tmp_path / "r", **small) == "6 (9 items)"
+    prompts = {"name": "facts.prompts", "with": {"size": 9}}
+    rollout = {"prompts": 4, "samples_per_prompt": 2, "epochs": 3}
+    planned = steps_of(prompts, tmp_path / "r", "ppo", rollout=rollout, **small)
+    assert planned == "30 (9 prompts)"  # 2 epochs x 3 passes x (2 + 2 + 1) updates
+
+
+def test_a_plan_says_how_steps_follow_from_data_that_it_does_not_read(tmp_path):
+    assert steps_of("some/pairs", tmp_path / "r") == "items / 64, rounded up"
+    train = {"batch_size": 8, "epochs": 3}
+    assert steps_of("some/pairs", tmp_path / "r", train=train) == "3 x items / 8, rounded up"
+    rollout = {"prompts": 16, "epochs": 2}
+    planned = steps_of("some/prompts", tmp_path / "r", "ppo", rollout=rollout, train=train)
+    assert planned == "3 x 4 per 16 prompts, rounded up"
 
 
 def test_a_plan_says_when_training_would_resume(tmp_path, monkeypatch):

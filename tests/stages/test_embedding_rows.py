@@ -79,7 +79,8 @@ def test_a_row_that_holds_an_id_without_a_row_is_refused_with_its_place(cli, alg
 def test_a_prompt_to_sample_from_is_looked_at_too(cli):
     write("prompts.jsonl", [{"prompt": "the fox"}, {"prompt": "the [PAD]"}])
     text = RECIPE.replace("ALGORITHM", "rloo").replace("DATA", "prompts.jsonl")
-    rollout = "    rollout: {prompts: 1, samples_per_prompt: 2, reward: {judge: facts.oracle}}\n"
+    sampled = "prompts: 1, samples_per_prompt: 2, sampling: {max_new_tokens: 4}"
+    rollout = f"    rollout: {{{sampled}, reward: {{judge: facts.oracle}}}}\n"
     Path("x.yaml").write_text(text + rollout)
     status, _, err = cli("run", "x.yaml", "--output", "run")
     assert status == 1

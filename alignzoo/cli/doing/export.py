@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from alignzoo.cli.doing.rounding import DTYPES, round_weights
 from alignzoo.cli.terminal.names import TrainedStage, find_stages
 from alignzoo.contract.errors import UsageError
 from alignzoo.leaderboard import read_leaderboard, render_markdown
@@ -20,15 +21,22 @@ from alignzoo.store.folders import stage_folder
 from alignzoo.store.inputs import descent
 
 
-def export_command(name: str, folder: Path) -> None:
-    """Copy the model of RUN/STAGE (of RUN: its last one) and describe it in README.md."""
+def export_command(name: str, folder: Path, dtype: str | None) -> None:
+    """Copy the model of RUN/STAGE (of RUN: its last one) and describe it in README.md.
+
+    Stages keep float32 weights; they are rounded here alone, to `dtype` or the recipe's precision.
+    """
     stages = find_stages(name)
     if not stages:
         raise UsageError(f"{name}: neither a run's folder nor RUN/STAGE of one")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: exists and is not empty; name a new folder")
+    if dtype not in (None, *DTYPES):
+        raise UsageError(f"--dtype {dtype}: unknown; there are {', '.join(DTYPES)}")
     stage = stages[-1]
     shutil.copytree(stage.model, folder, dirs_exist_ok=True)
+    precision = yaml.safe_load((stage.run / "recipe.yaml").read_text(encoding="utf-8"))["precision"]
+    round_weights(folder, DTYPES[dtype or precision])
     (folder / "README.md").write_text(model_card(stage), encoding="utf-8")
     print(f"{stage.label} is in {folder}: {loader_of(folder)}.from_pretrained('{folder}')")
 

@@ -16,9 +16,11 @@ from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.contract.rollout import RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import GroupSample, Message, PromptSample, Response, RolloutBatch
+from alignzoo.data.ends import end_ids
 from alignzoo.data.rows import row_from_sample
 from alignzoo.data.samples import DataSource, convert, load_samples
 from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.engine.sampling.generate import TransformersEngine
@@ -100,14 +102,14 @@ def voice(wish: Wish) -> Iterator[Voice]:
     ref = ModelRef(find_model(wish.model), wish.seed)
     tokenizer = load_tokenizer(hooks, ref)
     wanted = wish.max_new_tokens or USUAL_TOKENS
-    sampling = resolve(
-        SamplingSpec.model_validate({**wish.decoding, "max_new_tokens": wanted}), tokenizer
-    )
+    spec = SamplingSpec.model_validate({**wish.decoding, "max_new_tokens": wanted})
     model = load_model(hooks, ref, Role())
     check_end(model, tokenizer, ref.name)
+    bounds = bounds_of(model)
+    sampling = resolve(spec, tokenizer, end_ids(tokenizer, bounds.ends))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", sys.maxsize)
+    context = bounds.context or sys.maxsize
     with closing(TransformersEngine().start(model)) as session:
         yield Voice(session, tokenizer, sampling, context, wish)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,23 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    ends: Sequence[int],
+) -> None:
     """A plain transformers folder; PluginError if it would come back with another tokenizer.
 
-    Some model types force their own tokenizer class on whatever the folder holds. A scalar head
-    is saved so that plain transformers reads it at the last token, where it was trained.
+    Plain `generate` stops at `ends`, as every part of a recipe does. Some model types force their
+    own tokenizer class on whatever the folder holds. A scalar head is saved so that plain
+    transformers reads it at the last token, where it was trained.
     """
     if isinstance(getattr(model, "score", None), torch.nn.Linear):
-        tokenizer = padded_apart(model, tokenizer)
+        tokenizer = padded_apart(model, tokenizer, ends)
+    generation = getattr(model, "generation_config", None)  # a scalar head generates nothing
+    if generation is not None:
+        generation.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
     with own_config(model):
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

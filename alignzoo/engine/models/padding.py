@@ -8,6 +8,7 @@ reads the token before it, which was never trained.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import cast
 
 import torch
@@ -20,18 +21,19 @@ NEW = "<|pad|>"  # a token for padding alone
 
 
 def padded_apart(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, named: Collection[int] = ()
 ) -> PreTrainedTokenizerBase:
     """A copy of the tokenizer whose padding ends no row; the model's config is set to the same.
 
     The tokenizer's own padding if it is apart from the end; else a new token in a row of the
     embedding that no token uses; else the unknown token; else a new token in a row that the
-    embedding gets, all zeros. Padding is on the right, where it changes no position.
+    embedding gets, all zeros. Padding is on the right, where it changes no position. `named` are
+    ends of answers that neither tokenizer nor config names, such as the template's.
     """
     apart = copy.deepcopy(tokenizer)
     apart.padding_side = "right"
     rows, padding, unknown = embedding_rows(model), tokenizer.pad_token_id, tokenizer.unk_token_id
-    ends = _ends(model, tokenizer)
+    ends = _ends(model, tokenizer) | {*named}
     if not _fits(padding, ends, rows):
         if len(tokenizer) >= rows and _fits(unknown, ends, rows):
             apart.pad_token = tokenizer.unk_token

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from alignzoo.contract.errors import TrainingError
 
@@ -24,9 +25,14 @@ SUPPORTED = {
 
 @dataclass(frozen=True)
 class Ranks:
-    """The group of processes a stage runs on; implements `types.World`."""
+    """The group of processes a stage runs on; implements `types.World`.
+
+    A rank without items of its own is idle: it takes part in every exchange, as the others wait
+    for it, and adds nothing to sums, means and gradients.
+    """
 
     accelerator: Accelerator
+    idle: bool = False
 
     @property
     def rank(self) -> int:
@@ -48,8 +54,14 @@ class Ranks:
         """Whether this process writes."""
         return bool(self.accelerator.is_main_process)
 
+    @property
+    def loss_scale(self) -> int:
+        """Factor of this rank's loss: DDP averages gradients over ranks."""
+        return 0 if self.idle else self.size
+
     def sum(self, x: Tensor) -> Tensor:
         """Sum over ranks."""
+        x = torch.zeros_like(x) if self.idle else x
         if self.size == 1:
             return x
         there = self.accelerator.reduce(x.to(self.device), reduction="sum")
@@ -57,6 +69,7 @@ class Ranks:
 
     def max(self, x: Tensor) -> Tensor:
         """Elementwise maximum over ranks."""
+        x = torch.full_like(x, -torch.inf) if self.idle else x
         if self.size == 1:
             return x
         stacked = self.accelerator.gather(x.to(self.device)[None])
@@ -86,6 +99,11 @@ class Ranks:
         context = nullcontext() if last else self.accelerator.no_sync(module)
         return cast(AbstractContextManager[Any], context)
 
+    def attention(self) -> AbstractContextManager[Any]:
+        """How attention is computed, in a whole stage: see `steady_attention`."""
+        mixed = self.accelerator.mixed_precision == "bf16"
+        return steady_attention(self.device.type) if mixed else nullcontext()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 arithmetic in the bodies when the recipe says so."""
         return cast(AbstractContextManager[Any], self.accelerator.autocast())
@@ -94,6 +112,25 @@ class Ranks:
         """Wait for every rank."""
         if self.size > 1:
             self.accelerator.wait_for_everyone()
+
+
+def steady_attention(device: str) -> AbstractContextManager[Any]:
+    """Attention whose bf16 rounding does not depend on a row's padding.
+
+    That of the fused CPU kernel does, so a policy would differ from its equal reference, which is
+    scored beside other rows. On accelerators the fused kernels stay: plain ones cost too much.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+
+
+@contextmanager
+def arithmetic(precision: str, device: str) -> Iterator[None]:
+    """How models compute outside training: as in it, with float32 weights."""
+    if precision != "bf16":
+        yield
+        return
+    with steady_attention(device), torch.autocast(device, torch.bfloat16):
+        yield
 
 
 def start_ranks(precision: str) -> Ranks:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -110,19 +111,26 @@ def _refuse_bad_numbers(completions: dict[int, Completion], version: int) -> Non
 
 @contextmanager
 def _sampling_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode and neutral generation defaults, both put back at the end.
+    """Evaluation mode, neutral generation defaults and a wide head, all put back at the end.
 
     `generate` fills every unset option from the defaults in the model's folder, so a fresh
     config of our own does not suffice.
     """
+    from alignzoo.engine.models.heads import head_output
+
     was_training = model.training
     modes = [(module, module.training) for module in model.modules()]
     defaults = model.generation_config
     cast(Any, model).eval()  # transformers leaves it untyped
     model.generation_config = _config()
+    head = cast(Any, model.get_output_embeddings())
+    own = {"forward": head.forward} if "forward" in vars(head) else {}
+    head.forward = partial(head_output, head)  # never rounded to bf16, as in scoring
     try:
         yield
     finally:
+        del head.forward
+        vars(head).update(own)
         model.generation_config = defaults
         cast(Any, model).train(was_training)
         for module, training in modes:  # a frozen part may have been in evaluation mode before

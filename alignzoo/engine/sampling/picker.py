@@ -49,8 +49,9 @@ def _wide(device: torch.device) -> torch.dtype:
 class TokenPicker(LogitsProcessor):
     """Draws each row's next token with its own noise and leaves greedy search no other choice.
 
-    Temperature, then top-k, then top-p; a stop token may not come before it is the
-    `min_new_tokens`-th. Notes log softmax(logits)[token], of the raw logits, in `log_probs`.
+    Temperature, then top-k, then top-p; no stop token before
+    `min_new_tokens` others, as in transformers. Notes log softmax(logits)[token], of the raw
+    logits, in `log_probs`.
     """
 
     def __init__(self, sampling: Sampling, noise: Tensor, prompt_width: int) -> None:
@@ -70,7 +71,7 @@ class TokenPicker(LogitsProcessor):
         return scores.scatter(1, token, torch.inf)
 
     def _pick(self, input_ids: Tensor, scores: Tensor, step: int) -> Tensor:
-        if step + 1 < self.sampling.min_new_tokens:
+        if step < self.sampling.min_new_tokens:
             scores = scores.index_fill(1, self.stops, -torch.inf)
         if self.sampling.temperature == 0:
             return scores.argmax(-1)

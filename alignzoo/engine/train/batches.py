@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,18 +18,43 @@ def permutation(n: int, *key: int | str) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
-def optimiser_batches(
-    n_items: int, batch_size: int, epochs: int, seed: int, shuffle: bool
-) -> Iterator[Tensor]:
-    """Item numbers of each step, epoch by epoch.
+@dataclass(frozen=True)
+class Cut:
+    """How many items make a batch: `size`, and fewer in an epoch's last one.
 
-    The items that do not fill a last batch wait for another epoch, whose order is another one; a
-    data set smaller than a batch is one batch.
+    Fewer than `least` are no batch of their own: they join the one before them.
     """
-    size = min(batch_size, n_items)
-    for epoch in range(epochs):
+
+    size: int
+    least: int = 1
+
+    def count(self, n_items: int) -> int:
+        """How many batches n items make."""
+        full, rest = divmod(n_items, self.size)
+        return max(1, full + (rest >= max(1, self.least)))
+
+    def sizes(self, n_items: int) -> list[int]:
+        """How many items each batch has."""
+        n = self.count(n_items)
+        return [*[self.size] * (n - 1), n_items - self.size * (n - 1)]
+
+    def parts(self, order: Tensor) -> list[Tensor]:
+        """All item numbers [n] in batches: no item is left out."""
+        return list(order.split(self.sizes(len(order))))
+
+
+def buffer_cut(cut: Cut, prompts: int, samples_per_prompt: int) -> Cut:
+    """How prompts become rollout buffers, if `cut` says how sequences become batches."""
+    return Cut(prompts, -(-cut.least // samples_per_prompt))
+
+
+def optimiser_batches(
+    n_items: int, cut: Cut, epochs: Iterable[int], seed: int, shuffle: bool
+) -> Iterator[Tensor]:
+    """Item numbers of each step, epoch by epoch; every item is in every epoch."""
+    for epoch in epochs:
         order = permutation(n_items, seed, "data", epoch) if shuffle else torch.arange(n_items)
-        yield from order[: n_items // size * size].split(size)
+        yield from cut.parts(order)
 
 
 def micro_batches(batch: Batch, items: Tensor, size: int) -> list[Tensor]:
@@ -39,5 +65,8 @@ def micro_batches(batch: Batch, items: Tensor, size: int) -> list[Tensor]:
 
 
 def share_of_rank(items: Tensor, rank: int, size: int) -> Tensor:
-    """The items of one rank: every size-th, so that ranks differ by one item at most."""
+    """The items of one rank: every size-th, so that ranks differ by one item at most.
+
+    None, where there are fewer items than ranks: such a rank is idle (see `Ranks`).
+    """
     return items[rank::size]

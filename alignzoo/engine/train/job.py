@@ -14,6 +14,7 @@ from alignzoo.contract.types import Item, Signal
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.train import rails
+from alignzoo.engine.train.batches import Cut
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.sources import Rollout
 
@@ -50,6 +51,11 @@ class Job:
     rails: rails.Rails = field(default_factory=rails.Rails)
     on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
     say: Callable[[str], None] = field(default=lambda text: None)  # a sentence worth reading
+
+    @property
+    def cut(self) -> Cut:
+        """How items become optimiser batches."""
+        return Cut(self.optim.batch_size, self.algorithm.least_items)
 
     @property
     def how(self) -> str:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignzoo.contract.errors import DataError, Interrupted, TrainingError
+from alignzoo.contract.errors import Interrupted, TrainingError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
+from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, faults, rails
 from alignzoo.engine.train.balance import balance_of
-from alignzoo.engine.train.batches import permutation, share_of_rank
+from alignzoo.engine.train.batches import buffer_cut, permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
 from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.journal import Asked, append_row, interrupts, keep_bytes, keep_until
@@ -43,11 +44,12 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     Raises Interrupted after saving when SIGINT or SIGTERM arrives, TrainingError when a metric
     stops being finite.
     """
-    stored = stored_snapshots(job)
-    module = _module(job)
-    with interrupts() as asked:
-        loop = _Loop(job, module, _buffers(job, module, stored), stored, asked)
-        loop.run()
+    with job.ranks.attention():
+        stored = stored_snapshots(job)
+        module = _module(job)
+        with interrupts() as asked:
+            loop = _Loop(job, module, _buffers(job, module, stored), stored, asked)
+            loop.run()
     return {role: module.by_role[role] for role in sorted(job.trainable)}
 
 
@@ -67,22 +69,16 @@ def _module(job: Job) -> ScoringModule:
 def _buffers(job: Job, module: ScoringModule, stored: Mapping[str, snapshots.Stored]) -> Source:
     optim, rollout = job.optim, job.rollout
     if rollout is None:
-        batches = schedule(len(job.items), optim.batch_size, optim, optim.steps, job.seed)
+        batches = schedule(len(job.items), job.cut, optim, job.seed)
         return OfflineSource(job.items, job.algorithm.batch, batches, stored, job.pad_id, job.ranks)
-    updates = rollout.updates(optim.batch_size)
-    least = min(rollout.prompts_per_buffer, len(rollout.prompts)) // job.ranks.size
-    if least * rollout.samples_per_prompt < max(1, updates // rollout.epochs):
-        raise DataError(
-            f"a rollout buffer is too small for {job.ranks.size} ranks: raise rollout.prompts or "
-            "train.batch_size"
-        )
-    wanted = None if optim.steps is None else -(-optim.steps // updates)
-    n, size = len(rollout.prompts), rollout.prompts_per_buffer
-    batches = schedule(n, size, optim, wanted, job.seed)
+    prompts = buffer_cut(job.cut, rollout.prompts_per_buffer, rollout.samples_per_prompt)
+    batches = schedule(
+        len(rollout.prompts), prompts, optim, job.seed, lambda n: rollout.updates(n, job.cut)
+    )
     policy = module.by_role["policy"]
     session = rollout.engine.start(policy)
     return RolloutSource(
-        rollout, batches, updates, policy, session, job.pad_id, job.seed, job.ranks
+        rollout, batches, job.cut, policy, session, job.pad_id, job.seed, job.ranks
     )
 
 
@@ -111,7 +107,7 @@ class _Loop:
         self.saves = Saves(job.optim.save_every)
         same = rails.same_start(job.algorithm, job.digests)
         self.watch = rails.Watch(job.algorithm, same, job.rails)
-        self.total = source.n_buffers * source.updates
+        self.total = source.steps
         if job.optim.steps is not None:
             self.total = min(self.total, job.optim.steps)
 
@@ -143,16 +139,20 @@ class _Loop:
 
     def _train_on(self, buffer: Buffer) -> None:
         """All updates on one buffer."""
-        job, stepper = self.job, self.stepper
+        job, ranks = self.job, replace(self.job.ranks, idle=not len(buffer.positions))
         given = dict(buffer.given) | self._snapshots(buffer.batch)
-        given |= self._prepared(buffer.batch, given)
-        known = {**buffer.metrics, **rails.drift(buffer.batch, given, job.ranks.mean)}
+        given |= self._prepared(buffer.batch, given, ranks)
+        known = {**buffer.metrics, **rails.drift(buffer.batch, given, ranks.mean)}
         done = self.cursor.step
         faults.refuse(known, done + 1, done, lambda: faults.odd_row(buffer, given))
         compare = dict(buffer.compare)
-        for items in self._updates(buffer.batch):
+        for share_of_update in self._updates(buffer):
             if self.cursor.step >= self.total:
                 return
+            # An idle rank lends an item: its forwards must match those of the others.
+            items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
+            ranks = replace(job.ranks, idle=not len(share_of_update))
+            stepper = replace(self.stepper, ranks=ranks)
             started = time.perf_counter()
             torch.manual_seed(sample_key(job.seed, "step", self.cursor.step) % 2**63)
             share = rate(job.optim, self.cursor.step, self.total)
@@ -168,7 +168,7 @@ class _Loop:
                 faults.refuse(error.metrics, done + 1, done, search, file)
             for pair in pairs.values():
                 limit = job.rollout.max_gap if job.rollout else float("inf")
-                metrics |= gap_metrics(pair, limit, job.ranks)
+                metrics |= gap_metrics(pair, limit, ranks)
             compare = {}
             metrics |= {"lr": share * job.optim.lr, **known}
             self._after_step(buffer, items, metrics, started)
@@ -200,8 +200,10 @@ class _Loop:
         models = {r: self.module.by_role.get(r) or job.load(r) for r in sorted(roles)}
         scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
         module = ScoringModule(models, job.trainable & roles, scorer).to(job.ranks.device)
-        rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)
-        found = rails.drift(buffer.batch, rows, job.ranks.mean)
+        with job.ranks.autocast():
+            rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)
+        ranks = replace(job.ranks, idle=not len(buffer.positions))
+        found = rails.drift(buffer.batch, rows, ranks.mean)
         step = self.cursor.step
         faults.refuse(found, step, step, lambda: faults.odd_row(buffer, rows))
         return found
@@ -211,52 +213,60 @@ class _Loop:
         with self.job.ranks.autocast():
             return snapshots.score_buffer(self.module, batch, self.job.scored[1], size)
 
-    def _prepared(self, batch: Batch, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _prepared(
+        self, batch: Batch, given: Mapping[str, Tensor], ranks: Ranks
+    ) -> dict[str, Tensor]:
         """`prepare` runs where the ranks can communicate, its results stay on CPU."""
-        device = self.job.ranks.device
+        device = ranks.device
         moved = {name: x.to(device) for name, x in given.items()}
-        prepared = self.job.algorithm.prepare(batch.to(device), moved, self.job.ranks)
+        prepared = self.job.algorithm.prepare(batch.to(device), moved, ranks)
         clash = given.keys() & prepared.keys()
         if clash:
             raise TrainingError(f"`prepare` returns {sorted(clash)}, which exist already")
         return {name: x.cpu() for name, x in prepared.items()}
 
-    def _updates(self, batch: Batch) -> Iterator[Tensor]:
-        """Item numbers of every update on a buffer."""
-        epochs = self.job.rollout.epochs if self.job.rollout else 1
-        per_epoch = max(1, self.source.updates // epochs)
+    def _updates(self, buffer: Buffer) -> Iterator[Tensor]:
+        """The items of this rank in every update; a buffer is shuffled as a whole."""
+        if self.job.rollout is None:
+            yield torch.arange(len(buffer.positions))
+            return
+        epochs, n = self.job.rollout.epochs, buffer.n_items
+        here = torch.full((n,), -1)
+        here[buffer.positions] = torch.arange(len(buffer.positions))
         for epoch in range(epochs):
-            key = (self.job.seed, "buffer", self.cursor.buffer, epoch)
-            order = torch.arange(batch.n_items)
-            if self.source.updates > 1:
-                order = permutation(batch.n_items, *key)
-            yield from order.tensor_split(per_epoch)
+            order = torch.arange(n)
+            if epochs * self.job.cut.count(n) > 1:
+                order = permutation(n, self.job.seed, "buffer", self.cursor.buffer, epoch)
+            for part in self.job.cut.parts(order):
+                mine = here[part]
+                yield mine[mine >= 0]
 
     def _held_out(self, stored: Mapping[str, snapshots.Stored]) -> list[Buffer]:
         """Collated held-out batches; snapshots of frozen roles are made once, here."""
         if self.job.validation is None:
             return []
         items, ranks, found = self.job.validation.items, self.job.ranks, []
-        if len(items) < ranks.size:
-            raise DataError(f"validation has {len(items)} items for {ranks.size} ranks")
-        # Even parts: every rank has items in each, and no part is a single leftover.
-        parts = min(-(-len(items) // self.job.optim.batch_size), len(items) // ranks.size)
+        # Even parts: every rank has items in each if it has any, and no part is a leftover.
+        most = len(items) // max(ranks.size, self.job.cut.least)
+        parts = max(1, min(-(-len(items) // self.job.optim.batch_size), most))
         for numbers in torch.arange(len(items)).tensor_split(parts):
-            mine = share_of_rank(numbers, ranks.rank, ranks.size)
+            share = share_of_rank(torch.arange(len(numbers)), ranks.rank, ranks.size)
+            mine = numbers[share] if len(share) else numbers[:1]
             some = [items[i] for i in mine.tolist()]
             batch = self.job.algorithm.batch.collate(some, self.job.pad_id)
             given = {name: s.fill(some, batch) for name, s in stored.items()}
             places = [f"item {n + 1} of the validation data" for n in mine.tolist()]
-            found.append(Buffer(batch, given, places=places))
+            found.append(Buffer(batch, len(numbers), share, given, places=places))
         return found
 
     def _validate(self, validation: Validation) -> dict[str, float]:
         buffers = []
+        ranks = replace(self.job.ranks, idle=self.job.ranks.rank >= len(validation.items))
         for held in self.held_out:
             given = {**held.given, **self._snapshots(held.batch)}
-            buffers.append(replace(held, given=given | self._prepared(held.batch, given)))
+            buffers.append(replace(held, given=given | self._prepared(held.batch, given, ranks)))
         ready = [(x.batch, x.given) for x in buffers]
-        metrics = evaluate_loss(self.stepper, ready, self.state)
+        metrics = evaluate_loss(replace(self.stepper, ranks=ranks), ready, self.state)
         self.module.set_modes()
         step, search = self.cursor.step, partial(faults.find_in, self.stepper, buffers, self.state)
         faults.refuse(metrics, step, step, search)

@@ -39,7 +39,8 @@ def _compute(
     scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
     module = ScoringModule(models, frozenset(), scorer).to(job.ranks.device)
     size = job.optim.micro_batch_size * 2
-    path = snapshots.compute_stored(module, name, signal, items, size, paths)
+    with job.ranks.autocast():  # the arithmetic of the policy
+        path = snapshots.compute_stored(module, name, signal, items, size, paths)
     if path != paths[0]:
         job.say(f"{job.cache} cannot be written: this stage keeps its reference pass to itself")
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -23,7 +22,7 @@ from alignzoo.contract.rollout import (
 from alignzoo.contract.types import Batch, Item, RolloutBatch, Signal, Tokens
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.snapshots import Stored
-from alignzoo.engine.train.batches import optimiser_batches, share_of_rank
+from alignzoo.engine.train.batches import Cut, optimiser_batches, share_of_rank
 from alignzoo.engine.train.optim import Optim
 from alignzoo.ops import log_prob
 
@@ -32,9 +31,14 @@ ROLLOUT_LOG_PROB = "rollout/log_prob"
 
 @dataclass(frozen=True)
 class Buffer:
-    """What one rank holds of a buffer, on CPU."""
+    """What one rank holds of a buffer, on CPU.
+
+    A rank without a share holds one item all the same, because forwards must match, and is idle.
+    """
 
     batch: Batch
+    n_items: int  # of the whole buffer
+    positions: Tensor  # [I] int64: where this rank's items stand in the whole; none: it is idle
     given: Mapping[str, Tensor] = field(default_factory=dict)  # signals that are already known
     metrics: Mapping[str, float] = field(default_factory=dict)
     compare: Mapping[str, Signal] = field(default_factory=dict)  # re-scored in the first update
@@ -45,13 +49,8 @@ class Source(Protocol):
     """A sequence of buffers; buffer i is a function of (seed, i) and, on-policy, the weights."""
 
     @property
-    def n_buffers(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def updates(self) -> int:
-        """Optimiser steps per buffer."""
+    def steps(self) -> int:
+        """Optimiser steps of all buffers together."""
         ...
 
     def buffer(self, index: int) -> Buffer:
@@ -64,15 +63,31 @@ class Source(Protocol):
 
 
 def schedule(
-    n_items: int, size: int, optim: Optim, n_wanted: int | None, seed: int
+    n_items: int,
+    cut: Cut,
+    optim: Optim,
+    seed: int,
+    updates: Callable[[int], int] = lambda n_items: 1,
 ) -> list[Tensor]:
-    """Item numbers of every buffer: `epochs` passes, or as many as `n_wanted` buffers take."""
-    if n_items == 0:
-        raise DataError("no samples are left to train on")
-    per_epoch = max(1, n_items // size)
-    epochs = optim.epochs if n_wanted is None else math.ceil(n_wanted / per_epoch)
-    every = optimiser_batches(n_items, size, epochs, seed, optim.shuffle)
-    return list(itertools.islice(every, n_wanted))
+    """Item numbers of every buffer: `epochs` passes, or as many buffers as `steps` take.
+
+    `updates` maps a buffer's number of items to its optimiser steps.
+    """
+    if n_items < cut.least:
+        raise DataError(
+            f"{n_items} samples are left to train on, but the method compares the items of a "
+            f"batch and needs {cut.least}; use more data"
+            if n_items
+            else "no samples are left to train on"
+        )
+    epochs = range(optim.epochs) if optim.steps is None else itertools.count()
+    found, steps = [], 0
+    for batch in optimiser_batches(n_items, cut, epochs, seed, optim.shuffle):
+        if optim.steps is not None and steps >= optim.steps:
+            break
+        found.append(batch)
+        steps += updates(len(batch))
+    return found
 
 
 @dataclass(frozen=True)
@@ -86,24 +101,21 @@ class OfflineSource:
     pad_id: int
     ranks: Ranks
 
-    updates: int = 1
-
     @property
-    def n_buffers(self) -> int:
-        """One per optimiser step."""
+    def steps(self) -> int:
+        """One per buffer."""
         return len(self.batches)
 
     def buffer(self, index: int) -> Buffer:
         """The items of one step and their cached snapshots."""
-        numbers = share_of_rank(self.batches[index], self.ranks.rank, self.ranks.size)
-        if len(numbers) == 0:
-            raise DataError(
-                f"a batch of {len(self.batches[index])} items is too small for the ranks"
-            )
+        every = self.batches[index]
+        positions = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
+        numbers = every[positions] if len(positions) else every[:1]
         items = [self.items[i] for i in numbers.tolist()]
         batch = self.kind.collate(items, self.pad_id)
-        given = {name: s.fill(items, batch) for name, s in self.stored.items()}
-        return Buffer(batch, given, places=[f"item {n + 1} of the data" for n in numbers.tolist()])
+        known = {name: s.fill(items, batch) for name, s in self.stored.items()}
+        places = [f"item {n + 1} of the data" for n in numbers.tolist()]
+        return Buffer(batch, len(every), positions, known, places=places)
 
     def close(self) -> None:
         """Holds nothing."""
@@ -126,10 +138,9 @@ class Rollout:
     max_gap: float = 0.1
     places: Sequence[str] = ()  # where the prompts stand in the data
 
-    def updates(self, batch_size: int) -> int:
-        """Optimiser steps per buffer."""
-        rows = min(self.prompts_per_buffer, len(self.prompts)) * self.samples_per_prompt
-        return self.epochs * max(1, rows // batch_size)
+    def updates(self, n_prompts: int, cut: Cut) -> int:
+        """Optimiser steps on a buffer of so many prompts."""
+        return self.epochs * cut.count(n_prompts * self.samples_per_prompt)
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ class RolloutSource:
 
     rollout: Rollout
     batches: Sequence[Tensor]  # prompt numbers
-    updates: int
+    cut: Cut  # of a buffer's sequences
     policy: PreTrainedModel
     session: RolloutSession
     pad_id: int
@@ -146,14 +157,34 @@ class RolloutSource:
     ranks: Ranks
 
     @property
-    def n_buffers(self) -> int:
-        """One per sampling phase."""
-        return len(self.batches)
+    def steps(self) -> int:
+        """A buffer's last epoch of prompts may be smaller, and take fewer."""
+        return sum(self.rollout.updates(len(prompts), self.cut) for prompts in self.batches)
 
     def buffer(self, index: int) -> Buffer:
         """Sample, reward, collate."""
+        n, every = self.rollout.samples_per_prompt, self.batches[index]
+        at = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
+        positions = (at[:, None] * n + torch.arange(n)).flatten()
+        batch, done = self._sampled(every[at].tolist(), index) if len(at) else self._lent(every)
+        ranks = replace(self.ranks, idle=not len(at))
+        compare = {ROLLOUT_LOG_PROB: log_prob("policy")}
+        given = {ROLLOUT_LOG_PROB: _log_probs(batch, done)}
+        metrics = self._metrics(batch, ranks)
+        asked = every[at].tolist() if len(at) else every[:1].tolist()
+        places = [f"answer {k + 1} to prompt {p + 1}" for p in asked for k in range(n)]
+        return Buffer(batch, len(every) * n, positions, given, metrics, compare, places)
+
+    def _lent(self, prompts: Tensor) -> tuple[RolloutBatch, list[Completion]]:
+        """One row that an idle rank computes on and nobody counts; nothing is sampled or judged."""
+        number = int(prompts[0])
+        done = [Completion(self.rollout.prompts[number][-1:], (0.0,), ended=True)]
+        return self._collated([number], done, [0.0]), done
+
+    def _sampled(
+        self, mine: Sequence[int], index: int
+    ) -> tuple[RolloutBatch, Sequence[Completion]]:
         r = self.rollout
-        mine = share_of_rank(self.batches[index], self.ranks.rank, self.ranks.size).tolist()
         numbers = [prompt for prompt in mine for _ in range(r.samples_per_prompt)]
         keys = [
             sample_key(self.seed, "rollout", index, prompt, k)
@@ -161,28 +192,26 @@ class RolloutSource:
             for k in range(r.samples_per_prompt)
         ]
         self.session.sync(iter(self.policy.named_parameters()), index)
-        done = self.session.generate([r.prompts[n] for n in numbers], r.sampling, keys)
+        with self.ranks.autocast():  # the arithmetic of training
+            done = self.session.generate([r.prompts[n] for n in numbers], r.sampling, keys)
         rewards = [0.0] * len(done) if r.reward is None else list(r.reward(numbers, done))
-        batch = RolloutBatch.collate(
-            [
-                Item(
-                    (Tokens(r.prompts[n], c.ids),),
-                    {"reward": reward, "ended": float(c.ended), "group": float(n)},
-                )
-                for n, c, reward in zip(numbers, done, rewards, strict=True)
-            ],
-            self.pad_id,
-        )
-        given = {ROLLOUT_LOG_PROB: _log_probs(batch, done)}
-        places = [
-            f"answer {k + 1} to prompt {n + 1}" for n in mine for k in range(r.samples_per_prompt)
-        ]
-        compare = {ROLLOUT_LOG_PROB: log_prob("policy")}
-        return Buffer(batch, given, self._metrics(batch), compare, places)
+        return self._collated(numbers, done, rewards), done
 
-    def _metrics(self, batch: RolloutBatch) -> dict[str, float]:
+    def _collated(
+        self, numbers: Sequence[int], done: Sequence[Completion], rewards: Sequence[float]
+    ) -> RolloutBatch:
+        items = [
+            Item(
+                (Tokens(self.rollout.prompts[n], c.ids),),
+                {"reward": reward, "ended": float(c.ended), "group": float(n)},
+            )
+            for n, c, reward in zip(numbers, done, rewards, strict=True)
+        ]
+        return RolloutBatch.collate(items, self.pad_id)
+
+    def _metrics(self, batch: RolloutBatch, ranks: Ranks) -> dict[str, float]:
         every = torch.ones_like(batch.ended, dtype=torch.bool)
-        device = self.ranks.device
+        device = ranks.device
         values = {
             "rollout/truncated": 1 - batch.ended,
             "rollout/length": batch.response.sum(-1).float(),
@@ -191,7 +220,7 @@ class RolloutSource:
         if self.rollout.reward is None:
             del values["rollout/reward"]
         mask = every.to(device)
-        return {name: self.ranks.mean(x.to(device), mask).item() for name, x in values.items()}
+        return {name: ranks.mean(x.to(device), mask).item() for name, x in values.items()}
 
     def close(self) -> None:
         """Stop the engine."""

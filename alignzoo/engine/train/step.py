@@ -169,7 +169,7 @@ class Stepper:
     def __call__(
         self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """One update on some items of a buffer.
+        """One update on some items of a buffer; an idle rank lends any item, which is not counted.
 
         Returns global metrics and, for the `extra` signals, values [n] at their positions.
         """
@@ -182,8 +182,7 @@ class Stepper:
             with self.ranks.unsynced(self.module, last):
                 live = self._forward(part, {**self.algorithm.signals(), **extra})
                 loss = self.loss_of(part, {**signals, **live}, state)
-                # DDP averages over ranks; the denominators are global already.
-                value = share_of_loss(loss, totals, scales) * self.ranks.size
+                value = share_of_loss(loss, totals, scales) * self.ranks.loss_scale
                 self.ranks.accelerator.backward(value)
             collect(self.algorithm, loss, sums)
             for name in self.balance.names:

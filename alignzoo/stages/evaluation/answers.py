@@ -169,7 +169,7 @@ class Talk:
     speaker: Speaker
     session: RolloutSession
     batch_size: int
-    seed: int
+    context: StageContext
 
     def turn(
         self, number: int, given: Sequence[Sequence[Response]], file: Path
@@ -185,7 +185,8 @@ class Talk:
         def answered(batch: tuple[SamplingSpec, Sequence[int]]) -> list[tuple[Any, ...]]:
             sampling, some = batch
             prompts = [_conversation(self.questions[n], given[n]) for n in some]
-            keys = [sample_key(self.seed, "answer", n, 0, *_later(number)) for n in some]
+            seed, later = self.context.seed, _later(number)
+            keys = [sample_key(seed, "answer", n, 0, *later) for n in some]
             return self._replies(prompts, sampling, keys)
 
         replies = done_in_parts(file, batches, answered)
@@ -198,9 +199,10 @@ class Talk:
     ) -> list[tuple[Any, ...]]:
         """(text, ids, ended) of each reply."""
         tokenizer = self.speaker.tokenizer
-        wanted = resolve(sampling, tokenizer)
+        wanted = resolve(sampling, tokenizer, self.speaker.ends)
         ids = [prompt_ids(prompt, tokenizer) for prompt in prompts]
-        done = self.session.generate(ids, wanted, keys)
+        with self.context.arithmetic():
+            done = self.session.generate(ids, wanted, keys)
         return [
             (decode_response(start, c.ids, tokenizer, wanted.stop_ids), c.ids, c.ended)
             for start, c in zip(ids, done, strict=True)
@@ -224,7 +226,7 @@ def _sample(
     total = sum(1 + len(question.later) for question in questions)
     done = 0
     with closing(context.engine(spec.engine, {}, spec.batch_size).start(speaker.model)) as session:
-        talk = Talk(questions, speaker, session, spec.batch_size, context.seed)
+        talk = Talk(questions, speaker, session, spec.batch_size, context)
         for turn in range(1 + max(len(question.later) for question in questions)):
             file = folder / "state" / f"turn-{turn + 1}.jsonl"
             for number, response in talk.turn(turn, tuple(given), file):

@@ -168,7 +168,8 @@ def _kl(
 
     def measured(part: Sequence[int]) -> list[float]:
         some = [rows[i] for i in part]
-        return sequence_kl(speaker.model, reference, some, pad_id, MEASURE_BATCH)
+        with context.arithmetic():
+            return sequence_kl(speaker.model, reference, some, pad_id, MEASURE_BATCH)
 
     file = context.folder / STATE / f"kl-{model_folder(other)}.jsonl"
     kept = done_in_parts(file, parts, measured)

@@ -1,0 +1,93 @@
+"""Whether a method and the settings it trains with go together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.recipe.blocks import SamplingSpec, TrainSpec
+from alignzoo.recipe.faults import Fault
+
+
+def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Faults of batches, buffers and sampling; paths start at the stage's keys."""
+    yield from _size_faults(spec, cls)
+    yield from _reuse_faults(spec, cls)
+    yield from _sampling_faults(spec, cls)
+
+
+def length_faults(spec: TrainSpec, models: Iterable[str]) -> Iterator[Fault]:
+    """A sequence must fit every model's context, as far as folders on this machine say it."""
+    validation = [(spec.validation.data, ("validation", "data"))] if spec.validation else []
+    contexts = {name: context for name in sorted(models) if (context := folder_context(name))}
+    for data, path in [(spec.data, ("data",)), *validation]:
+        for name, context in contexts.items():
+            if data.max_length is not None and data.max_length > context:
+                yield Fault((*path, "max_length"), too_wide(data.max_length, name, context))
+
+
+def too_wide(max_length: int, name: str, context: int) -> str:
+    """That sequences of this length do not fit, with both numbers."""
+    return f"{max_length} is more than the context of '{name}', which is {context}"
+
+
+def folder_context(name: str) -> int | None:
+    """The longest sequence of a model's folder by its config.json; None: it says none."""
+    file = Path(name) / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        text = config.get("text_config") or config
+        found = text.get("max_position_embeddings") or text.get("n_positions")
+    except (OSError, ValueError, AttributeError):
+        return None  # no folder, or a damaged one, which loading names
+    return found if isinstance(found, int) else None
+
+
+def _size_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """A method that compares the items of a batch needs some."""
+    if spec.train.batch_size < cls.least_items:
+        what = f"{cls.name} compares the items of a batch; make it {cls.least_items} or more"
+        yield Fault(("train", "batch_size"), what)
+
+
+def _reuse_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Without an importance ratio, a second update on the same answers has a wrong gradient."""
+    rollout = spec.rollout
+    if rollout is None or not cls.single_update:
+        return
+    why = f"{cls.name} has no importance ratio, so answers serve one update"
+    buffer = rollout.prompts * rollout.samples_per_prompt
+    if rollout.epochs > 1:
+        yield Fault(("rollout", "epochs"), f"{why}; make it 1")
+    if buffer > spec.train.batch_size:
+        what = f"{why}; sample {spec.train.batch_size} (train.batch_size), not {buffer}"
+        yield Fault(("rollout",), what)
+
+
+def _sampling_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Who wants to be stopped is stopped before anything is sampled."""
+    found = off_policy(spec, cls)
+    if found and spec.rails.on_breach == "stop":
+        yield Fault(("rollout", "sampling"), f"{off_policy_note(found, cls)} (on_breach: stop)")
+
+
+def off_policy(spec: TrainSpec, cls: type[Algorithm[Any]]) -> list[str]:
+    """The settings under which samples are not the policy's, where the loss takes them for such."""
+    if spec.rollout is None or not cls.assumes_policy_samples:
+        return []
+    neutral = SamplingSpec()
+    names = ("temperature", "top_p", "top_k", "min_new_tokens")
+    given = {name: getattr(spec.rollout.sampling, name) for name in names}
+    return [f"{name} {x:g}" for name, x in given.items() if x != getattr(neutral, name)]
+
+
+def off_policy_note(settings: list[str], cls: type[Algorithm[Any]]) -> str:
+    """What these settings mean for a method, in one sentence."""
+    return (
+        f"{cls.name} takes answers for samples of the policy, but with {', '.join(settings)} they "
+        "are samples of another distribution, and its gradient is biased; sample at temperature 1 "
+        "with top_p 1, top_k 0 and min_new_tokens 0"
+    )
