@@ -33,7 +33,8 @@ from alignzoo.contract.types import (
     Response,
     TextSample,
 )
-from alignzoo.data.rows import describe, n_tokens, sample_from_row
+from alignzoo.data.messages import describe
+from alignzoo.data.rows import n_tokens, sample_from_row
 from alignzoo.data.samples import read_rows
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
