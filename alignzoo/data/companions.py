@@ -68,7 +68,7 @@ def joined(prompt: PromptText, before: tuple[Message, ...]) -> PromptText:
 
 def tools_of(row: Columns) -> list[Any]:
     """The `tools` column, a list of JSON schemas or the JSON text of one."""
-    value = row.get("tools")
+    value: Any = row.get("tools")
     if isinstance(value, str) and value:
         try:
             value = json.loads(value)

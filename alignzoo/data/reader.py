@@ -22,8 +22,11 @@ class Rules:
     # Control tokens that a text spells: tokens, or letters. None: letters, but a plain prompt that
     # spells a turn is refused, because it may be a rendered chat.
     special: Literal["parse", "split"] | None = None
-    template_cuts: Literal["refuse", "tell"] = "refuse"  # a template that leaves out what is learnt
+    template_cuts: Literal["refuse", "tell"] = "tell"  # a template that leaves out what is learnt
     learn: Literal["last", "all"] = "last"  # the answer alone, or every turn of the assistant
+
+
+USUAL = Rules()
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,7 @@ class Reader:
     """A tokenizer, its rules, and where answers end."""
 
     tokenizer: Tokenizer
-    rules: Rules = Rules()
+    rules: Rules = USUAL
     ends: tuple[int, ...] = ()  # ids that end an answer
 
     @cached_property

@@ -73,7 +73,7 @@ def _sample(row: Columns, meta: Mapping[str, Any]) -> Sample:
     if row.get("responses") is not None:
         return _group(row, meta)
     if row.get("chosen") is not None or row.get("rejected") is not None:
-        return _pair(row, _margin(row.use("margin")) | meta)
+        return _pair(row, {**_margin(row.use("margin")), **meta})
     if chat := _first_key(row, CHAT_KEYS):
         return _conversation(row, chat, meta)
     key = _first_key(row, ANSWER_KEYS) or next((key for key in ANSWER_KEYS if key in row), None)

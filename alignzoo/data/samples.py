@@ -60,6 +60,7 @@ class Loaded:
     bad: tuple[str, ...]  # "file:line: cause"
     places: tuple[str, ...]  # "file:line", one per sample
     read: int  # rows read, bad and skipped ones included
+    skipped: int = 0
     used: Mapping[str, int] = field(default_factory=dict)  # column -> rows that a sample uses it of
     ignored: Mapping[str, int] = field(default_factory=dict)  # column -> rows in which it says more
 
@@ -85,6 +86,7 @@ def load_samples(source: DataSource) -> Loaded:
         tuple(bad),
         tuple(place for place, _ in kept),
         read,
+        len(good) - len(kept),
         Counter(name for _, row in kept for name in row.used),
         Counter(name for _, row in kept for name in row.ignored),
     )

@@ -72,6 +72,7 @@ class Report:
     left_out: Mapping[str, int] = field(default_factory=dict)  # what templates skip -> samples
     spelt: int = 0  # samples in which control tokens are read as letters
     equal: int = 0  # pairs whose two answers became the same tokens
+    unlearnt: int = 0  # samples of which a method of this kind learns nothing: undesirable answers
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def encode_all(
     kept: list[Sample] = []
     dropped: list[str] = []
     truncated = 0
-    wholes, bad = _wholes(samples, kind, reader, places)
+    wholes, bad, unlearnt = _wholes(samples, kind, reader, places)
     for sample, place, whole in wholes:
         item = _fitted(whole, limits, place)
         if isinstance(item, TooLong):
@@ -140,6 +141,7 @@ def encode_all(
     report = replace(
         _report(items, kind, truncated, dropped),
         bad=tuple(bad),
+        unlearnt=unlearnt,
         left_out=Counter(part for *_, whole in wholes for part in whole.left_out),
         spelt=sum(whole.spells for *_, whole in wholes),
         equal=sum(item.rows[0] == item.rows[1] for item in items) if _is_pairs(kind) else 0,
@@ -159,17 +161,22 @@ def _is_pairs(kind: type[Batch]) -> bool:
 
 def _wholes(
     samples: Sequence[Sample], kind: type[Batch], reader: Reader, places: Sequence[str]
-) -> tuple[list[tuple[Sample, str, _Whole]], list[str]]:
-    """What is made of the samples, and which of them cannot be used, with the cause."""
+) -> tuple[list[tuple[Sample, str, _Whole]], list[str], int]:
+    """What is made of the samples, which of them cannot be used, with the cause, and how many
+    nothing is learnt of.
+    """
     named = places or [f"sample {number}" for number in range(1, len(samples) + 1)]
     made: list[tuple[Sample, str, _Whole]] = []
     bad: list[str] = []
+    unlearnt = 0
     for sample, place in zip(samples, named, strict=True):
         try:
-            made += [(s, place, _whole(s, reader, place)) for s in convert(sample, kind, place)]
+            found = convert(sample, kind, place)
+            unlearnt += not found
+            made += [(s, place, _whole(s, reader, place)) for s in found]
         except DataError as error:
             bad.append(str(error))
-    return made, bad
+    return made, bad, unlearnt
 
 
 def _nothing_left(dropped: Sequence[str], bad: Sequence[str], limits: Limits) -> str:
@@ -354,9 +361,10 @@ def decode_response(
 def decode_answer(
     prompt: Sequence[int],
     response: Sequence[int],
-    ended: bool,
     reader: Reader,
     stop: Collection[int] = (),
+    *,
+    ended: bool,
 ) -> Response:
     """A sampled answer with its ids and both its texts: with and without special tokens."""
     body = _body(response, stop)
