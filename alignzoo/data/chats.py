@@ -29,7 +29,7 @@ class Chat:
         """A sample's prompt, which is a chat, with more messages after it."""
         if isinstance(sample.prompt, str):
             raise TypeError("a plain prompt is no chat")
-        messages = (reader.protected_in(m, place) for m in (*sample.prompt, *more))
+        messages = (reader.protected_message(m, place) for m in (*sample.prompt, *more))
         tools = sample.meta.get("tools")
         return cls(tuple(messages), reader.protected_in(tools, place) if tools else None)
 
@@ -59,6 +59,9 @@ def render(chat: Chat, reader: Reader, place: str, *, opening: bool) -> str:
 
 def unwritten(message: Message, text: str) -> str | None:
     """The first part of a message that a rendered text lacks, in words; white space is nothing."""
+    content = message["content"]
+    if len(message) == 2 and (content in text or content.strip() in text):
+        return None  # as usual
     parts = [(name, part.strip()) for name, part in _parts(message)]
     missing = [(name, part) for name, part in parts if part not in text]
     if not missing:

@@ -36,7 +36,10 @@ class Control:
 
     def first(self, text: str, among: Sequence[str] | None = None) -> str | None:
         """A control token that the text spells, if any."""
-        return next((t for t in (self.tokens if among is None else among) if t in text), None)
+        for token in self.tokens if among is None else among:
+            if token in text:
+                return token
+        return None
 
     def marked(self, text: str) -> str:
         """The text with one private character for every control token that it spells."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from alignzoo.contract.errors import DataError
+from alignzoo.contract.types import Message
 from alignzoo.data.control import RESERVED, Control, Letters, control_of, letters_of, text_filter
 from alignzoo.data.rows import shared_length
 
@@ -58,16 +59,29 @@ class Reader:
         added = self.tokenizer.added_tokens_decoder.items()
         return kept if kept([i for i, token in added if token.special]) else None
 
+    @cached_property
+    def is_blank(self) -> Callable[[int], bool]:
+        """Whether an id is white space; every answer's last ids are asked about."""
+        return cache(lambda id_: not str(self.tokenizer.decode([id_])).strip())
+
     def protected(self, text: str, place: str) -> str:
         """The text with its control tokens marked as letters."""
         if self.rules.special == "parse":
             return text
         if not text.isascii() and RESERVED.search(text):
             raise DataError(f"{place}: a text holds a character for private use, U+0FFExx")
-        return text if self.control.first(text) is None else self.control.marked(text)
+        return self.control.marked(text) if self.control.first(text) else text
+
+    def protected_message(self, message: Message, place: str) -> Message:
+        """The same for every text of a message."""
+        content = message["content"]
+        if len(message) > 2 or content is None:
+            return {name: self.protected_in(part, place) for name, part in message.items()}
+        marked = self.protected(content, place)
+        return message if marked is content else {**message, "content": marked}
 
     def protected_in(self, value: Any, place: str) -> Any:
-        """The same for every text in a message, or in a list of tools."""
+        """The same for every text in a part of a message, or in a list of tools."""
         if isinstance(value, str):
             return self.protected(value, place)
         if isinstance(value, Mapping):

@@ -7,7 +7,7 @@ Nothing here looks for a token to find the prompt: BOS, EOS and padding may be o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,7 +101,7 @@ def _answered(sample: Sample, start: Start, response: Response, reader: Reader, 
     cut = shared_length(start.ids, joint)
     if not cut:
         raise DataError(f"{place}: the prompt's only token merges with the answer; make it longer")
-    answer, end = _parted(joint[cut:], reader.ends, tokenizer, chat=is_chat)
+    answer, end = _parted(joint[cut:], reader, chat=is_chat)
     if response.ended:
         end = end or (end_token(tokenizer, place),)
         answer = (*answer, *end)
@@ -136,7 +136,7 @@ def _left_out(
     A template may open the turn with letters that the answer begins with, so that the answer is
     looked for after the prompt without that opening.
     """
-    message = reader.protected_in(message_of(response), place)
+    message = reader.protected_message(message_of(response), place)
     if text.startswith(start.text) and not unwritten(message, text[len(start.text) :]):
         return ()
     asked, _ = _asked(sample, reader, place)
@@ -176,7 +176,7 @@ def _asked(sample: Sample, reader: Reader, place: str) -> tuple[str, tuple[int, 
 
 
 def _parted(
-    answer: tuple[int, ...], ends: Collection[int], tokenizer: Tokenizer, *, chat: bool
+    answer: tuple[int, ...], reader: Reader, *, chat: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The answer without its end, and the first token that ends it, if one does.
 
@@ -184,16 +184,12 @@ def _parted(
     turn. A template may write two ends, of which a model meets the first alone.
     """
     bare = len(answer)
-    while bare and (answer[bare - 1] in ends or _blank(answer[bare - 1], tokenizer)):
+    while bare and (answer[bare - 1] in reader.ends or reader.is_blank(answer[bare - 1])):
         bare -= 1
     for at in range(bare, len(answer)):
-        if answer[at] in ends:
+        if answer[at] in reader.ends:
             return answer[:at], answer[at : at + 1]
     return answer[: bare if chat else None], ()
-
-
-def _blank(token: int, tokenizer: Tokenizer) -> bool:
-    return not decoded((token,), tokenizer).strip()
 
 
 def decoded(ids: Sequence[int], tokenizer: Tokenizer, *, special: bool = True) -> str:

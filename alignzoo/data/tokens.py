@@ -181,7 +181,7 @@ def _wholes(
 
 def _nothing_left(dropped: Sequence[str], bad: Sequence[str], limits: Limits) -> str:
     if bad:
-        return "\n".join(["no row can be used", *bad[:SHOWN]]) if len(bad) > 1 else bad[0]
+        return bad[0] + (f"\n... and {len(bad) - 1} more rows" if len(bad) > 1 else "")
     long = f"every sample is too long; raise max_length ({limits.max_length})"
     cause = long if dropped else "no sample has an answer to learn from, all are undesirable"
     return "\n".join([cause, *dropped[:SHOWN]])

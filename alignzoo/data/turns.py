@@ -74,7 +74,7 @@ def _rendered(
             before = render(Chat(chat.messages[:n], chat.tools), reader, place, opening=True)
             begin = shared_length(reader.ids(before, place, alone=False), whole)
         end = shared_length(reader.ids(closed, place, alone=False), whole)
-        while end > begin and not str(reader.tokenizer.decode([whole[end - 1]])).strip():
+        while end > begin and reader.is_blank(whole[end - 1]):
             end -= 1
         found.update(range(begin, end))
     return found
