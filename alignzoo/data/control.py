@@ -78,7 +78,7 @@ def control_of(tokenizer: Tokenizer) -> Control:
     """The control tokens of a tokenizer and of its chat template."""
     named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
     turns = _turns(tokenizer)
-    found = {t for t in (*filter(None, map(_text, named)), *turns) if _is_markup(t)}
+    found = {t for t in (*filter(None, map(_text, named)), *turns) if is_markup(t)}
     bos = _text(tokenizer.bos_token)
     longest_first = sorted(found, key=lambda token: (-len(token), token))[:MOST]
     return Control(bos, tuple(longest_first), tuple(t for t in longest_first if t in turns))
@@ -116,7 +116,7 @@ def _text(token: Any) -> str:
     return "" if token is None else str(token)
 
 
-def _is_markup(token: str) -> bool:
+def is_markup(token: str) -> bool:
     """Whether a token is spelt like a mark, not like a word or white space that texts need."""
     return len(token) > 1 and not token.isalnum() and not token.isspace()
 
@@ -135,7 +135,7 @@ def _turns(tokenizer: Tokenizer) -> frozenset[str]:
     return frozenset(
         token
         for token, special in added.items()
-        if _is_markup(token)
+        if is_markup(token)
         and token != tokenizer.bos_token
         and ((special and token in text and token not in empty) or all(token in g for g in gaps))
     )
