@@ -1,6 +1,6 @@
 """Control tokens: which tokens begin, end and pad turns, and texts that spell them.
 
-What stands in a text is text: a `</s>` inside an answer is four letters, not the end of it. Other
+What stands in a text is text: a `</s>` inside an answer is letters, not the end of it. Other
 added tokens, such as <think> or the marks of tool calls, are content and keep their ids.
 """
 
