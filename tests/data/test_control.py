@@ -158,13 +158,15 @@ def test_an_answer_as_text_holds_think_and_neither_turns_nor_padding():
     start = prompt_ids(PromptSample(({"role": "user", "content": "Hi"},)), tokenizer)
     body = (ids("<think>"), *spelt("a", tokenizer), ids("</think>"), *spelt("b", tokenizer))
     done = Completion((*body, ids("<|im_end|>")), (0.0,) * (len(body) + 1), True)
-    response = decode_answer(start, done, Reader(tokenizer), (ids("<|im_end|>"),))
+    response = decode_answer(
+        start, done.ids, Reader(tokenizer), (ids("<|im_end|>"),), ended=done.ended
+    )
     assert (response.text, response.plain) == ("<think>a</think>b", "ab")
     padded = (*body, ids("<|pad|>"), ids("<|im_start|>"))
     assert decode_response(start, padded, tokenizer) == "<think>a</think>b"
     stories = story_tokenizer()
     said = Completion(tuple(stories(" a dog")["input_ids"][1:]), (0.0,) * 2, False)
-    assert decode_answer((1,), said, Reader(stories)).plain is None
+    assert decode_answer((1,), said.ids, Reader(stories), ended=False).plain is None
 
 
 def test_sampled_ids_with_special_tokens_are_accepted_with_either_text():
