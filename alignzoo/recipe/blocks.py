@@ -66,10 +66,7 @@ class DataSpec(Spec):
         0.0, ge=0, le=1, description="share of unusable rows that is reported but tolerated"
     )
     max_equal: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="share of pairs with two answers of the same tokens that is tolerated",
+        0.1, ge=0, le=1, description="tolerated share of pairs with two answers of the same tokens"
     )
     learn: Literal["last", "all"] = Field(
         "last",
