@@ -20,7 +20,7 @@ from alignzoo.recipe.registry import Registry
 from alignzoo.store.belonging import check_models
 from alignzoo.store.folders import default_folder, evaluation_folder, model_folder, stage_folder
 from alignzoo.store.identity import evaluation_identity, stage_identity
-from alignzoo.store.inputs import INITIAL, evaluated_models, models_of, stages_read
+from alignzoo.store.inputs import INITIAL, check_prompts, evaluated_models, models_of, stages_read
 from alignzoo.store.records import Identity, find, resumable
 from alignzoo.store.sizes import known_items
 
@@ -50,8 +50,10 @@ class Plan:
 def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) -> Plan:
     """The plan of a recipe in a run folder (default: the one `run` would take).
 
-    Raises DataError when a data file is missing, RecipeError when models do not belong together.
+    Raises DataError when a data file is missing, or holds rendered chats as plain prompts,
+    RecipeError when models do not belong together.
     """
+    check_prompts(recipe)
     folder = default_folder(recipe) if folder is None else folder
     finished: dict[str, Path] = {}
     stages: list[Step] = []

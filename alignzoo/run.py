@@ -38,7 +38,7 @@ from alignzoo.store.belonging import check_models
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import evaluation_folder, model_folder, stage_folder
 from alignzoo.store.identity import evaluation_identity, hub_commit, stage_identity
-from alignzoo.store.inputs import evaluated_models, model_ref, models_of
+from alignzoo.store.inputs import check_prompts, evaluated_models, model_ref, models_of
 from alignzoo.store.records import (
     STATE,
     Identity,
@@ -120,6 +120,7 @@ def run_recipe(
               labels or {})  # fmt: skip
     with _writing(run, source, fresh=fresh):
         if is_main():
+            check_prompts(recipe)
             _check_files(run)
         outputs: dict[str, Path] = {}
         for piece in stage_pieces(run, outputs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, ClassVar
 
 from alignzoo.contract.datafiles import DataFile
@@ -29,6 +29,11 @@ class Answer:
         """The prompt as the dataset wrote it: the first turn."""
         return self.sample.prompt
 
+    def without_special(self) -> Answer:
+        """The same answer with texts that hold no special token."""
+        bare = (response.without_special() for response in self.earlier)
+        return replace(self, response=self.response.without_special(), earlier=tuple(bare))
+
     @property
     def turns(self) -> tuple[str, ...]:
         """The text of every reply, turn by turn."""
@@ -47,10 +52,16 @@ class Judge:
     """Base of judges: a frozen dataclass of options. A reward function of your own is one too."""
 
     name: ClassVar[str]
+    # Whether answers are shown to it with the special tokens that are content, such as <think>.
+    reads_special: ClassVar[bool] = True
 
     def score(self, answers: Sequence[Answer]) -> list[Score]:
         """One score per answer, in order."""
         raise TypeError(f"{type(self).__name__} cannot score single answers")
+
+    def seen(self, answers: Sequence[Answer]) -> Sequence[Answer]:
+        """The answers as this judge reads them, for `score`."""
+        return answers if self.reads_special else [a.without_special() for a in answers]
 
     @property
     def label(self) -> str:
@@ -151,8 +162,8 @@ class ScoredBenchmark(Benchmark):
     ) -> Mapping[str, Column]:
         """Score every answer and compare with the baseline's answers to the same prompt."""
         judge = self.judge()
-        mine = [judge.score(samples) for samples in answers]
-        other = mine if baseline is None else [judge.score(samples) for samples in baseline]
+        mine = [judge.score(judge.seen(samples)) for samples in answers]
+        other = mine if baseline is None else [judge.score(judge.seen(xs)) for xs in baseline]
         return {
             WIN_RATE: Column(
                 tuple(win_rate(_values(a), _values(b)) for a, b in zip(mine, other, strict=True)),

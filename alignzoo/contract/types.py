@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias
 import torch
 from torch import Tensor
 
-Message: TypeAlias = Mapping[str, str]  # {"role": "user", "content": "..."}
+# {"role": "user", "content": "..."}, and whatever else the row's author wrote: tool_calls, name.
+# `content` is None only beside tool calls.
+Message: TypeAlias = Mapping[str, Any]
 PromptText: TypeAlias = str | tuple[Message, ...]  # plain text, or the messages of a chat
 
 
@@ -22,16 +24,30 @@ PromptText: TypeAlias = str | tuple[Message, ...]  # plain text, or the messages
 
 @dataclass(frozen=True)
 class Response:
-    """An answer as text; a sampled one keeps its ids, because text does not round-trip to ids."""
+    """An answer as text; a sampled one keeps its ids, because text does not round-trip to ids.
+
+    `text` holds the special tokens that are content, such as <think>; those that begin, end or pad
+    a turn stand in neither text. `message` is what an author wrote as the assistant's message,
+    where that is more than its text: tool calls, reasoning in a field of its own.
+    """
 
     text: str
     ids: tuple[int, ...] | None = None  # response tokens, the stop token included
     ended: bool = True  # False: cut at the length limit, no stop token
+    plain: str | None = None  # the text without any special token; None: the same as `text`
+    message: Message | None = field(default=None, hash=False)
+
+    def without_special(self) -> Response:
+        """The same answer with the text that holds no special token."""
+        return self if self.plain is None else replace(self, text=self.plain, plain=None)
 
 
 @dataclass(frozen=True)
 class PromptSample:
-    """A prompt without an answer (on-policy training, generation, evaluation)."""
+    """A prompt without an answer (on-policy training, generation, evaluation).
+
+    In every sample `meta["tools"]` are the tools of a chat as JSON schemas, for its template.
+    """
 
     prompt: PromptText
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -84,10 +100,15 @@ Sample: TypeAlias = PromptSample | TextSample | PairSample | LabelledSample | Gr
 
 @dataclass(frozen=True)
 class Tokens:
-    """One sequence: prompt ids, then response ids (the stop token is the last one, if any)."""
+    """One sequence: prompt ids, then response ids (the stop token is the last one, if any).
+
+    Where several turns of a chat are learnt, the response begins with the first of them, and
+    `learnt` says of each of its tokens whether it belongs to one; None: all do.
+    """
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
+    learnt: tuple[bool, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -175,7 +196,11 @@ class Batch:
             for f in fields(cls)
             if f.name not in ("ids", "attention", "response")
         }
-        return cls(ids, attention, attention & (column >= starts[:, None]), **extra)
+        response = attention & (column >= starts[:, None])
+        for b, row in enumerate(rows):
+            if row.learnt is not None:
+                response[b, len(row.prompt) : len(row)] = torch.tensor(row.learnt)
+        return cls(ids, attention, response, **extra)
 
 
 @dataclass(frozen=True)

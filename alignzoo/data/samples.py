@@ -6,8 +6,9 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,7 +26,8 @@ from alignzoo.contract.types import (
     TextBatch,
     TextSample,
 )
-from alignzoo.data.rows import describe, sample_from_row
+from alignzoo.data.messages import describe
+from alignzoo.data.rows import Reading, read_row
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -52,11 +54,15 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Samples, where each was read, and what was wrong with the others."""
+    """Samples, where each was read, and what became of the rest of the rows and columns."""
 
     samples: tuple[Sample, ...]
     bad: tuple[str, ...]  # "file:line: cause"
     places: tuple[str, ...]  # "file:line", one per sample
+    read: int  # rows read, bad and skipped ones included
+    skipped: int = 0
+    used: Mapping[str, int] = field(default_factory=dict)  # column -> rows that a sample uses it of
+    ignored: Mapping[str, int] = field(default_factory=dict)  # column -> rows in which it says more
 
 
 def load_samples(source: DataSource) -> Loaded:
@@ -66,8 +72,7 @@ def load_samples(source: DataSource) -> Loaded:
     unusable, when nothing is left, or when `swap` meets a sample without chosen and rejected.
     """
     good, bad, read = _sort_rows(source)
-    if len(bad) > source.max_bad * read:
-        raise DataError(_too_many_bad(source, bad, read))
+    check_bad(source.name, bad, read, source.max_bad)
     kept = good[source.skip :]
     if not read:
         raise DataError(f"{source.name}: has no rows")
@@ -75,19 +80,27 @@ def load_samples(source: DataSource) -> Loaded:
         raise DataError(
             f"{source.name}: {len(good)} usable samples, and skip: {source.skip} leaves none"
         )
-    samples = (_swapped(sample, place) if source.swap else sample for place, sample in kept)
-    return Loaded(tuple(samples), tuple(bad), tuple(place for place, _ in kept))
+    samples = (_swapped(row.sample, at) if source.swap else row.sample for at, row in kept)
+    return Loaded(
+        tuple(samples),
+        tuple(bad),
+        tuple(place for place, _ in kept),
+        read,
+        len(good) - len(kept),
+        Counter(name for _, row in kept for name in row.used),
+        Counter(name for _, row in kept for name in row.ignored),
+    )
 
 
-def _sort_rows(source: DataSource) -> tuple[list[tuple[str, Sample]], list[str], int]:
-    """Good samples with their places, bad rows, and the number of rows read."""
-    good: list[tuple[str, Sample]] = []
+def _sort_rows(source: DataSource) -> tuple[list[tuple[str, Reading]], list[str], int]:
+    """Good rows with their places, bad ones, and the number of rows read."""
+    good: list[tuple[str, Reading]] = []
     bad: list[str] = []
     for place, row in _rows(source):
         try:
             if isinstance(row, DataError):
                 raise row
-            good.append((place, sample_from_row(row)))
+            good.append((place, read_row(row)))
         except DataError as error:
             bad.append(f"{place}: {error}")
         if source.limit is not None and len(good) == source.skip + source.limit:
@@ -95,18 +108,23 @@ def _sort_rows(source: DataSource) -> tuple[list[tuple[str, Sample]], list[str],
     return good, bad, len(good) + len(bad)
 
 
-def _too_many_bad(source: DataSource, bad: list[str], read: int) -> str:
+def check_bad(name: str, bad: Sequence[str], read: int, max_bad: float) -> None:
+    """Raise DataError when more than a share `max_bad` of the rows read cannot be used."""
+    if len(bad) <= max_bad * read:
+        return
     more = f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    return (
-        f"{source.name}: {len(bad)} of {read} rows cannot be used, more than data.max_bad: "
-        f"{source.max_bad:g} allows; repair them, or raise data.max_bad to at least "
+    raise DataError(
+        f"{name}: {len(bad)} of {read} rows cannot be used, more than data.max_bad: "
+        f"{max_bad:g} allows; repair them, or raise data.max_bad to at least "
         f"{len(bad) / read:.2g} to leave them out\n" + "\n".join(bad[:SHOWN]) + more
     )
 
 
 def _swapped(sample: Sample, place: str) -> PairSample:
     if not isinstance(sample, PairSample):
-        raise DataError(f"{place}: swap needs chosen and rejected; the row has {_content(sample)}")
+        raise DataError(
+            f"{place}: swap needs chosen and rejected; the row has {CONTENTS[type(sample)]}"
+        )
     return replace(sample, chosen=sample.rejected, rejected=sample.chosen)
 
 
@@ -191,7 +209,7 @@ def _parquet_rows(path: Path) -> PlacedRows:
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{path}: row {number}", row
+                    yield f"{path}: row {number}", _without_nulls(row)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: row {number + 1}: {_damage(error)}") from error
 
@@ -244,7 +262,23 @@ def _hub_rows(source: DataSource) -> PlacedRows:
 
 
 def _numbered(rows: Iterable[Mapping[str, Any]], name: str) -> PlacedRows:
-    return ((f"{name}: row {number}", row) for number, row in enumerate(rows, 1))
+    return ((f"{name}: row {number}", _without_nulls(row)) for number, row in enumerate(rows, 1))
+
+
+def _without_nulls(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row without the null fields of its messages and tools.
+
+    A table has one schema for all rows, so that every message has the fields of every other.
+    """
+    return {name: x if name == "meta" else _bare(x) for name, x in row.items()}
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_bare(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _bare(part) for name, part in value.items() if part is not None}
+    return value
 
 
 # --- identity ----------------------------------------------------------------------------------
@@ -308,7 +342,7 @@ def convert(sample: Sample, kind: type[Batch], place: str = "the sample") -> lis
         if issubclass(kind, base):
             found = converter(sample)
             if found is None:
-                raise DataError(f"this method needs {needs}; {place} has {_content(sample)}")
+                raise DataError(f"this method needs {needs}; {place} has {CONTENTS[type(sample)]}")
             return found
     raise DataError(f"no data is known that makes a {kind.__name__}")
 
@@ -364,7 +398,3 @@ CONTENTS = {
     PairSample: "a pair",
     GroupSample: "a group of answers; a label stage makes pairs of it",
 }
-
-
-def _content(sample: Sample) -> str:
-    return CONTENTS[type(sample)]

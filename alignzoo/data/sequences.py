@@ -7,26 +7,57 @@ Nothing here looks for a token to find the prompt: BOS, EOS and padding may be o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from alignzoo.contract.errors import DataError
-from alignzoo.contract.types import Message, PromptText, Response, Tokens
+from alignzoo.contract.types import Response, Sample, Tokens
+from alignzoo.data.chats import Chat, left_out_of, render, unwritten
+from alignzoo.data.control import RESERVED
 from alignzoo.data.ends import end_token
+from alignzoo.data.messages import message_of
+from alignzoo.data.reader import Reader
 from alignzoo.data.rows import shared_length
+from alignzoo.data.turns import all_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
-def prompt_tokens(prompt: PromptText, tokenizer: Tokenizer, place: str) -> tuple[int, ...]:
-    """The ids of a prompt alone, with the opening of the answer's turn if it is a chat."""
+@dataclass(frozen=True)
+class Start:
+    """A prompt as text, as the template writes it, and as ids."""
+
+    text: str  # control tokens that stand in messages are marked, see `Reader.protected`
+    ids: tuple[int, ...]
+    left_out: tuple[str, ...] = ()  # what the template did not write, in words
+
+    @property
+    def spells(self) -> bool:
+        """Whether control tokens stand in it that are read as letters."""
+        return not self.text.isascii() and RESERVED.search(self.text) is not None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sequence, and what the template did not write of its answer, in words."""
+
+    tokens: Tokens
+    left_out: tuple[str, ...] = ()
+    spells: bool = False  # control tokens stand in it that are read as letters
+
+
+def prompt_start(sample: Sample, reader: Reader, place: str) -> Start:
+    """A prompt alone, with the opening of the answer's turn if it is a chat."""
+    prompt, tokenizer = sample.prompt, reader.tokenizer
     if not isinstance(prompt, str):
-        ids = _template(prompt, tokenizer, place, opening=True)
+        chat = Chat.of(sample, reader, place)
+        text = render(chat, reader, place, opening=True)
+        ids, left_out = reader.ids(text, place, alone=False), left_out_of(chat, text, reader)
     else:
-        ids = _text_ids(prompt, tokenizer)
+        text, left_out = reader.protected_prompt(prompt, place), ()
+        ids = reader.ids(text, place, alone=True)
         eos = tokenizer.eos_token_id
         if ids[-1:] == (eos,) and not prompt.endswith(str(tokenizer.eos_token)):
             ids = ids[:-1]  # some tokenizers end every text; this one goes on
@@ -38,102 +69,114 @@ def prompt_tokens(prompt: PromptText, tokenizer: Tokenizer, place: str) -> tuple
         )
     if not ids:
         raise DataError(f"{place}: the prompt has no tokens")
-    return ids
+    return Start(text, ids, left_out)
 
 
-def _text_ids(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-    return tuple(tokenizer(text, verbose=False)["input_ids"])
-
-
-def _template(
-    messages: Sequence[Message], tokenizer: Tokenizer, place: str, *, opening: bool
-) -> tuple[int, ...]:
-    """The ids of a chat; the template writes its own BOS, so none is added."""
-    if tokenizer.chat_template is None:
+def sequence(sample: Sample, start: Start, response: Response, reader: Reader, place: str) -> Row:
+    """Prompt and response ids; `start` is the prompt alone."""
+    is_chat = not isinstance(sample.prompt, str)
+    row = _answered(sample, start, response, reader, place)
+    if is_chat and reader.rules.learn == "all":
+        tokens, earlier = all_turns(sample, row.tokens, reader, place)
+        row = Row(tokens, (*row.left_out, *earlier), row.spells)
+    if row.left_out and reader.rules.template_cuts == "refuse":
         raise DataError(
-            f"{place}: the prompt is a list of messages, but the tokenizer has no chat template; "
-            "use plain-text prompts or a model with one"
+            f"{place}: the chat template leaves out {row.left_out[0]}, which is to be learnt; use "
+            "a template that writes it, or say data.template_cuts: tell to learn what is written"
         )
-    try:
-        return tuple(
-            tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                add_generation_prompt=opening,
-                tokenize=True,
-                return_dict=False,
-                tokenizer_kwargs={"verbose": False},
-            )
-        )
-    except (TemplateError, ValueError) as error:
-        raise DataError(f"{place}: the chat template refuses the messages: {error}") from error
+    return row
 
 
-def sequence(
-    prompt: PromptText,
-    start: tuple[int, ...],
-    response: Response,
-    tokenizer: Tokenizer,
-    ends: Collection[int],
-    place: str,
-) -> Tokens:
-    """Prompt and response ids; `start` are the ids of the prompt alone, `ends` end an answer."""
+def _answered(sample: Sample, start: Start, response: Response, reader: Reader, place: str) -> Row:
+    tokenizer, is_chat = reader.tokenizer, not isinstance(sample.prompt, str)
     if response.ids is not None:
         if not response.ids:
             raise DataError(f"{place}: a response has no tokens")
-        _check_ids(start, response.ids, response.text, tokenizer, place)
-        return Tokens(start, response.ids)
-    if isinstance(prompt, str):
-        joint = _text_ids(prompt + response.text, tokenizer)
-    else:
-        joint = _chat_ids(prompt, start, response, tokenizer, place)
-    cut = shared_length(start, joint)
+        _check_ids(start.ids, response, reader, place)
+        return Row(Tokens(start.ids, response.ids))
+    text = _joint_text(sample, start, response, reader, place)
+    joint = reader.ids(text, place, alone=not is_chat)
+    if is_chat:
+        _check_prompt(sample, start.ids, joint, reader, place)
+    cut = shared_length(start.ids, joint)
     if not cut:
         raise DataError(f"{place}: the prompt's only token merges with the answer; make it longer")
-    answer, end = _parted(joint[cut:], ends, tokenizer, chat=not isinstance(prompt, str))
+    answer, end = _parted(joint[cut:], reader, chat=is_chat)
     if response.ended:
         end = end or (end_token(tokenizer, place),)
         answer = (*answer, *end)
-    if not answer or (answer == end and response.text.strip() not in ("", tokenizer.eos_token)):
+    if not answer or (answer == end and _says_more(response, tokenizer)):
         raise DataError(
             f"{place}: the answer gives no tokens; the tokenizer or its chat template leaves it out"
         )
-    return Tokens(joint[:cut], answer)
+    left_out = _left_out(sample, start, response, text, reader, place) if is_chat else ()
+    return Row(Tokens(joint[:cut], answer), left_out, Start(text, joint).spells)
 
 
-def _check_ids(
-    start: tuple[int, ...], ids: tuple[int, ...], text: str, tokenizer: Tokenizer, place: str
-) -> None:
+def _says_more(response: Response, tokenizer: Tokenizer) -> bool:
+    """Whether an answer is more than its end."""
+    called = response.message is not None and response.message.get("tool_calls")
+    return bool(called) or response.text.strip() not in ("", tokenizer.eos_token)
+
+
+def _joint_text(
+    sample: Sample, start: Start, response: Response, reader: Reader, place: str
+) -> str:
+    if isinstance(sample.prompt, str):
+        return start.text + reader.protected_answer(response.text, place)
+    chat = Chat.of(sample, reader, place, message_of(response))
+    return render(chat, reader, place, opening=False)
+
+
+def _left_out(
+    sample: Sample, start: Start, response: Response, text: str, reader: Reader, place: str
+) -> tuple[str, ...]:
+    """What the template did not write of an answer, in words.
+
+    A template may open the turn with letters that the answer begins with, so that the answer is
+    looked for after the prompt without that opening.
+    """
+    message = reader.protected_message(message_of(response), place)
+    if text.startswith(start.text) and not unwritten(message, text[len(start.text) :]):
+        return ()
+    asked, _ = _asked(sample, reader, place)
+    lost = unwritten(message, text[shared_length(asked, text) :])
+    return (lost,) if lost else ()
+
+
+def _check_ids(start: tuple[int, ...], response: Response, reader: Reader, place: str) -> None:
     """Sampled ids must spell their text; those of another tokenizer would be learnt as noise."""
-    whole = decoded([*start, *ids], tokenizer, special=False)
-    if "".join(text.split()) not in "".join(whole.split()):
+    whole = [*start, *(response.ids or ())]
+    text = "".join(response.text.split())
+    if not any(text in "".join(f(whole).split()) for f in (reader.plain, reader.decoded)):
         raise DataError(
             f"{place}: the ids of a response do not spell its text; they come from another "
             "tokenizer, so remove `ids` or train a model with that one"
         )
 
 
-def _chat_ids(
-    prompt: Sequence[Message],
-    start: tuple[int, ...],
-    response: Response,
-    tokenizer: Tokenizer,
-    place: str,
-) -> tuple[int, ...]:
-    """The ids of a chat with its answer, which must leave the prompt's text as it was."""
-    answer = {"role": "assistant", "content": response.text}
-    joint = _template([*prompt, answer], tokenizer, place, opening=False)
-    if shared_length(start, joint) < len(start):
-        asked = decoded(_template(prompt, tokenizer, place, opening=False), tokenizer)
-        if not decoded(joint, tokenizer).startswith(asked.rstrip()):
-            raise DataError(
-                f"{place}: the chat template writes the prompt in another way once an answer "
-                "follows, so prompt and answer cannot be told apart; use another template"
-            )
-    return joint
+def _check_prompt(
+    sample: Sample, start: tuple[int, ...], joint: tuple[int, ...], reader: Reader, place: str
+) -> None:
+    """A chat's answer must leave the prompt's text as it was."""
+    if shared_length(start, joint) == len(start):
+        return
+    asked = decoded(_asked(sample, reader, place)[1], reader.tokenizer)
+    if not decoded(joint, reader.tokenizer).startswith(asked.rstrip()):
+        raise DataError(
+            f"{place}: the chat template writes the prompt in another way once an answer "
+            "follows, so prompt and answer cannot be told apart; use another template"
+        )
+
+
+def _asked(sample: Sample, reader: Reader, place: str) -> tuple[str, tuple[int, ...]]:
+    """A chat without the opening of the answer's turn, as text and ids."""
+    text = render(Chat.of(sample, reader, place), reader, place, opening=False)
+    return text, reader.ids(text, place, alone=False)
 
 
 def _parted(
-    answer: tuple[int, ...], ends: Collection[int], tokenizer: Tokenizer, *, chat: bool
+    answer: tuple[int, ...], reader: Reader, *, chat: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The answer without its end, and the first token that ends it, if one does.
 
@@ -141,16 +184,12 @@ def _parted(
     turn. A template may write two ends, of which a model meets the first alone.
     """
     bare = len(answer)
-    while bare and (answer[bare - 1] in ends or _blank(answer[bare - 1], tokenizer)):
+    while bare and (answer[bare - 1] in reader.ends or reader.is_blank(answer[bare - 1])):
         bare -= 1
     for at in range(bare, len(answer)):
-        if answer[at] in ends:
+        if answer[at] in reader.ends:
             return answer[:at], answer[at : at + 1]
     return answer[: bare if chat else None], ()
-
-
-def _blank(token: int, tokenizer: Tokenizer) -> bool:
-    return not decoded((token,), tokenizer).strip()
 
 
 def decoded(ids: Sequence[int], tokenizer: Tokenizer, *, special: bool = True) -> str:

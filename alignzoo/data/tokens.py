@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -23,9 +24,9 @@ from alignzoo.contract.types import (
     Tokens,
 )
 from alignzoo.data.ends import end_ids
-from alignzoo.data.rows import shared_length
+from alignzoo.data.reader import Reader, reader_of
 from alignzoo.data.samples import convert
-from alignzoo.data.sequences import decoded, prompt_tokens, sequence
+from alignzoo.data.sequences import prompt_start, sequence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -67,6 +68,11 @@ class Report:
     prompt_length: float  # mean, in tokens
     response_lengths: Mapping[str, float]  # column -> mean, in tokens, stop token included
     warnings: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()  # samples that cannot be used, with place and cause
+    left_out: Mapping[str, int] = field(default_factory=dict)  # what templates skip -> samples
+    spelt: int = 0  # samples in which control tokens are read as letters
+    equal: int = 0  # pairs whose two answers became the same tokens
+    unlearnt: int = 0  # samples of which a method of this kind learns nothing: undesirable answers
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,12 @@ class _Whole:
     rows: tuple[Tokens, ...]
     responses: tuple[Response, ...]
     values: Mapping[str, float] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()  # what the chat template did not write, in words
+    spells: bool = False  # control tokens stand in it that are read as letters
 
 
 def encode(
-    sample: Sample, tokenizer: Tokenizer, limits: Limits, place: str = "the sample"
+    sample: Sample, tokenizer: Tokenizer | Reader, limits: Limits, place: str = "the sample"
 ) -> Item | TooLong:
     """The item of one sample: one sequence per answer, or the bare prompt if it has none.
 
@@ -97,30 +105,30 @@ def encode(
     is too long under every setting. Raises DataError when the tokens cannot be right (two BOS, an
     answer without tokens, no end token to append), and for a long sample if `too_long` is "error".
     """
-    limits = limits.ended_by(tokenizer)
-    return _fitted(_whole(sample, tokenizer, limits, place), limits, place)
+    reader, limits = _ending(reader_of(tokenizer), limits)
+    return _fitted(_whole(sample, reader, place), limits, place)
 
 
 def encode_all(
     samples: Sequence[Sample],
     kind: type[Batch],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Reader,
     limits: Limits,
     places: Sequence[str] = (),
 ) -> Encoded:
     """The items a kind of batch is made of; raises DataError when none is left.
 
-    An item of a LabelledBatch has a second row: its prompt with a response to another prompt.
+    A sample that cannot be used is left out and named in `report.bad`. An item of a LabelledBatch
+    has a second row: its prompt with a response to another prompt.
     """
-    limits = limits.ended_by(tokenizer)
-    made = _converted(samples, kind, places)
+    reader, limits = _ending(reader_of(tokenizer), limits)
     items: list[Item] = []
     kept: list[Sample] = []
     found: list[str] = []
     dropped: list[str] = []
     truncated = 0
-    for sample, place in made:
-        whole = _whole(sample, tokenizer, limits, place)
+    wholes, bad, unlearnt = _wholes(samples, kind, reader, places)
+    for sample, place, whole in wholes:
         item = _fitted(whole, limits, place)
         if isinstance(item, TooLong):
             dropped.append(f"{place}: {item.cause}")
@@ -130,39 +138,75 @@ def encode_all(
         kept.append(sample)
         found.append(place)
     if not items:
-        long = f"every sample is too long; raise max_length ({limits.max_length})"
-        cause = long if dropped else "no sample has an answer to learn from, all are undesirable"
-        raise DataError("\n".join([cause, *dropped[:SHOWN]]))
+        raise DataError(_nothing_left(dropped, bad, limits))
     if issubclass(kind, LabelledBatch):
-        items = _with_mismatched(items, kept, tokenizer, limits)
-    report = _report(items, kind, truncated, dropped)
+        items = _with_mismatched(items, kept, reader, limits)
+    report = replace(
+        _report(items, kind, truncated, dropped),
+        bad=tuple(bad),
+        unlearnt=unlearnt,
+        left_out=Counter(part for *_, whole in wholes for part in whole.left_out),
+        spelt=sum(whole.spells for *_, whole in wholes),
+        equal=sum(item.rows[0] == item.rows[1] for item in items) if _is_pairs(kind) else 0,
+    )
     return Encoded(tuple(items), tuple(kept), report, tuple(found))
 
 
-def _converted(
-    samples: Sequence[Sample], kind: type[Batch], places: Sequence[str]
-) -> Iterable[tuple[Sample, str]]:
+def _ending(reader: Reader, limits: Limits) -> tuple[Reader, Limits]:
+    """Both with the ids that end an answer."""
+    limits = limits.ended_by(reader.tokenizer)
+    return replace(reader, ends=limits.ends), limits
+
+
+def _is_pairs(kind: type[Batch]) -> bool:
+    return issubclass(kind, PairBatch)
+
+
+def _wholes(
+    samples: Sequence[Sample], kind: type[Batch], reader: Reader, places: Sequence[str]
+) -> tuple[list[tuple[Sample, str, _Whole]], list[str], int]:
+    """What is made of the samples, which of them cannot be used, with the cause, and how many
+    nothing is learnt of.
+    """
     named = places or [f"sample {number}" for number in range(1, len(samples) + 1)]
+    made: list[tuple[Sample, str, _Whole]] = []
+    bad: list[str] = []
+    unlearnt = 0
     for sample, place in zip(samples, named, strict=True):
-        for made in convert(sample, kind, place):
-            yield made, place
+        try:
+            found = convert(sample, kind, place)
+            unlearnt += not found
+            made += [(s, place, _whole(s, reader, place)) for s in found]
+        except DataError as error:
+            bad.append(str(error))
+    return made, bad, unlearnt
+
+
+def _nothing_left(dropped: Sequence[str], bad: Sequence[str], limits: Limits) -> str:
+    if bad:
+        return bad[0] + (f"\n... and {len(bad) - 1} more rows" if len(bad) > 1 else "")
+    long = f"every sample is too long; raise max_length ({limits.max_length})"
+    cause = long if dropped else "no sample has an answer to learn from, all are undesirable"
+    return "\n".join([cause, *dropped[:SHOWN]])
 
 
 # --- samples --------------------------------------------------------------------------------
 
 
-def prompt_ids(sample: Sample, tokenizer: Tokenizer) -> tuple[int, ...]:
+def prompt_ids(sample: Sample, tokenizer: Tokenizer | Reader) -> tuple[int, ...]:
     """The ids to sample a response from: the prompt, with the opening of the answer's turn."""
-    return prompt_tokens(sample.prompt, tokenizer, "the sample")
+    return prompt_start(sample, reader_of(tokenizer), "the sample").ids
 
 
-def _whole(sample: Sample, tokenizer: Tokenizer, limits: Limits, place: str) -> _Whole:
+def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:
     responses, values = _responses(sample)
-    start = prompt_tokens(sample.prompt, tokenizer, place)
-    rows = tuple(
-        sequence(sample.prompt, start, r, tokenizer, limits.ends, place) for r in responses
-    )
-    return _Whole(rows or (Tokens(start, ()),), responses, values)
+    start = prompt_start(sample, reader, place)
+    rows = [sequence(sample, start, response, reader, place) for response in responses]
+    tokens = tuple(row.tokens for row in rows)
+    lost = [*start.left_out, *("parts of answers" for row in rows if row.left_out)]
+    spells = start.spells or any(row.spells for row in rows)
+    prompt_alone = (Tokens(start.ids, ()),)
+    return _Whole(tokens or prompt_alone, responses, values, tuple(dict.fromkeys(lost)), spells)
 
 
 def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float]]:
@@ -215,6 +259,8 @@ def _cut(row: Tokens, response: Response, limits: Limits) -> Tokens:
     room = limits.max_length - len(row.prompt)
     if len(row.response) <= room:
         return row
+    if row.learnt is not None:
+        return Tokens(row.prompt, row.response[:room], row.learnt[:room])
     if response.ids is not None or not response.ended:
         return Tokens(row.prompt, row.response[:room])
     return Tokens(row.prompt, (*row.response[: room - 1], row.response[-1]))
@@ -224,14 +270,14 @@ def _cut(row: Tokens, response: Response, limits: Limits) -> Tokens:
 
 
 def _with_mismatched(
-    items: Sequence[Item], samples: Sequence[Sample], tokenizer: Tokenizer, limits: Limits
+    items: Sequence[Item], samples: Sequence[Sample], reader: Reader, limits: Limits
 ) -> list[Item]:
     """Add to each item its prompt with an answer to another prompt, cut to `max_length`."""
     paired = []
     for item, sample, j in zip(items, samples, _partners(samples), strict=True):
         other = _responses(samples[j])[0][0]
-        start = prompt_tokens(sample.prompt, tokenizer, "the sample")
-        row = sequence(sample.prompt, start, other, tokenizer, limits.ends, "the sample")
+        start = prompt_start(sample, reader, "the sample")
+        row = sequence(sample, start, other, reader, "the sample").tokens
         paired.append(Item((*item.rows, _cut(row, other, limits)), item.values))
     return paired
 
@@ -270,7 +316,7 @@ def _report(
 
 
 def _columns(items: Sequence[Item], kind: type[Batch]) -> tuple[str, ...]:
-    if issubclass(kind, PairBatch):
+    if _is_pairs(kind):
         return ("chosen", "rejected")
     if issubclass(kind, LabelledBatch):
         return ("matched", "mismatched")
@@ -304,14 +350,30 @@ def _warnings(
 def decode_response(
     prompt: Sequence[int],
     response: Sequence[int],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Reader,
     stop: Collection[int] = (),
 ) -> str:
     """The text of a response as it goes on from its prompt, with its leading space.
 
-    Special tokens are left out, and so is a last token that is one of `stop`.
+    Special tokens that are content, such as <think>, stand in it. Control tokens (BOS, EOS,
+    padding, those of turns) are left out, and so is a last token that is one of `stop`.
     """
-    body = response[:-1] if response and response[-1] in stop else response
-    before = decoded(prompt, tokenizer, special=False)
-    whole = decoded([*prompt, *body], tokenizer, special=False)
-    return whole[shared_length(before, whole) :]
+    return reader_of(tokenizer).continuation(prompt, _body(response, stop))
+
+
+def decode_answer(
+    prompt: Sequence[int],
+    response: Sequence[int],
+    reader: Reader,
+    stop: Collection[int] = (),
+    *,
+    ended: bool,
+) -> Response:
+    """A sampled answer with its ids and both its texts: with and without special tokens."""
+    body = _body(response, stop)
+    text, plain = (reader.continuation(prompt, body, special=s) for s in (True, False))
+    return Response(text, tuple(response), ended, None if plain == text else plain)
+
+
+def _body(response: Sequence[int], stop: Collection[int]) -> Sequence[int]:
+    return response[:-1] if response and response[-1] in stop else response

@@ -33,7 +33,8 @@ from alignzoo.contract.types import (
     Response,
     TextSample,
 )
-from alignzoo.data.rows import describe, n_tokens, sample_from_row
+from alignzoo.data.messages import describe
+from alignzoo.data.rows import n_tokens, sample_from_row
 from alignzoo.data.samples import read_rows
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -267,7 +268,7 @@ def _key(prompt: PromptText | None) -> str | None:
     if prompt is None or isinstance(prompt, str):
         return prompt
     if len(prompt) == 1 and prompt[0]["role"] == "user":
-        return prompt[0]["content"]
+        return str(prompt[0]["content"])
     return json.dumps([[m["role"], m["content"]] for m in prompt], ensure_ascii=False)
 
 

@@ -206,7 +206,7 @@ def score(
 
 def _scores(judge: Judge, answers: Sequence[Answer]) -> list[float]:
     with blaming(f"judge '{judge.name}'"):
-        scores = judge.score(answers)
+        scores = judge.score(judge.seen(answers))
     if len(scores) != len(answers):
         raise PluginError(
             f"judge '{judge.name}': {len(scores)} scores for {len(answers)} answers; `score` must "

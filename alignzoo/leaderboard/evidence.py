@@ -179,7 +179,7 @@ def _talk(answers: Sequence[str], later: Sequence[str]) -> tuple[Turn, ...]:
 def _prompt(prompt: str | Sequence[Mapping[str, str]]) -> tuple[Turn, ...]:
     if isinstance(prompt, str):
         return (Turn("user", cut(prompt)),)
-    return tuple(Turn(message["role"], cut(message["content"])) for message in prompt)
+    return tuple(Turn(message["role"], cut(message["content"] or "")) for message in prompt)
 
 
 def _length(row: Mapping[str, Any]) -> float:

@@ -65,6 +65,23 @@ class DataSpec(Spec):
     max_bad: float = Field(
         0.0, ge=0, le=1, description="share of unusable rows that is reported but tolerated"
     )
+    max_equal: float = Field(
+        0.1, ge=0, le=1, description="tolerated share of pairs with two answers of the same tokens"
+    )
+    learn: Literal["last", "all"] = Field(
+        "last",
+        description="what is imitated of a chat: the last turn of the assistant, or all of them",
+    )
+    template_cuts: Literal["refuse", "tell"] = Field(
+        "refuse",
+        description="a chat template that leaves out part of what is learnt, such as reasoning: "
+        "the row is unusable, or what the template writes is learnt and the row counted",
+    )
+    special: Literal["parse", "split"] | None = Field(
+        None,
+        description="control tokens (BOS, EOS, padding, turns) that a text spells: tokens, or "
+        "letters; default: letters, but a plain prompt with the tokens of turns is refused",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.types import RolloutBatch, TextBatch
 from alignzoo.recipe.blocks import SamplingSpec, TrainSpec
 from alignzoo.recipe.faults import Fault
 
@@ -17,6 +18,15 @@ def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Faul
     yield from _size_faults(spec, cls)
     yield from _reuse_faults(spec, cls)
     yield from _sampling_faults(spec, cls)
+    yield from _turn_faults(spec, cls)
+
+
+def _turn_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Several turns of a chat are learnt by methods that imitate texts, and by no others."""
+    imitates = issubclass(cls.batch, TextBatch) and not issubclass(cls.batch, RolloutBatch)
+    if spec.data.learn == "all" and (spec.rollout is not None or not imitates):
+        what = f"{cls.name} learns from one answer to a prompt; `all` is for methods on given texts"
+        yield Fault(("data", "learn"), what)
 
 
 def length_faults(spec: TrainSpec, models: Iterable[str]) -> Iterator[Fault]:

@@ -19,7 +19,6 @@ from alignzoo.data.samples import Loaded, load_samples
 from alignzoo.recipe.blocks import DataSpec, Recipe
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
-from alignzoo.store.files import write_text
 from alignzoo.store.inputs import BUILT_IN_ENGINE, data_source, model_ref
 
 
@@ -58,25 +57,14 @@ class StageContext:
         """The model a name stands for; None or "initial" is the recipe's model."""
         return model_ref(name, self.recipe, self.outputs)
 
-    def samples(self, spec: DataSpec) -> tuple[Sample, ...]:
-        """The samples of a stage, a plug-in's dataset, a file or a hub name.
-
-        Raises DataError as `engine.data.load_samples` does.
-        """
-        return self.load(spec).samples
-
     def load(self, spec: DataSpec) -> Loaded:
-        """The samples with their places; unusable rows go to `bad_rows.txt` and are counted."""
+        """The samples of a stage, a plug-in's dataset, a file or a hub name, with their places.
+
+        Raises DataError as `data.samples.load_samples` does.
+        """
         if spec.name not in self.outputs and spec.name in self.registry.datasets:
             return self._made(spec)
-        loaded = load_samples(data_source(spec, self.outputs))
-        if loaded.bad:
-            write_text(self.folder / "bad_rows.txt", "\n".join(loaded.bad) + "\n")
-            self.progress.note(
-                f"{self.name}: {len(loaded.bad)} unusable rows of {spec.name} left out, "
-                f"listed in {self.folder / 'bad_rows.txt'}"
-            )
-        return loaded
+        return load_samples(data_source(spec, self.outputs))
 
     def _made(self, spec: DataSpec) -> Loaded:
         """Samples of a plug-in's dataset."""
@@ -90,7 +78,8 @@ class StageContext:
         kept = [(place, _swapped(s, place) if spec.swap else s) for place, s in places]
         if not kept:
             raise DataError(f"{spec.name}: no samples left after skip: {spec.skip}")
-        return Loaded(tuple(s for _, s in kept), (), tuple(place for place, _ in kept))
+        places_kept = tuple(place for place, _ in kept)
+        return Loaded(tuple(s for _, s in kept), (), places_kept, len(kept))
 
     def engine(self, name: str, options: Mapping[str, Any], batch_size: int) -> RolloutEngine:
         """The rollout engine of that name; `batch_size` concerns the built-in one."""

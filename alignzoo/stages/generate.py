@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignzoo.contract.evaluation import mean
-from alignzoo.contract.types import GroupSample, PromptSample, Response
+from alignzoo.contract.types import GroupSample, Response
 from alignzoo.data.rows import n_tokens
 from alignzoo.recipe.blocks import GenerateSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.label import write_samples
+from alignzoo.stages.reading import read_prompts, rules_of
 from alignzoo.stages.sampling import load_speaker, sample_answers
 
 
 def run_generate(spec: GenerateSpec, context: StageContext) -> None:
     """Answer the prompt of every sample `spec.samples` times; write groups to `data.jsonl`."""
-    prompts = [PromptSample(s.prompt, s.meta) for s in context.samples(spec.data)]
-    speaker = load_speaker(context.model(spec.policy), context)
+    speaker = load_speaker(context.model(spec.policy), context, rules_of(spec.data))
+    prompts = read_prompts(spec.data, speaker.reader, context).samples
     answers = sample_answers(prompts, spec, speaker, context)
     groups = [
         GroupSample(prompt.prompt, responses, meta=prompt.meta)

@@ -16,6 +16,7 @@ from alignzoo.data.rows import n_tokens, row_from_sample
 from alignzoo.recipe.blocks import LabelSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.reading import read_samples
 from alignzoo.stages.sampling import check_writable
 from alignzoo.store.files import write_text
 from alignzoo.store.parts import done_in_parts
@@ -35,7 +36,7 @@ def run_label(spec: LabelSpec, context: StageContext) -> None:
     returns the wrong number of scores.
     """
     judge: Judge = build_options(context.registry.find("judge", spec.judge), spec.with_)
-    loaded = context.load(spec.data)
+    loaded = read_samples(spec.data, context)
     groups = [_group(s, place) for s, place in zip(loaded.samples, loaded.places, strict=True)]
     choose = CHOOSERS[spec.choose]
     pairs: list[PairSample] = []
@@ -109,7 +110,7 @@ def _answers(group: GroupSample) -> list[Answer]:
 def judged(judge: Judge, answers: Sequence[Answer]) -> list[float]:
     """The judge's values; PluginError when it raises or breaks its contract."""
     try:
-        scores = list(judge.score(answers))
+        scores = list(judge.score(judge.seen(answers)))
     except AlignzooError:
         raise
     except Exception as error:  # a stranger's code may raise anything

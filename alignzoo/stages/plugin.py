@@ -10,6 +10,7 @@ from alignzoo.contract.stage import Stage, StageInputs
 from alignzoo.recipe.blocks import PluginStageSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.reading import read_samples
 
 
 def run_plugin(spec: PluginStageSpec, context: StageContext) -> None:
@@ -25,7 +26,7 @@ def run_plugin(spec: PluginStageSpec, context: StageContext) -> None:
         context.step(next(steps), 0, metrics)
 
     models = {part: context.model(name) for part, name in spec.models.items()}
-    data = context.samples(spec.data) if spec.data else ()
+    data = read_samples(spec.data, context).samples if spec.data else ()
     stage.run(StageInputs(context.folder, models, data, context.seed, log))
     if not any((context.folder / name).exists() for name in ("model", "data.jsonl")):
         raise PluginError(

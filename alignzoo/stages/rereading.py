@@ -11,7 +11,8 @@ from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Sample, Tokens
 from alignzoo.data.ends import end_ids
-from alignzoo.data.sequences import prompt_tokens, sequence
+from alignzoo.data.reader import Reader
+from alignzoo.data.sequences import Start, prompt_start, sequence
 from alignzoo.data.vocabulary import difference, vocabulary_of
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
 class Rereader:
     """Prompts and answers in the ids of another tokenizer, with its template and its end token."""
 
-    tokenizer: PreTrainedTokenizerBase
-    starts: Sequence[tuple[int, ...]]  # the prompts in its ids
-    ends: Sequence[int]  # ids that end an answer
+    reader: Reader
+    starts: Sequence[Start]  # the prompts in its ids
     name: str
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The other model's."""
+        return self.reader.tokenizer
 
     def row(self, number: int, answer: Answer) -> Tokens:
         """An answer to a prompt as the other model was trained to read it."""
         response, start = replace(answer.response, ids=None), self.starts[number]
         if not response.ended and not response.text.strip():
-            return Tokens(start, ())
-        return sequence(answer.sample.prompt, start, response, self.tokenizer, self.ends, self.name)
+            return Tokens(start.ids, ())
+        return sequence(answer.sample, start, response, self.reader, self.name).tokens
 
 
 def rereader_for(
@@ -60,8 +65,9 @@ def rereader_for(
     if not what:
         return None
     context.progress.note(f"{place} has another tokenizer and is given the text: {what}")
-    starts = [prompt_tokens(sample.prompt, other, place) for sample in samples]
-    return Rereader(other, starts, end_ids(other, named), place)
+    reader = Reader(other, ends=end_ids(other, named))
+    starts = [prompt_start(sample, reader, place) for sample in samples]
+    return Rereader(reader, starts, place)
 
 
 def check_context(model: PreTrainedModel, rows: Sequence[Tokens], name: str) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +17,9 @@ from alignzoo.contract.rollout import Completion, RolloutSession, Sampling, samp
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Response, Sample
 from alignzoo.data.ends import end_ids, stop_ids
+from alignzoo.data.reader import USUAL, Reader, Rules
 from alignzoo.data.rows import row_from_sample
-from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
@@ -39,9 +41,15 @@ class Speaker:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     ends: tuple[int, ...]
+    rules: Rules = USUAL
+
+    @cached_property
+    def reader(self) -> Reader:
+        """How it reads prompts, and how its answers become text."""
+        return Reader(self.tokenizer, self.rules, self.ends)
 
 
-def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
+def load_speaker(ref: ModelRef, context: StageContext, rules: Rules = USUAL) -> Speaker:
     """Load a model for sampling or measuring, on the accelerator if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(context.registry.hooks, ref, Role())
@@ -49,7 +57,7 @@ def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
     model.eval()
     tokenizer = load_tokenizer(context.registry.hooks, ref)
     check_end(model, tokenizer, ref.name)
-    return Speaker(model, tokenizer, end_ids(tokenizer, bounds_of(model).ends))
+    return Speaker(model, tokenizer, end_ids(tokenizer, bounds_of(model).ends), rules)
 
 
 def sample_answers(
@@ -64,7 +72,7 @@ def sample_answers(
     answer the same prompts share their noise, which narrows paired differences.
     """
     check_writable(prompts)
-    ids = [prompt_ids(prompt, speaker.tokenizer) for prompt in prompts]
+    ids = [prompt_ids(prompt, speaker.reader) for prompt in prompts]
     jobs = [(p, k) for p in range(len(prompts)) for k in range(spec.samples)]
     wanted = spec.sampling if isinstance(spec, GenerateSpec) else spec.sampling.over({})
     sampling = resolve(wanted, speaker.tokenizer, speaker.ends)
@@ -81,8 +89,9 @@ def sample_answers(
         kept = done_in_parts(context.folder / STATE / "answers.jsonl", batches, complete)
         for batch, rows in zip(batches, kept, strict=True):
             for job, (tokens, ended) in zip(batch, rows, strict=True):
-                text = decode_response(ids[job[0]], tokens, speaker.tokenizer, sampling.stop_ids)
-                answers[job] = Response(text, tuple(tokens), ended)
+                answers[job] = decode_answer(
+                    ids[job[0]], tokens, speaker.reader, sampling.stop_ids, ended=ended
+                )
             context.progress.step(context.name, len(answers), len(jobs), {}, {})
     return [tuple(answers[p, k] for k in range(spec.samples)) for p in range(len(prompts))]
 

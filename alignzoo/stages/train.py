@@ -15,13 +15,12 @@ from alignzoo.contract.types import (
     Batch,
     Item,
     PromptSample,
-    Response,
     RolloutBatch,
-    Sample,
     Tokens,
 )
 from alignzoo.data.ends import end_ids
-from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
+from alignzoo.data.reader import Reader
+from alignzoo.data.tokens import Encoded, Limits, decode_answer
 from alignzoo.engine.models.bounds import bounds_by_name, bounds_of
 from alignzoo.engine.models.fit import check_end, outside
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
@@ -40,6 +39,7 @@ from alignzoo.recipe.training import off_policy, off_policy_note, too_wide
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.label import judged
+from alignzoo.stages.reading import read_items, read_prompts, rules_of
 from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.sampling import resolve
 from alignzoo.store.code import core_digest
@@ -75,6 +75,10 @@ class Learner:
                 wide = too_wide(spec.max_length, name, context)
                 raise DataError(f"data.max_length: {wide}; lower it, or leave it out")
         return spec.max_length or min(USUAL_LENGTH, self.context or USUAL_LENGTH)
+
+    def reader(self, spec: DataSpec) -> Reader:
+        """How it reads the data of a block."""
+        return Reader(self.tokenizer, rules_of(spec), self.ends)
 
 
 def run_train(spec: TrainSpec, context: StageContext) -> None:
@@ -207,16 +211,10 @@ def _encoded(
     learner: Learner,
     context: StageContext,
 ) -> Encoded:
-    loaded = context.load(spec)
     length = learner.max_length(spec)
     limits = Limits(length, spec.max_prompt_length, spec.too_long, learner.ends)
-    encoded = encode_all(loaded.samples, kind, learner.tokenizer, limits, loaded.places)
+    encoded = read_items(spec, kind, learner.reader(spec), limits, context)
     report = encoded.report
-    lengths = ", ".join(f"{name} {x:.1f}" for name, x in report.response_lengths.items())
-    context.progress.note(
-        f"{context.name}: {report.items} items of {spec.name}; mean tokens: "
-        f"prompt {report.prompt_length:.1f}, {lengths}"
-    )
     if (report.truncated or report.dropped) and spec.max_length is None:
         why = "the model's context" if length == learner.context else "the default"
         context.progress.note(f"{context.name}: max_length of {spec.name} is {length}, {why}")
@@ -252,15 +250,14 @@ def _rollout(
     context: StageContext,
     device: torch.device,
 ) -> Rollout:
-    tokenizer = learner.tokenizer
     block = spec.rollout or RolloutSpec.model_validate({})
-    loaded = context.load(spec.data)
-    samples = loaded.samples
-    prompts = [prompt_ids(sample, tokenizer) for sample in samples]
+    reader = learner.reader(spec.data)
+    read = read_prompts(spec.data, reader, context)
+    samples, prompts = read.samples, read.ids
     kept = _short_enough(prompts, spec, learner, context)
     ids = [prompts[n] for n in kept]
-    sampling = resolve(block.sampling, tokenizer, learner.ends)
-    task = _Task([samples[n] for n in kept], ids, tokenizer, sampling.stop_ids, device)
+    sampling = resolve(block.sampling, learner.tokenizer, learner.ends)
+    task = _Task([samples[n] for n in kept], ids, reader, sampling.stop_ids, device)
     return Rollout(
         prompts=ids,
         reward=_reward(block.reward, task, context) if block.reward else None,
@@ -270,7 +267,7 @@ def _rollout(
         samples_per_prompt=block.samples_per_prompt,
         epochs=block.epochs,
         max_gap=block.max_gap,
-        places=[loaded.places[n] for n in kept],
+        places=[read.places[n] for n in kept],
     )
 
 
@@ -297,20 +294,18 @@ def _short_enough(
 class _Task:
     """The prompts that are answered, as text and as ids."""
 
-    samples: Sequence[Sample]
+    samples: Sequence[PromptSample]
     prompts: Sequence[tuple[int, ...]]
-    tokenizer: PreTrainedTokenizerBase
+    reader: Reader
     stop: tuple[int, ...]
     device: torch.device
 
     def answer(self, number: int, done: Completion) -> Answer:
         """A completion as a judge sees it."""
-        sample = self.samples[number]
-        text = decode_response(self.prompts[number], done.ids, self.tokenizer, self.stop)
-        response = Response(text, done.ids, done.ended)
-        return Answer(
-            PromptSample(sample.prompt, sample.meta), response, len(done.ids) - done.ended
+        response = decode_answer(
+            self.prompts[number], done.ids, self.reader, self.stop, ended=done.ended
         )
+        return Answer(self.samples[number], response, len(done.ids) - done.ended)
 
 
 def _reward(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
@@ -331,8 +326,9 @@ def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
     model = load_model(context.registry.hooks, ref, Role(head="scalar"))
     model.to(task.device)  # type: ignore[arg-type]
-    other = rereader_for(ref, task.tokenizer, task.samples, bounds_of(model).ends, context)
-    tokenizer = other.tokenizer if other else task.tokenizer
+    own = task.reader.tokenizer
+    other = rereader_for(ref, own, task.samples, bounds_of(model).ends, context)
+    tokenizer = other.tokenizer if other else own
     check_end(model, tokenizer, ref.name)
 
     def row(number: int, done: Completion) -> Tokens:

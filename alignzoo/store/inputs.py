@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.stage import ModelRef
+from alignzoo.data import rendered
 from alignzoo.data.samples import DataSource
 from alignzoo.recipe.blocks import (
     DataSpec,
@@ -128,3 +129,30 @@ def data_source(spec: DataSpec, outputs: Mapping[str, Path]) -> DataSource:
         swap=spec.swap,
         max_bad=spec.max_bad,
     )
+
+
+def check_prompts(recipe: Recipe) -> None:
+    """Look for chats that somebody rendered into plain prompts, in files that stages read.
+
+    Raises DataError where the model and the file are on this machine; a stage looks at the others.
+    """
+    stages = {stage.name: stage for stage in recipe.stages}
+    for stage in recipe.stages:
+        if not isinstance(stage, TrainSpec | GenerateSpec):
+            continue
+        folder = Path(_first_model(stage, stages, recipe))
+        for data in data_of(stage).values():
+            if data.special is None and data.name not in stages:
+                rendered.check_prompts(data_source(data, {}), folder)
+
+
+def _first_model(
+    stage: TrainSpec | GenerateSpec, stages: Mapping[str, Spec], recipe: Recipe
+) -> str:
+    """The model that a stage's model descends from, whose tokenizer it has."""
+    seen: set[str] = set()
+    name = stage.policy or INITIAL
+    while name in stages and name not in seen:
+        seen.add(name)
+        name = getattr(stages[name], "policy", None) or INITIAL
+    return recipe.model if name == INITIAL else name

@@ -254,4 +254,4 @@ def _instruction(sample: PromptSample) -> str:
     """The text the judge sees; of a conversation, the user's last message."""
     if isinstance(sample.prompt, str):
         return sample.prompt
-    return [message["content"] for message in sample.prompt if message["role"] == "user"][-1]
+    return [str(m["content"]) for m in sample.prompt if m["role"] == "user"][-1]

@@ -42,8 +42,8 @@ def shown_prompt(answer: Answer) -> str:
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
-        return prompt[0]["content"]
-    return _transcript([(message["role"], message["content"]) for message in prompt])
+        return str(prompt[0]["content"])
+    return _transcript([(message["role"], message["content"] or "") for message in prompt])
 
 
 def shown(answer: Answer) -> str:

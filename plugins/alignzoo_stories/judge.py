@@ -98,7 +98,7 @@ def prompt_text(answer: Answer) -> str:
     """The prompt as one text; the messages of a chat one after the other."""
     if isinstance(answer.prompt, str):
         return answer.prompt
-    return "\n".join(message["content"] for message in answer.prompt)
+    return "\n".join(message["content"] or "" for message in answer.prompt)
 
 
 def polarity(words: Sequence[str]) -> tuple[set[str], set[str]]:

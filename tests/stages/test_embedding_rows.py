@@ -14,7 +14,7 @@ model: model
 stages:
   - name: it
     algorithm: ALGORITHM
-    data: {name: DATA, max_length: 32}
+    data: {name: DATA, max_length: 32, special: parse}
     train: {steps: 1, batch_size: 2, micro_batch_size: 2, lr: 1e-9}
 """
 PAIRS = [
@@ -88,7 +88,7 @@ def test_a_prompt_to_sample_from_is_looked_at_too(cli):
 
 
 def test_generate_refuses_a_prompt_that_the_model_cannot_read(cli):
-    status, _, err = cli("generate", "model", "the [PAD]")
+    status, _, err = cli("generate", "model", "the [PAD]", "--plain")
     assert status == 1
     assert "holds id 12, but the model's vocabulary has 12" in err
 

@@ -38,7 +38,7 @@ def test_many_rows_left_out_are_one_line_with_counts_and_the_first_three_places(
     rows = [{"prompt": "hello", "response": " you" * (60 if n % 2 else 1)} for n in range(40)]
     data = write_rows(tmp_path / "d.jsonl", rows)
     notes = run_stages(model, tmp_path / "r", sft({"name": data, "too_long": "drop"}))
-    (line,) = [note for note in notes if "left out" in note]
+    (line,) = [note for note in notes if "too long and left out" in note]
     assert "20 of 40 items" in line and line.count(str(data)) == 3 and "\n" not in line
 
 

@@ -15,11 +15,12 @@ from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.contract.rollout import RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
-from alignzoo.contract.types import GroupSample, Message, PromptSample, Response, RolloutBatch
+from alignzoo.contract.types import GroupSample, Message, PromptSample, RolloutBatch
 from alignzoo.data.ends import end_ids
+from alignzoo.data.reader import USUAL, Reader, Rules
 from alignzoo.data.rows import row_from_sample
 from alignzoo.data.samples import DataSource, convert, load_samples
-from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
@@ -29,7 +30,7 @@ from alignzoo.recipe.registry import load_plugins
 from alignzoo.stages.sampling import resolve
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 USUAL_TOKENS = 256
 
@@ -51,7 +52,7 @@ class Voice:
     """A loaded model, ready to answer."""
 
     session: RolloutSession
-    tokenizer: PreTrainedTokenizerBase
+    reader: Reader
     sampling: Sampling
     context: int  # tokens that prompt and answer may have together
     wish: Wish
@@ -59,7 +60,7 @@ class Voice:
     @property
     def chats(self) -> bool:
         """Whether prompts are turns of a chat."""
-        return self.tokenizer.chat_template is not None and not self.wish.plain
+        return self.reader.tokenizer.chat_template is not None and not self.wish.plain
 
     def sample_of(self, text: str, before: Sequence[Message] = ()) -> PromptSample:
         """A prompt in the form the model knows."""
@@ -68,14 +69,15 @@ class Voice:
 
     def answer(self, prompts: Sequence[PromptSample]) -> list[GroupSample]:
         """All answers to all prompts; an answer depends on its prompt's number and the seed."""
-        ids = [prompt_ids(prompt, self.tokenizer) for prompt in prompts]
+        ids = [prompt_ids(prompt, self.reader) for prompt in prompts]
         jobs = [(p, k) for p in range(len(prompts)) for k in range(self.wish.samples)]
         keys = [sample_key(self.wish.seed, "answer", p, k) for p, k in jobs]
         sampling = self._fitting(max(map(len, ids), default=0))
         done = self.session.generate([ids[p] for p, _ in jobs], sampling, keys)
         texts = [
-            Response(
-                decode_response(ids[p], c.ids, self.tokenizer, sampling.stop_ids), None, c.ended
+            replace(
+                decode_answer(ids[p], c.ids, self.reader, sampling.stop_ids, ended=c.ended),
+                ids=None,
             )
             for (p, _), c in zip(jobs, done, strict=True)
         ]
@@ -111,7 +113,8 @@ def voice(wish: Wish) -> Iterator[Voice]:
     model.to(device)  # type: ignore[arg-type]
     context = bounds.context or sys.maxsize
     with closing(TransformersEngine().start(model)) as session:
-        yield Voice(session, tokenizer, sampling, context, wish)
+        rules = Rules(special="parse") if wish.plain else USUAL
+        yield Voice(session, Reader(tokenizer, rules), sampling, context, wish)
 
 
 def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:

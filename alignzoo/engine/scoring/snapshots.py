@@ -76,8 +76,10 @@ class Stored:
 
 
 def row_hash(row: Tokens) -> bytes:
-    """16 bytes that identify a sequence and where its response starts."""
+    """16 bytes that identify a sequence, where its response starts and what of it is learnt."""
     text = f"{len(row.prompt)}:{','.join(map(str, row.prompt + row.response))}"
+    if row.learnt is not None:
+        text += f":{','.join(str(int(learnt)) for learnt in row.learnt)}"
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 

@@ -19,7 +19,7 @@ from alignzoo.contract.evaluation import Answer, Benchmark
 from alignzoo.contract.rollout import RolloutSession, sample_key
 from alignzoo.contract.types import GroupSample, PromptSample, Response
 from alignzoo.data.rows import n_tokens, row_from_sample, sample_from_row
-from alignzoo.data.tokens import decode_response, prompt_ids
+from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.recipe.blocks import EvaluateSpec, SamplingSpec
 from alignzoo.stages.context import StageContext
@@ -191,22 +191,23 @@ class Talk:
 
         replies = done_in_parts(file, batches, answered)
         for (_, some), rows in zip(batches, replies, strict=True):
-            for n, (text, ids, ended) in zip(some, rows, strict=True):
-                yield n, Response(text, tuple(ids), ended)
+            for n, (text, ids, ended, plain) in zip(some, rows, strict=True):
+                yield n, Response(text, tuple(ids), ended, plain)
 
     def _replies(
         self, prompts: Sequence[PromptSample], sampling: SamplingSpec, keys: Sequence[int]
     ) -> list[tuple[Any, ...]]:
-        """(text, ids, ended) of each reply."""
-        tokenizer = self.speaker.tokenizer
-        wanted = resolve(sampling, tokenizer, self.speaker.ends)
-        ids = [prompt_ids(prompt, tokenizer) for prompt in prompts]
+        """The fields of each reply."""
+        reader = self.speaker.reader
+        wanted = resolve(sampling, reader.tokenizer, reader.ends)
+        ids = [prompt_ids(prompt, reader) for prompt in prompts]
         with self.context.arithmetic():
             done = self.session.generate(ids, wanted, keys)
-        return [
-            (decode_response(start, c.ids, tokenizer, wanted.stop_ids), c.ids, c.ended)
+        replies = [
+            decode_answer(start, c.ids, reader, wanted.stop_ids, ended=c.ended)
             for start, c in zip(ids, done, strict=True)
         ]
+        return [(r.text, r.ids, r.ended, r.plain) for r in replies]
 
 
 def _later(turn: int) -> list[int]:

@@ -105,7 +105,7 @@ def _scores(benchmark: Benchmark, answers: Answers) -> list[list[Score]] | None:
     if not isinstance(benchmark, ScoredBenchmark):
         return None
     judge = benchmark.judge()
-    return [judge.score(samples) for samples in answers]
+    return [judge.score(judge.seen(samples)) for samples in answers]
 
 
 def _write_answers(
@@ -124,7 +124,7 @@ def _kl_columns(
 ) -> dict[str, Column]:
     """KL(model || other) in nats per answer, on the model's own answers, full vocabulary."""
     rows = [
-        Tokens(tuple(prompt_ids(samples[0].sample, speaker.tokenizer)), answer.response.ids or ())
+        Tokens(tuple(prompt_ids(samples[0].sample, speaker.reader)), answer.response.ids or ())
         for samples in answers
         for answer in samples
     ]
