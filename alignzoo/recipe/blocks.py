@@ -21,6 +21,11 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a
 BUILT_IN_STAGES = ("generate", "label")
 
 
+Attention: TypeAlias = Literal[
+    "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
+]
+
+
 class Spec(BaseModel):
     """Base of every block: frozen, unknown keys are errors, numbers are finite."""
 
@@ -364,6 +369,9 @@ class Recipe(Spec):
         None, gt=0, description="CPU threads; tiny models are fastest with one"
     )
     precision: Literal["fp32", "bf16"] = "fp32"
+    attn_implementation: Attention | None = Field(
+        None, description="how every model computes attention; default: as transformers chooses"
+    )
     stages: tuple[_TaggedStage, ...] = Field(
         description="each may use the results of earlier ones by name"
     )

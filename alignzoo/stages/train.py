@@ -58,6 +58,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
     check_ids(main, refs, tokenizer, context, scoring)
     ranks = start_ranks(context.recipe.precision)
+    attention = context.recipe.attn_implementation
 
     def load(role: str) -> PreTrainedModel:
         dtype = None if kinds[role].trainable else context.dtype
@@ -85,7 +86,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         folder=context.folder,
         cache=cache_folder() / "snapshots",
         ranks=ranks,
-        scoring=f"{context.dtype} {core_digest()} {owner.identity}",
+        scoring=f"{context.dtype} {attention} {core_digest()} {owner.identity}",
         rails=_rails(spec, context),
         on_step=context.step,
         say=lambda text: context.progress.note(f"{context.name}: {text}"),

@@ -170,6 +170,7 @@ def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> di
         },
         "seed": recipe.seed,
         "precision": recipe.precision,
+        "attn_implementation": recipe.attn_implementation,
         "options": options if kept is None else {key: options[key] for key in kept},
     }
 
