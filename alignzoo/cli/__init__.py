@@ -10,6 +10,7 @@ import traceback
 from alignzoo.cli.commands import app
 from alignzoo.cli.terminal.stopping import stoppable
 from alignzoo.contract.errors import AlignzooError, RecipeError
+from alignzoo.engine.parallel.agreement import leave
 
 INTERRUPTED = 130
 
@@ -31,6 +32,8 @@ def main() -> int:
             if end.code == INTERRUPTED and stopping.number:
                 return 128 + stopping.number
             raise
+        finally:
+            leave()
 
 
 def _main() -> int:

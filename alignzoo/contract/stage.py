@@ -17,6 +17,7 @@ class ModelRef:
     name: str
     seed: int = 0
     revision: str | None = None
+    attn_implementation: str | None = None  # in transformers' words; None: the model's default
 
     @property
     def path(self) -> Path:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -17,25 +15,16 @@ from pydantic import (
     model_validator,
 )
 
+from alignzoo.recipe.spec import OptimSpec, Spec, not_above
+
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
 USUAL_LENGTH = 1024  # tokens of a sequence, where neither recipe nor model says otherwise
 BUILT_IN_STAGES = ("generate", "label")
 
 
-class Spec(BaseModel):
-    """Base of every block: frozen, unknown keys are errors, numbers are finite."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
-    )
-
-
-def _not_above(value: int | None, other: str, info: ValidationInfo) -> int | None:
-    """The value; ValueError when it is larger than an earlier field of the same block."""
-    limit = info.data.get(other)
-    if value is not None and limit is not None and value > limit:
-        raise ValueError(f"{value} is more than {other}, which is {limit}")
-    return value
+Attention: TypeAlias = Literal[
+    "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
+]
 
 
 class DataSpec(Spec):
@@ -116,7 +105,7 @@ class SamplingSpec(Spec):
     @field_validator("min_new_tokens")
     @classmethod
     def _minimum_fits(cls, value: int, info: ValidationInfo) -> int | None:
-        return _not_above(value, "max_new_tokens", info)
+        return not_above(value, "max_new_tokens", info)
 
 
 class PartialSampling(Spec):
@@ -141,50 +130,6 @@ class PartialSampling(Spec):
         """
         own = self.model_dump(exclude_none=True)
         return SamplingSpec.model_validate({**prescribed, **own})
-
-
-class OptimSpec(Spec):
-    """The optimiser, its schedule, and how a step is cut into micro-batches."""
-
-    epochs: int = Field(1, gt=0, description="passes over the data")
-    steps: int | None = Field(None, gt=0, description="stop after so many optimiser steps")
-    batch_size: int = Field(64, gt=0, description="items (pairs, sequences) per optimiser step")
-    micro_batch_size: int = Field(
-        default_factory=lambda given: min(16, given["batch_size"]),
-        gt=0,
-        description="items per forward pass; default: 16, or batch_size where that is smaller",
-    )
-    lr: float = Field(1e-6, gt=0, description="peak learning rate")
-    lr_by_role: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="peak learning rate of single roles"
-    )
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with rising rate")
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    min_lr: float = Field(0.1, ge=0, le=1, description="final rate as a share of the peak")
-    max_grad_norm: float = Field(1.0, gt=0, description="clip the gradient of each role")
-    gradient_checkpointing: bool = False
-    scorer: Literal["chunked", "dense"] = Field(
-        "chunked", description="dense holds all logits of a micro-batch: the readable reference"
-    )
-    chunk_mb: int = Field(256, gt=0, description="memory for the logits of one chunk, in MB")
-    save_every: int | None = Field(
-        None,
-        gt=0,
-        description="steps between checkpoints to resume from; null: at most 10 minutes of work "
-        "are at risk, and at most 3 % of the time goes into saving",
-    )
-    shuffle: bool = True
-    aux_loss: bool = Field(
-        False, description="add the load-balancing loss of a mixture of experts, as its config says"
-    )
-
-    @field_validator("micro_batch_size")
-    @classmethod
-    def _micro_batch_fits(cls, value: int, info: ValidationInfo) -> int | None:
-        return _not_above(value, "batch_size", info)
 
 
 class RewardSpec(Spec):
@@ -393,6 +338,9 @@ class Recipe(Spec):
         None, gt=0, description="CPU threads; tiny models are fastest with one"
     )
     precision: Literal["fp32", "bf16"] = "fp32"
+    attn_implementation: Attention | None = Field(
+        None, description="how every model computes attention; default: as transformers chooses"
+    )
     stages: tuple[_TaggedStage, ...] = Field(
         description="each may use the results of earlier ones by name"
     )

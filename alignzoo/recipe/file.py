@@ -13,7 +13,6 @@ from alignzoo.recipe.blocks import (
     STAGE_SPECS,
     EvaluateSpec,
     Recipe,
-    Spec,
     TrainSpec,
     stage_kind,
 )
@@ -21,6 +20,7 @@ from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults
 from alignzoo.recipe.faults import Block, BlockAt, Fault, Path, validate
 from alignzoo.recipe.options import build_options, options_schema
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.spec import Spec
 from alignzoo.recipe.text import read_source
 
 S = TypeVar("S", bound=Spec)

@@ -7,9 +7,10 @@ from typing import Any, Literal, TypeAlias
 
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import suggest
-from alignzoo.recipe.blocks import Spec, TrainSpec
+from alignzoo.recipe.blocks import TrainSpec
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.spec import Spec
 
 Head: TypeAlias = Literal["lm", "scalar"]
 POLICY = "policy"

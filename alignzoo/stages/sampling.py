@@ -24,6 +24,7 @@ from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
+from alignzoo.stages.compared import start_compared
 from alignzoo.stages.context import StageContext
 from alignzoo.store.parts import done_in_parts
 from alignzoo.store.records import STATE
@@ -79,7 +80,7 @@ def sample_answers(
     engine = context.engine(spec.engine, {}, spec.batch_size)
     batches = _batches(jobs, ids, spec.batch_size)
     answers: dict[tuple[int, int], Response] = {}
-    with closing(engine.start(speaker.model)) as session:
+    with closing(start_compared(engine, speaker.model)) as session:
 
         def complete(batch: Sequence[tuple[int, int]]) -> list[tuple[Sequence[int], bool]]:
             with context.arithmetic():

@@ -95,6 +95,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     check_ids(main, refs, tokenizer, context, scoring)
     learner = _learner(tokenizer, refs, main, algorithm, hooks)
     ranks = start_ranks(context.recipe.precision)
+    attention = context.recipe.attn_implementation
 
     def load(role: str) -> PreTrainedModel:
         model = load_model(hooks, refs[role], kinds[role])
@@ -121,7 +122,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         folder=context.folder,
         cache=cache_folder() / "snapshots",
         ranks=ranks,
-        scoring=f"{context.recipe.precision} {core_digest()} {owner.identity}",
+        scoring=f"{context.recipe.precision} {attention} {core_digest()} {owner.identity}",
         rails=_rails(spec, context, ranks.device),
         on_step=context.step,
         say=lambda text: context.progress.note(f"{context.name}: {text}"),

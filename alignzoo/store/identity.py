@@ -19,9 +19,10 @@ from alignzoo.contract.evaluation import Benchmark, Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
 from alignzoo.data.samples import cached_file, data_digest
-from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, Spec, StageSpec
+from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, StageSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.spec import Spec
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import digest_of, digest_of_value
 from alignzoo.store.inputs import BUILT_IN_ENGINE, data_of, data_source, model_ref, models_of
@@ -170,6 +171,7 @@ def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> di
         },
         "seed": recipe.seed,
         "precision": recipe.precision,
+        "attn_implementation": recipe.attn_implementation,
         "options": options if kept is None else {key: options[key] for key in kept},
     }
 

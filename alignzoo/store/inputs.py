@@ -17,11 +17,11 @@ from alignzoo.recipe.blocks import (
     LabelSpec,
     PluginStageSpec,
     Recipe,
-    Spec,
     TrainSpec,
 )
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import result_head
+from alignzoo.recipe.spec import Spec
 
 INITIAL = "initial"  # how a recipe's own model is called where a stage's name may stand
 BUILT_IN_ENGINE = "transformers"
@@ -101,12 +101,16 @@ def model_ref(name: str | None, recipe: Recipe, outputs: Mapping[str, Path]) -> 
     A hub name may end in `@revision`.
     """
     if name is not None and name in outputs:
-        return ModelRef(str(outputs[name] / "model"), recipe.seed)
+        return _ref(str(outputs[name] / "model"), recipe)
     name = recipe.model if name in (None, INITIAL) else name
     base, _, revision = str(name).partition("@")
     if not revision or Path(str(name)).exists():
-        return ModelRef(str(name), recipe.seed)
-    return ModelRef(base, recipe.seed, revision)
+        return _ref(str(name), recipe)
+    return _ref(base, recipe, revision)
+
+
+def _ref(name: str, recipe: Recipe, revision: str | None = None) -> ModelRef:
+    return ModelRef(name, recipe.seed, revision, recipe.attn_implementation)
 
 
 def data_source(spec: DataSpec, outputs: Mapping[str, Path]) -> DataSource:

@@ -22,7 +22,6 @@ def done_in_parts(file: Path, parts: Sequence[P], work: Callable[[P], Any]) -> I
     Whoever calls makes equal parts again after a stop, and works out each from the part alone.
     """
     kept = read_parts(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(parts):
         if number not in kept:
             value = work(part)
@@ -43,6 +42,7 @@ def read_parts(file: Path) -> dict[int, Any]:
 def keep_part(file: Path, number: int, value: Any) -> None:
     """Add one part and bring it to the disk."""
     text = json.dumps([number, value], separators=(",", ":"))
+    file.parent.mkdir(parents=True, exist_ok=True)
     # A new line first: a kill may have cut the one before.
     with file.open("ab") as out:
         out.write(f"\n{zlib.crc32(text.encode()):08x} {text}\n".encode())

@@ -18,6 +18,7 @@ from engine_jobs import job, rollout
 from alignzoo import LabelledBatch, TextBatch
 from alignzoo.contract.errors import DataError
 from alignzoo.engine.sampling.generate import TransformersEngine, TransformersSession
+from alignzoo.engine.sampling.ways import Way
 from alignzoo.engine.train.job import Validation
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.optim import Optim
@@ -74,7 +75,7 @@ def test_prompts_that_do_not_fill_a_buffer_are_a_smaller_buffer(tmp_path):
     @dataclass(frozen=True)
     class Engine(TransformersEngine):
         def start(self, model):
-            return Session(model, 16)
+            return Session(model, 16, Way())
 
     block = rollout(5, engine=Engine(), prompts_per_buffer=4, samples_per_prompt=2, epochs=2)
     optim = Optim(epochs=2, batch_size=4, micro_batch_size=2, lr=1e-3)

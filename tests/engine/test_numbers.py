@@ -112,7 +112,7 @@ def test_a_row_that_the_model_forbids_is_named(tmp_path):
     items = toy_items(TextBatch, 4)
     third = items[2].rows[0]
     items[2] = replace(items[2], rows=(replace(third, response=(15, 1)),))
-    changes = {"items": items, "load": lambda role: forbidding(*UNUSED), "optim": STILL}
+    changes = {"items": items, "load": fresh, "optim": STILL}
     with pytest.raises(TrainingError) as caught:
         train(job(tmp_path / "run", SFT(), **changes))
     said = str(caught.value)
@@ -250,6 +250,7 @@ def test_the_share_of_a_term_without_weight_is_zero_in_float32_too():
 
 RANKS = """
 import sys, json
+from alignzoo.engine.parallel.agreement import leave
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.step import Sums
 import torch
@@ -261,7 +262,9 @@ if ranks.rank == 1:
     sums.add_max("none", torch.tensor([7.0]), torch.tensor([0.0]))
 else:
     sums.add("other", torch.tensor([2.0]), None)
-print("RESULT", json.dumps(sums.reduce(ranks)), flush=True)
+print("RESULT " + json.dumps(sums.reduce(ranks)) + "\\n", end="", flush=True)
+ranks.barrier()
+leave()
 """
 
 

@@ -14,7 +14,7 @@ from alignzoo_sft import SFT
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignzoo import RolloutBatch, TextBatch
-from alignzoo.engine.models.heads import head_output
+from alignzoo.engine.models.heads import Head
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense, padding_share, row_groups
 from alignzoo.engine.train.batches import Cut, micro_batches, optimiser_batches
 from alignzoo.engine.train.optim import Optim, rate
@@ -76,7 +76,7 @@ def test_logits_are_float32_from_bfloat16_inputs():
     head = torch.nn.Linear(64, 50, bias=False, dtype=torch.bfloat16)
     hidden = torch.randn(9, 64).to(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = head_output(head, hidden)
+        out = Head(head)(hidden)
     exact = hidden.double() @ head.weight.double().T
     assert out.dtype == torch.float32
     assert (out - exact).abs().max() < 1e-5  # bf16 products would be off by about 1e-2

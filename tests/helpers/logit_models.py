@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo import Algorithm, Batch, Loss, Max, Mean, Signal, Signals
+from alignzoo.engine.models.heads import Head
 from alignzoo.engine.scoring.scorer import Chunked, Scorer, dense
 
 Tables = Mapping[str, Tensor]  # role -> [B, S, V] logits, or [B, S, 1] values of a scalar head
@@ -49,12 +50,12 @@ class Evaluation:
         return torch.zeros_like(table) if table.grad is None else table.grad
 
 
-def identity_head(table: Tensor) -> nn.Linear:
+def identity_head(table: Tensor) -> Head:
     """A head that gives back its input."""
     width = table.shape[-1]
     linear = nn.Linear(width, width, bias=False, dtype=table.dtype)
     nn.init.eye_(linear.weight)
-    return linear.requires_grad_(False)
+    return Head(linear.requires_grad_(False))
 
 
 def read(

@@ -34,6 +34,6 @@ ROOMS = {
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
     | {"cli.doing", "cli.terminal"},
     "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}
-    | {"cli.terminal"},
+    | {"cli.terminal", "engine.parallel"},
     "__main__": {"cli"},
 }

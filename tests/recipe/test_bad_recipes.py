@@ -45,6 +45,14 @@ def test_an_evaluation_without_models_needs_a_train_stage(tmp_path):
     ]
 
 
+def test_an_unknown_way_to_compute_attention_is_refused_with_the_known_ones(tmp_path):
+    text = "name: x\nmodel: toy-model\nattn_implementation: flash\nstages: []\n"
+    assert problems(tmp_path, text)[:1] == [
+        "recipe.yaml:3:22: attn_implementation: must be 'eager', 'sdpa', 'flex_attention', "
+        "'flash_attention_2', 'flash_attention_3' or 'flash_attention_4', not 'flash'"
+    ]
+
+
 def test_all_problems_are_reported_at_once_in_the_order_of_the_text(tmp_path):
     text = """
         name: many problems

@@ -16,6 +16,7 @@ from alignzoo.recipe.registry import load_plugins
 from alignzoo.run import run_recipe
 from alignzoo.store.folders import default_folder
 from alignzoo.store.identity import stage_identity
+from alignzoo.store.inputs import model_ref
 from alignzoo.store.runs import locked
 
 
@@ -30,6 +31,17 @@ def run(what, folder, reg=None):
     heard = Heard()
     run_recipe(what, "name: r  # as written\n", reg or registry(), folder, heard)
     return heard.pieces
+
+
+def test_how_attention_is_computed_belongs_to_what_a_stage_is_and_reaches_every_model():
+    usual, eager = recipe(), recipe(attn_implementation="eager")
+    digests = {stage_identity(r.stages[0], r, registry(), {}).digest for r in (usual, eager)}
+    assert len(digests) == 2
+    outputs = {"one": Path("r/01-one")}
+    assert model_ref("one", eager, outputs).attn_implementation == "eager"
+    assert model_ref("initial", eager, outputs).attn_implementation == "eager"
+    assert model_ref("a/b@main", eager, {}).attn_implementation == "eager"
+    assert model_ref("one", usual, outputs).attn_implementation is None
 
 
 def test_a_stage_reads_what_an_earlier_one_wrote(tmp_path):

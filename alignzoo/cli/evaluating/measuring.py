@@ -20,11 +20,12 @@ from alignzoo.cli.terminal.console import watch
 from alignzoo.cli.terminal.names import TrainedStage, find_speakers
 from alignzoo.contract.errors import PluginError, Problem, RecipeError, UsageError
 from alignzoo.judging.outputs import looks_like_outputs, read_outputs
-from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec, PartialSampling, Recipe, Spec
+from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec, PartialSampling, Recipe
 from alignzoo.recipe.check import judge_faults
 from alignzoo.recipe.faults import Block, Fault, validate
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.registry import Registry, load_plugins
+from alignzoo.recipe.spec import Spec
 from alignzoo.recipe.text import read_value
 from alignzoo.run import RunResult, run_recipe
 from alignzoo.store.folders import default_folder

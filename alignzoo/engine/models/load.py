@@ -10,8 +10,6 @@ import pluggy
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,14 +19,13 @@ from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.stage import ModelRef
-from alignzoo.engine.models.heads import head_of, head_output
+from alignzoo.engine.models.families import class_for, freeze_other_parts, set_attention
+from alignzoo.engine.models.heads import check_head, head_of
 from alignzoo.engine.models.padding import padded_apart
 from alignzoo.engine.models.quiet import own_config, silence
 
-CLASSES = {"lm": AutoModelForCausalLM, "scalar": AutoModelForSequenceClassification}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 SCALAR_HEAD = "score.weight"
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 def load_model(
@@ -45,12 +42,14 @@ def load_model(
     torch.manual_seed(sample_key(ref.seed, "head", role.head) % 2**63)
     model: PreTrainedModel | None = hooks.load_model(ref=ref, role=role)
     if model is None:
-        model = _from_pretrained(CLASSES[role.head], ref, role, dtype)
+        model = _from_pretrained(ref, role, dtype)
     silence(model)  # references, rollouts and policy must be one function
     model = model.to(dtype)  # type: ignore[arg-type]
+    set_attention(model, ref)
+    freeze_other_parts(model)
     if role.head == "lm":
         _check_head(model, ref)
-    elif not isinstance(head_of(model), torch.nn.Linear):
+    elif not isinstance(head_of(model).linear, torch.nn.Linear):
         raise PluginError(
             f"{ref.name}: a {type(model).__name__} does not score by a linear layer on the last "
             "token; take a causal model with a scalar head"
@@ -109,10 +108,11 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, verbose=False).input_ids)
 
 
-def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
+def _from_pretrained(ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
     extra = {"num_labels": 1} if role.head == "scalar" else {}
     config = _loaded(AutoConfig, ref, {"trust_remote_code": False, **extra})
     kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "config": config}
+    auto = class_for(config, role, ref.name)
     loaded = _loaded(auto, ref, {**kwargs, "output_loading_info": True})
     model: PreTrainedModel = loaded[0]
     _refuse_other_head(ref, role, loaded[1])
@@ -124,7 +124,9 @@ def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -
             f"cannot load '{ref.name}': its weights lack {len(lacking)} tensors that config.json "
             f"asks for, such as {min(lacking)}; take weights and config.json of one model"
         )
-    spare = [name for name in loaded[1]["unexpected_keys"] if name.startswith(body)]
+    whole = role.head == "lm" and role.trainable  # what is left out here is not saved either
+    unread = loaded[1]["unexpected_keys"]
+    spare = [name for name in unread if whole or name.startswith(body)]
     if spare:  # the library would leave them out and go on
         raise AlignzooError(
             f"cannot load '{ref.name}': its weights hold {len(spare)} tensors that config.json has "
@@ -181,19 +183,13 @@ def _first_line(error: Exception) -> str:
     return text if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {text}"
 
 
-@torch.no_grad()
 def _check_head(model: PreTrainedModel, ref: ModelRef) -> None:
-    """head(body(x)) must be the model's own logits (some models scale or cap them afterwards)."""
-    training = model.training
-    model.eval()
-    ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
-    own = model(input_ids=ids, use_cache=False).logits
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    ours = head_output(head_of(model), hidden)
-    model.train(training)
-    tolerance = TOLERANCE.get(own.dtype, 0.1) * (1 + own.abs().max().item())
-    if own.shape != ours.shape or (own.to(ours) - ours).abs().max().item() > tolerance:
+    try:
+        check_head(model)
+    except PluginError as error:
+        raise PluginError(f"{ref.name}: {error}") from error
+    except Exception as error:  # models of other kinds want images, sound or a second input
         raise PluginError(
-            f"{ref.name}: {type(model).__name__} changes its logits after the output layer "
-            "(soft-capping or scaling); the engine scores from hidden states and cannot train it"
-        )
+            f"{ref.name}: a {type(model).__name__} cannot be run on text alone "
+            f"({_first_line(error)}); take a causal language model"
+        ) from error

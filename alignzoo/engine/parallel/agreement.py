@@ -22,3 +22,13 @@ def agreed(mine: bool) -> bool:
     # Rank 0 may sample for hours while the others wait here.
     PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     return bool(broadcast_object_list([mine])[0])
+
+
+def leave() -> None:
+    """End this process's part in the group; without it torch may abort when the process ends."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

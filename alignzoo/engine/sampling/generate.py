@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,9 +17,10 @@ from torch import Tensor
 from alignzoo.contract.algorithm import option
 from alignzoo.contract.errors import DataError, TrainingError
 from alignzoo.contract.rollout import Completion, RolloutEngine, RolloutSession, Sampling
+from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, way_of
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from alignzoo.engine.sampling.picker import TokenPicker
 
@@ -34,7 +34,7 @@ class TransformersEngine(RolloutEngine):
 
     def start(self, model: PreTrainedModel) -> TransformersSession:
         """Sample from this very module; its weights are read anew in every call."""
-        return TransformersSession(model, self.batch_size)
+        return TransformersSession(model, self.batch_size, way_of(model))
 
 
 @dataclass
@@ -43,6 +43,7 @@ class TransformersSession(RolloutSession):
 
     model: PreTrainedModel
     batch_size: int
+    way: Way
     version: int = 0
 
     def sync(self, weights: Iterator[tuple[str, Tensor]], version: int) -> None:
@@ -63,13 +64,20 @@ class TransformersSession(RolloutSession):
         # Prompts of similar length share a batch; the longest come first to fail early on memory.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         done: dict[int, Completion] = {}
-        with _sampling_mode(self.model):
-            for start in range(0, len(order), self.batch_size):
-                rows = order[start : start + self.batch_size]
+        sampler = _Sampler(self.model, self.way, sampling)
+        with sampling_mode(self.model):
+            for rows in self._batches(order, [len(prompt) for prompt in prompts]):
                 batch = [prompts[i] for i in rows], [keys[i] for i in rows]
-                done.update(zip(rows, _sample(self.model, *batch, sampling), strict=True))
+                done.update(zip(rows, sampler(*batch), strict=True))
         _refuse_bad_numbers(done, self.version)
         return [done[i] for i in range(len(prompts))]
+
+    def _batches(self, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Rows side by side; of one length only, where padding would change the samples."""
+        for _, same in groupby(order, (lambda i: 0) if self.way.padded else lengths.__getitem__):
+            rows = list(same)
+            for start in range(0, len(rows), self.batch_size):
+                yield rows[start : start + self.batch_size]
 
 
 def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
@@ -109,41 +117,6 @@ def _refuse_bad_numbers(completions: dict[int, Completion], version: int) -> Non
         )
 
 
-@contextmanager
-def _sampling_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode, neutral generation defaults and a wide head, all put back at the end.
-
-    `generate` fills every unset option from the defaults in the model's folder, so a fresh
-    config of our own does not suffice.
-    """
-    from alignzoo.engine.models.heads import head_output
-
-    was_training = model.training
-    modes = [(module, module.training) for module in model.modules()]
-    defaults = model.generation_config
-    cast(Any, model).eval()  # transformers leaves it untyped
-    model.generation_config = _config()
-    head = cast(Any, model.get_output_embeddings())
-    own = {"forward": head.forward} if "forward" in vars(head) else {}
-    head.forward = partial(head_output, head)  # never rounded to bf16, as in scoring
-    try:
-        yield
-    finally:
-        del head.forward
-        vars(head).update(own)
-        model.generation_config = defaults
-        cast(Any, model).train(was_training)
-        for module, training in modes:  # a frozen part may have been in evaluation mode before
-            module.training = training
-
-
-def _config(**options: Any) -> GenerationConfig:
-    from transformers import GenerationConfig
-
-    config: GenerationConfig = cast(Any, GenerationConfig)(**options)
-    return config
-
-
 @dataclass(frozen=True)
 class _Live:
     """Rows that are still being sampled."""
@@ -160,36 +133,62 @@ class _Live:
         return _Live(self.rows[keep], self.ids[keep], self.attention[keep], self.cache)
 
 
-def _sample(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    keys: Sequence[int],
-    sampling: Sampling,
-) -> list[Completion]:
-    """Sample one batch in segments; finished rows are dropped between segments."""
-    from alignzoo.engine.sampling.picker import TokenPicker, uniform
+@dataclass(frozen=True)
+class _Sampler:
+    """Samples one batch in segments; finished rows are dropped between segments."""
 
-    limit = sampling.max_new_tokens
-    noise = uniform(keys, limit, model.device)  # [B, limit]
-    stops = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=model.device)
-    live = _left_pad(prompts, model.device)
-    tokens = live.ids.new_zeros(len(prompts), limit)
-    log_probs = torch.zeros(len(prompts), limit, device=model.device)
-    taken = 0
-    while len(live.rows) and taken < limit:
-        picker = TokenPicker(sampling, noise[live.rows], live.ids.shape[1] - taken)
-        live, new = _segment(model, live, sampling, picker, limit - taken)
-        columns = slice(taken, taken + new.shape[1])
-        tokens[live.rows, columns] = new
-        log_probs[live.rows, columns] = torch.stack(picker.log_probs, 1)
-        taken = columns.stop
-        unfinished = ~torch.isin(new, stops).any(1)
-        if taken < limit:
-            live = live.take(unfinished.nonzero()[:, 0])
-    return [
-        _completion(ids, values, frozenset(sampling.stop_ids))
-        for ids, values in zip(tokens.tolist(), log_probs.tolist(), strict=True)
-    ]
+    model: PreTrainedModel
+    way: Way
+    sampling: Sampling
+
+    def __call__(self, prompts: Sequence[Sequence[int]], keys: Sequence[int]) -> list[Completion]:
+        from alignzoo.engine.sampling.picker import TokenPicker, uniform
+
+        sampling, device = self.sampling, self.model.device
+        limit = sampling.max_new_tokens
+        noise = uniform(keys, limit, device)  # [B, limit]
+        stops = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=device)
+        live = _left_pad(prompts, device)
+        tokens = live.ids.new_zeros(len(prompts), limit)
+        log_probs = torch.zeros(len(prompts), limit, device=device)
+        taken = 0
+        while len(live.rows) and taken < limit:
+            picker = TokenPicker(sampling, noise[live.rows], live.ids.shape[1] - taken)
+            live, new = self._segment(live, picker, limit - taken)
+            columns = slice(taken, taken + new.shape[1])
+            tokens[live.rows, columns] = new
+            log_probs[live.rows, columns] = torch.stack(picker.log_probs, 1)
+            taken = columns.stop
+            unfinished = ~torch.isin(new, stops).any(1)
+            if taken < limit:
+                live = live.take(unfinished.nonzero()[:, 0])
+        return [
+            _completion(ids, values, frozenset(sampling.stop_ids))
+            for ids, values in zip(tokens.tolist(), log_probs.tolist(), strict=True)
+        ]
+
+    def _segment(self, live: _Live, picker: TokenPicker, limit: int) -> tuple[_Live, Tensor]:
+        """Generate until enough rows have finished: the rows grown, their new tokens [L, n]."""
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        from alignzoo.engine.sampling.picker import EnoughFinished
+
+        start = live.ids.shape[1]
+        enough = EnoughFinished(self.sampling.stop_ids, start, self.way.worth_dropping)
+        output = grow(
+            self.model,
+            live.ids,
+            live.attention,
+            live.cache,
+            max_new_tokens=limit,  # no end token: EnoughFinished knows them all, and ends it
+            use_cache=self.way.cached,
+            logits_processor=LogitsProcessorList([picker]),
+            stopping_criteria=StoppingCriteriaList([enough]),
+        )
+        ids: Tensor = output.sequences
+        grown = torch.nn.functional.pad(live.attention, (0, ids.shape[1] - start), value=1)
+        cache = cache_of(output) if self.way.continued else None
+        return _Live(live.rows, ids, grown, cache), ids[:, start:]
 
 
 def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> _Live:
@@ -199,34 +198,6 @@ def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> _Live:
     attention = (torch.arange(width) >= width - lengths[:, None]).long()
     rows = torch.arange(len(prompts), device=device)
     return _Live(rows, ids.to(device), attention.to(device))
-
-
-def _segment(
-    model: PreTrainedModel, live: _Live, sampling: Sampling, picker: TokenPicker, limit: int
-) -> tuple[_Live, Tensor]:
-    """Generate until enough rows have finished: the rows grown, and their new tokens [L, n]."""
-    from transformers import LogitsProcessorList, StoppingCriteriaList
-
-    from alignzoo.engine.sampling.picker import EnoughFinished
-
-    start = live.ids.shape[1]
-    config = _config(
-        do_sample=False,  # the picker has sampled already
-        max_new_tokens=limit,  # no end token: EnoughFinished knows them all, and ends the segment
-        return_dict_in_generate=True,
-        use_cache=True,
-    )
-    output = cast(Any, model).generate(
-        live.ids,
-        attention_mask=live.attention,
-        past_key_values=live.cache,
-        generation_config=config,
-        logits_processor=LogitsProcessorList([picker]),
-        stopping_criteria=StoppingCriteriaList([EnoughFinished(sampling.stop_ids, start)]),
-    )
-    ids: Tensor = output.sequences
-    grown = torch.nn.functional.pad(live.attention, (0, ids.shape[1] - start), value=1)
-    return _Live(live.rows, ids, grown, output.past_key_values), ids[:, start:]
 
 
 def _completion(ids: list[int], log_probs: list[float], stops: frozenset[int]) -> Completion:

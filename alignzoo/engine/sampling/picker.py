@@ -90,12 +90,13 @@ def _filters(sampling: Sampling) -> list[Callable[[Tensor, Tensor], Tensor]]:
 class EnoughFinished(StoppingCriteria):
     """Stops a segment once a share of its rows has a stop token, so that they can be dropped."""
 
-    def __init__(self, stop_ids: Sequence[int], start: int) -> None:
+    def __init__(self, stop_ids: Sequence[int], start: int, share: float) -> None:
         self.stop_ids = torch.tensor(stop_ids, dtype=torch.int64)
+        self.share = share
         self.start = start  # column of the segment's first new token
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """[B] bool, equal for all rows."""
         new = input_ids[:, self.start :]
         finished = torch.isin(new, self.stop_ids.to(new.device)).any(1)
-        return (finished.float().mean() >= WORTH_DROPPING).expand(len(new))
+        return (finished.float().mean() >= self.share).expand(len(new))

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.types import Batch, Item, TextBatch, Tokens
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.scoring.snapshots import score_buffer
-from alignzoo.ops import kl, sequence_sum, value
+from alignzoo.ops import kl, log_prob, sequence_sum, value
 
 
 def sequence_kl(
@@ -28,6 +28,16 @@ def sequence_kl(
     batch = TextBatch.collate([Item((row,)) for row in rows], pad_id)
     grid = score_buffer(module, batch, {"kl": kl("policy", "other")}, batch_size)["kl"]
     return sequence_sum(grid.double(), batch.mask).tolist()
+
+
+def sequence_log_probs(
+    model: PreTrainedModel, rows: Sequence[Tokens], pad_id: int, batch_size: int = 64
+) -> list[list[float]]:
+    """Log p of every token of each response, in nats, as training computes it."""
+    module = ScoringModule({"policy": model}, frozenset(), Chunked())
+    batch = TextBatch.collate([Item((row,)) for row in rows], pad_id)
+    grid = score_buffer(module, batch, {"x": log_prob("policy")}, batch_size)["x"]
+    return [x[mask].tolist() for x, mask in zip(grid, batch.mask, strict=True)]
 
 
 def sequence_values(

@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Signal
 from alignzoo.engine.models.fit import embedding_rows
-from alignzoo.engine.models.heads import head_of, head_output
+from alignzoo.engine.models.heads import Head, body_of, head_of
 from alignzoo.engine.models.routers import router_of
 
 Hidden = Mapping[str, Tensor]  # role -> [N, H]
-Heads = Mapping[str, nn.Linear]
+Heads = Mapping[str, Head]
 Named = dict[str, Tensor]
 ROUTER = "router/"  # rows with the load-balancing loss of a role
 
@@ -39,7 +39,7 @@ class Scorer(Protocol):
 
 def dense(hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
     """All logits at once: the reference that every other scorer must equal."""
-    outputs = {role: head_output(heads[role], h) for role, h in hidden.items()}
+    outputs = {role: heads[role](h) for role, h in hidden.items()}
     rows: Named = {}
     for name, signal in signals.items():
         result = signal.reduce({role: outputs[role] for role in signal.roles}, labels)
@@ -77,7 +77,7 @@ class Chunked:
 
     def chunk(self, heads: Heads) -> int:
         """Positions per chunk: about 6 vocabulary-wide fp32 tensors per role fit the budget."""
-        width = sum(6 * 4 * head.out_features for head in heads.values())
+        width = sum(6 * 4 * head.width for head in heads.values())
         return max(self.smallest, self.budget // width // 64 * 64)
 
     @staticmethod
@@ -105,12 +105,14 @@ class ScoringModule(nn.Module):
         super().__init__()
         self.models = nn.ModuleDict(models)
         self.by_role = dict(models)
+        self.heads = {role: head_of(model) for role, model in models.items()}
         found = {role: router_of(model) for role, model in models.items()}
         self.routers = {role: router for role, router in found.items() if router}
         self.trainable = trainable
         self.scorer = scorer
         for role, model in models.items():
-            model.requires_grad_(role in trainable)
+            if role not in trainable:  # never on: who loads a model may have frozen parts of it
+                model.requires_grad_(False)
         self.readable = {role: embedding_rows(model) for role, model in models.items()}
         self.set_modes()
 
@@ -173,9 +175,9 @@ class ScoringModule(nn.Module):
         roles = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
         at = slots[mask]  # [N]
         picked = {role: hidden[role][at] for role in roles}
-        heads = {role: head_of(self.by_role[role]) for role in roles}
+        heads = {role: self.heads[role] for role in roles}
         for name, signal in signals.items():
-            _check_widths(name, {role: heads[role].out_features for role in signal.roles})
+            _check_widths(name, {role: heads[role].width for role in signal.roles})
         rows = self.scorer(picked, heads, batch.labels[mask], signals)
         return {name: _scatter(x, mask) for name, x in rows.items()}
 
@@ -186,7 +188,7 @@ class ScoringModule(nn.Module):
 
         No attention mask: padding is on the right, and a causal model never looks there.
         """
-        body = self.by_role[role].base_model
+        body = body_of(self.by_role[role])
         parts, losses = [], []
         more = {"output_router_logits": True} if balanced else {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.errors import Interrupted, TrainingError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
+from alignzoo.engine.models.families import checkpoint_activations
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
@@ -61,7 +62,7 @@ def _module(job: Job) -> ScoringModule:
     models = {role: job.load(role) for role in sorted(needed)}
     if job.optim.gradient_checkpointing:
         for role in job.trainable:
-            models[role].gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(models[role])
     scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
     return ScoringModule(models, job.trainable, scorer).to(job.ranks.device)
 

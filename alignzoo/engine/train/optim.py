@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Optim:
-    """The `train:` block; its meaning is documented in `alignzoo.recipe.blocks.OptimSpec`."""
+    """The `train:` block; its meaning is documented in `alignzoo.recipe.spec.OptimSpec`."""
 
     epochs: int = 1
     steps: int | None = None

@@ -22,6 +22,7 @@ from alignzoo.data.rows import n_tokens, row_from_sample, sample_from_row
 from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.recipe.blocks import EvaluateSpec, SamplingSpec
+from alignzoo.stages.compared import start_compared
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.sampling import Speaker, load_speaker, resolve
 from alignzoo.store.files import write_text
@@ -226,7 +227,8 @@ def _sample(
     given: list[tuple[Response, ...]] = [() for _ in questions]
     total = sum(1 + len(question.later) for question in questions)
     done = 0
-    with closing(context.engine(spec.engine, {}, spec.batch_size).start(speaker.model)) as session:
+    engine = context.engine(spec.engine, {}, spec.batch_size)
+    with closing(start_compared(engine, speaker.model)) as session:
         talk = Talk(questions, speaker, session, spec.batch_size, context)
         for turn in range(1 + max(len(question.later) for question in questions)):
             file = folder / "state" / f"turn-{turn + 1}.jsonl"

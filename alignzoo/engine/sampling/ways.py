@@ -1,0 +1,167 @@
+"""How a model can be sampled from exactly, found by trying it; and the call of `generate`.
+
+Importing this module does not import transformers, so that planning a recipe stays fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel
+
+TRIED = 16  # tokens that are sampled to see how
+ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 0.1}  # share of the largest
+
+
+@dataclass(frozen=True)
+class Way:
+    """What of a fast way of sampling gives the samples that full forwards would give."""
+
+    cached: bool = True  # False: the cache is not the library's own, or not all of the state
+    continued: bool = True  # False: a call of `generate` cannot go on from a cache of other rows
+
+    @property
+    def padded(self) -> bool:
+        """Whether prompts of different lengths may share a batch."""
+        return self.cached
+
+    @property
+    def worth_dropping(self) -> float:
+        """Share of finished rows that pays for one more call of `generate`."""
+        from alignzoo.engine.sampling.picker import WORTH_DROPPING
+
+        return WORTH_DROPPING if self.continued or not self.cached else 1.0
+
+
+def way_of(model: PreTrainedModel) -> Way:
+    """Sample a few tokens and look at what is left behind.
+
+    Activations on the modules themselves are a memory that belongs to no cache, and a cache of a
+    family's own may hold more than its `reorder_cache` moves: such a model is sampled without a
+    cache, prompts of one length at a time. Positions that modules keep hold for the rows of one
+    call, and a cache that does not know its length, as of recurrent states, makes `generate` feed
+    the whole sequence again: such a batch runs to its end. A family whose cached step is another
+    function than its full forward is sampled without a cache too.
+    """
+    from transformers import DynamicCache
+
+    before = {place: (id(x), age) for place, (x, age) in _states(model).items()}
+    config = model.config.get_text_config(decoder=True)
+    ids = torch.tensor([[config.vocab_size // 3, config.vocab_size // 2]], device=model.device)
+    room = getattr(config, "max_position_embeddings", TRIED + 2) - 2
+    with sampling_mode(model):
+        output = grow(
+            model, ids, torch.ones_like(ids), None, max_new_tokens=max(1, min(TRIED, room))
+        )
+        new = [x for place, (x, age) in _states(model).items() if (id(x), age) != before.get(place)]
+        exact = _is_exact(model, output)
+    cache = cache_of(output)
+    if not exact or type(cache) is not DynamicCache or any(x.is_floating_point() for x in new):
+        return Way(cached=False)
+    return Way(continued=not new and _length(cache) == output.sequences.shape[1] - 1)
+
+
+@torch.no_grad()
+def _is_exact(model: PreTrainedModel, output: Any) -> bool:
+    """Whether the logits of cached steps are those of a full forward, up to rounding."""
+    full = model(input_ids=output.sequences, use_cache=False).logits[0, 1:-1].float()
+    steps = torch.cat(output.logits).float()
+    error = (full - steps).abs().max() / (1 + full.abs().max())
+    return bool(error <= ROUNDING.get(model.dtype, max(ROUNDING.values())))
+
+
+def _states(model: PreTrainedModel) -> dict[tuple[str, str], tuple[Tensor, int]]:
+    """The tensors that modules hold beside their parameters and buffers, and how often written."""
+    return {
+        (name, key): (value, value._version)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _length(cache: Any) -> int | None:
+    try:
+        return int(cache.get_seq_length())
+    except (ValueError, AttributeError):  # a cache of recurrent states has no length
+        return None
+
+
+def grow(
+    model: PreTrainedModel,
+    ids: Tensor,
+    attention: Tensor,
+    cache: Any,
+    *,
+    use_cache: bool = True,
+    max_new_tokens: int,
+    **hooks: Any,
+) -> Any:
+    """Greedy `generate` from ids [L, S]; without hooks it takes the likeliest tokens."""
+    config = _config(
+        do_sample=False,  # a picker among the hooks has sampled already
+        max_new_tokens=max_new_tokens,
+        return_dict_in_generate=True,
+        output_logits=not hooks,
+        use_cache=use_cache,
+    )
+    known = {} if cache is None else {_cache_word(): cache}
+    return cast(Any, model).generate(
+        ids, attention_mask=attention, generation_config=config, **known, **hooks
+    )
+
+
+def cache_of(output: Any) -> Any:
+    """The cache in what `generate` returned."""
+    return getattr(output, _cache_word(), None)
+
+
+def _cache_word() -> str:
+    """What the installed transformers calls a cache; its older name makes it warn."""
+    from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+    names = {field.name for field in fields(GenerateDecoderOnlyOutput)}
+    return "cache" if "cache" in names else "past_key_values"
+
+
+@contextmanager
+def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode, neutral generation defaults and a wide head, all put back at the end.
+
+    `generate` fills every unset option from the defaults in the model's folder, so a fresh
+    config of our own does not suffice.
+    """
+    from alignzoo.engine.models.heads import product
+
+    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
+    defaults = model.generation_config
+    cast(Any, model).eval()  # transformers leaves it untyped
+    model.generation_config = _config()
+    head = cast(Any, model.get_output_embeddings())
+    own = {"forward": head.forward} if "forward" in vars(head) else {}
+    head.forward = partial(product, head)  # never rounded to bf16, as in scoring
+    try:
+        yield
+    finally:
+        del head.forward
+        vars(head).update(own)
+        model.generation_config = defaults
+        cast(Any, model).train(was_training)
+        for module, training in modes:  # a frozen part may have been in evaluation mode before
+            module.training = training
+
+
+def _config(**options: Any) -> GenerationConfig:
+    from transformers import GenerationConfig
+
+    config: GenerationConfig = cast(Any, GenerationConfig)(**options)
+    return config
