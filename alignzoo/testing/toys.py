@@ -33,6 +33,7 @@ from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.step import denominators, share_of_loss
+from alignzoo.engine.train.world import BufferWorld
 
 VOCABULARY = 13
 CLASSES: dict[str, Any] = {"lm": Qwen2ForCausalLM, "scalar": Qwen2ForSequenceClassification}
@@ -116,15 +117,15 @@ def gradients(
     models = {name: model.double() for name, model in tiny_models(algorithm).items()}
     trainable = frozenset(name for name, role in algorithm.roles.items() if role.trainable)
     module = ScoringModule(models, trainable, scorer)
+    state = algorithm.init_state()
     with torch.no_grad():
         given = module(batch, algorithm.snapshots())
-        given |= algorithm.prepare(batch, given, ranks)
-    state = algorithm.init_state()
-    totals, scales = denominators(algorithm.loss, batch, given, state, ranks)
+        given |= algorithm.prepare(batch, given, BufferWorld(ranks, batch, state))
+    known_terms = denominators(algorithm.loss, batch, given, state, ranks)
     total = 0.0
     for part, known in _parts(batch, given, micro):
         loss = algorithm.loss(part, {**known, **module(part, algorithm.signals())}, state)
-        value = share_of_loss(loss, totals, scales)
+        value = share_of_loss(loss, known_terms)
         value.backward()
         total += value.item()
     by_role = {role: [p.grad for p in model.parameters()] for role, model in models.items()}

@@ -24,7 +24,7 @@ SUPPORTED = {
 
 @dataclass(frozen=True)
 class Ranks:
-    """The group of processes a stage runs on; implements `types.World`."""
+    """The group of processes a stage runs on."""
 
     accelerator: Accelerator
 

@@ -110,7 +110,13 @@ class ScoringModule(nn.Module):
         self.trainable = trainable
         self.scorer = scorer
         for role, model in models.items():
-            model.requires_grad_(role in trainable)
+            if role not in trainable:
+                model.requires_grad_(False)
+            elif not any(p.requires_grad for p in model.parameters()):
+                raise PluginError(
+                    f"role '{role}' learns, but every parameter of its model is frozen; let the "
+                    "plug-in that loads it leave some open"
+                )
         self.readable = {role: embedding_rows(model) for role, model in models.items()}
         self.set_modes()
 

@@ -21,6 +21,7 @@ from alignzoo.engine.train import checkpoint, faults, rails
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.batches import permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
+from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.journal import Asked, append_row, interrupts, keep_bytes, keep_until
 from alignzoo.engine.train.optim import build_optimizer, rate, set_rate
@@ -35,6 +36,7 @@ from alignzoo.engine.train.sources import (
     schedule,
 )
 from alignzoo.engine.train.step import NotFiniteError, Stepper, evaluate_loss
+from alignzoo.engine.train.world import BufferWorld
 
 
 def train(job: Job) -> dict[str, PreTrainedModel]:
@@ -145,7 +147,7 @@ class _Loop:
         """All updates on one buffer."""
         job, stepper = self.job, self.stepper
         given = dict(buffer.given) | self._snapshots(buffer.batch)
-        given |= self._prepared(buffer.batch, given)
+        given |= self._prepared(buffer.batch, given, "buffer", self.cursor.buffer)
         known = {**buffer.metrics, **rails.drift(buffer.batch, given, job.ranks.mean)}
         done = self.cursor.step
         faults.refuse(known, done + 1, done, lambda: faults.odd_row(buffer, given))
@@ -176,7 +178,7 @@ class _Loop:
     def _after_step(
         self, buffer: Buffer, items: Tensor, metrics: dict[str, float], started: float
     ) -> None:
-        self.state = dict(self.job.algorithm.next_state(self.state, metrics))
+        self.state = dict(self.job.algorithm.next_state(self.state, dict(metrics)))
         self.cursor = replace(self.cursor, step=self.cursor.step + 1)
         validation = self.job.validation
         at_end = self.cursor.step == self.total
@@ -211,11 +213,14 @@ class _Loop:
         with self.job.ranks.autocast():
             return snapshots.score_buffer(self.module, batch, self.job.scored[1], size)
 
-    def _prepared(self, batch: Batch, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _prepared(
+        self, batch: Batch, given: Mapping[str, Tensor], *key: int | str
+    ) -> dict[str, Tensor]:
         """`prepare` runs where the ranks can communicate, its results stay on CPU."""
-        device = self.job.ranks.device
-        moved = {name: x.to(device) for name, x in given.items()}
-        prepared = self.job.algorithm.prepare(batch.to(device), moved, self.job.ranks)
+        job, there = self.job, batch.to(self.job.ranks.device)
+        moved = {name: x.to(job.ranks.device) for name, x in given.items()}
+        world = BufferWorld(job.ranks, there, self.state, (job.seed, *key))
+        prepared = prepared_by(job.algorithm, there, moved, world)
         clash = given.keys() & prepared.keys()
         if clash:
             raise TrainingError(f"`prepare` returns {sorted(clash)}, which exist already")
@@ -254,7 +259,8 @@ class _Loop:
         buffers = []
         for held in self.held_out:
             given = {**held.given, **self._snapshots(held.batch)}
-            buffers.append(replace(held, given=given | self._prepared(held.batch, given)))
+            given |= self._prepared(held.batch, given, "validation")
+            buffers.append(replace(held, given=given))
         ready = [(x.batch, x.given) for x in buffers]
         metrics = evaluate_loss(self.stepper, ready, self.state)
         self.module.set_modes()
