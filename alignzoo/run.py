@@ -30,6 +30,7 @@ from alignzoo.engine.parallel.agreement import agreed, is_main
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
 from alignzoo.recipe.blocks import EvaluateSpec, Recipe, TrainSpec
+from alignzoo.recipe.observers import Observers
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.stages import run_stage
@@ -53,7 +54,7 @@ from alignzoo.store.records import (
     resumable,
     state_of,
 )
-from alignzoo.store.runs import forget, note_piece, writing
+from alignzoo.store.runs import forget, note_piece, note_run, writing
 
 LOGS_OF_TRAINING = {STATE, "metrics.jsonl", "timing.jsonl"}
 
@@ -77,6 +78,7 @@ class Run:
     total: int
     again: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)  # model -> its name in tables
+    observers: Observers | None = None
 
     def label(self, model: str) -> str:
         """How tables call a model."""
@@ -116,8 +118,9 @@ def run_recipe(
     """
     measured = sum(len(evaluated_models(e, recipe, registry)) for e in recipe.evaluate)
     total = len(recipe.stages) + measured
-    run = Run(recipe, registry, folder, progress if is_main() else Silent(), total, again,
-              labels or {})  # fmt: skip
+    voice = progress if is_main() else Silent()
+    run = Run(recipe, registry, folder, voice, total, again, labels or {},
+              Observers(registry, voice.note))  # fmt: skip
     with _writing(run, source, fresh=fresh):
         if is_main():
             _check_files(run)
@@ -292,6 +295,7 @@ def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContex
         outputs=dict(outputs),
         progress=run.progress,
         again=run.again,
+        observers=run.observers,
     )
 
 
@@ -335,8 +339,17 @@ def _writing(run: Run, source: str, *, fresh: bool) -> Iterator[None]:
         yield
         return
     plugins = [plugin.identity for plugin in run.registry.plugins]
-    ended = partial(run.registry.hooks.on_run_end, run=run.folder)
-    with writing(run.folder, run.recipe, source, plugins, lambda error: ended(error=error)):
+    with writing(run.folder, run.recipe, source, plugins, partial(_ended, run)):
         if fresh:
             forget(run.folder)
         yield
+
+
+def _ended(run: Run, error: BaseException | None) -> None:
+    """Tell the watching plug-ins, and the run's reader which of them failed."""
+    if run.observers is None:
+        return
+    run.observers.tell("on_run_end", run=run.folder, error=error)
+    run.observers.total()
+    if run.observers.failures:
+        note_run(run.folder, failed_hooks=dict(run.observers.failures))

@@ -41,7 +41,8 @@ class Speaker:
 def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
     """Load a model for sampling or measuring, on the accelerator if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(context.registry.hooks, ref, Role(), context.dtype)
+    told = lambda model: context.note_unstated(ref)  # noqa: E731
+    model = load_model(context.registry.hooks, ref, Role(), context.dtype, told)
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     tokenizer = load_tokenizer(context.registry.hooks, ref)

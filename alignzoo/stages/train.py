@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.rollout import Completion
+from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import (
     Batch,
     Item,
@@ -21,8 +26,10 @@ from alignzoo.contract.types import (
 )
 from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
 from alignzoo.engine.models.fit import check_end, outside
+from alignzoo.engine.models.hooked import prove_saving
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.models.quiet import switched_off
+from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.engine.train.job import Job, Validation
@@ -43,7 +50,6 @@ from alignzoo.store.files import cache_folder
 from alignzoo.store.identity import model_digest
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -60,8 +66,9 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     ranks = start_ranks(context.recipe.precision)
 
     def load(role: str) -> PreTrainedModel:
-        dtype = None if kinds[role].trainable else context.dtype
-        model = load_model(hooks, refs[role], kinds[role], *([dtype] if dtype else []))
+        dtype = torch.float32 if kinds[role].trainable else context.dtype
+        plugged = partial(_plugged, refs[role], kinds[role], tokenizer, context)
+        model = load_model(hooks, refs[role], kinds[role], dtype, plugged)
         _tell_switched_off(model, context, said)
         check_rows(model, tokenizer, refs[role].name, held)
         if role == main and (told := outside(model, tokenizer, refs[role].name)):
@@ -124,6 +131,25 @@ def _largest(
     )
 
 
+def _plugged(
+    ref: ModelRef,
+    role: Role,
+    tokenizer: PreTrainedTokenizerBase,
+    context: StageContext,
+    model: PreTrainedModel,
+) -> None:
+    """Say what a plug-in's model lacks; one that is trained must survive being saved."""
+    context.note_unstated(ref)
+    if not role.trainable or not is_main():
+        return
+    hooks = context.registry.hooks
+
+    def save(model: PreTrainedModel, folder: Path) -> None:
+        save_model(hooks, model, tokenizer, folder)
+
+    prove_saving(model, ref, save, lambda again: load_model(hooks, again, role))
+
+
 def _rails(spec: TrainSpec, context: StageContext) -> Rails:
     block = spec.rails
     tolerance = {"fp32": 2e-3, "bf16": 5e-2}[context.recipe.precision]
@@ -151,7 +177,8 @@ def _save(
     main: str,
 ) -> None:
     folder = context.folder / ("model" if role == main else f"model-{role}")
-    save_model(model.to(context.dtype), tokenizer, folder)  # type: ignore[arg-type]
+    kept = model.to(context.dtype)  # type: ignore[arg-type]
+    save_model(context.registry.hooks, kept, tokenizer, folder)
 
 
 def _items(

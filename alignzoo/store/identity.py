@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import alignzoo
-from alignzoo.contract.errors import DataError
+from alignzoo.contract.errors import AlignzooError, DataError, PluginError
 from alignzoo.contract.evaluation import Benchmark, Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
@@ -132,18 +132,32 @@ def _settings(spec: EvaluateSpec, registry: Registry) -> dict[str, Any]:
 
 def model_digest(name: str, recipe: Recipe, registry: Registry, outputs: Outputs) -> str:
     """What stands for a model's content: its bytes, or its name and revision and who loads it."""
+    ref = model_ref(name, recipe, outputs)
+    stated = stated_identity(ref, registry)
+    known = "" if stated is None else f" stated {stated}"
     if name in outputs:
         recorded = recorded_output(outputs[name], "model")
         if recorded is None:
             raise DataError(f"stage '{name}' left no model; name one that trains")
-        return f"files:{recorded}"
-    ref = model_ref(name, recipe, outputs)
+        return f"files:{recorded}{known}"
     if ref.path.exists():
         check_output(ref.path.parent, ref.path.name)
-        return f"files:{digest_of(ref.path)}"
+        return f"files:{digest_of(ref.path)}{known}"
     revision = hub_commit(ref) or ref.revision or "latest"
     loaders = "+".join(_loaders(registry))
-    return f"name:{ref.name}@{revision} seed {ref.seed} loaded by {loaders or 'the core'}"
+    return f"name:{ref.name}@{revision} seed {ref.seed} loaded by {loaders or 'the core'}{known}"
+
+
+def stated_identity(ref: ModelRef, registry: Registry) -> str | None:
+    """What a plug-in says of the content behind a name; PluginError when its hook fails."""
+    try:
+        stated = registry.hooks.identity(ref=ref)
+    except AlignzooError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        what = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{ref.name}: a plug-in's `identity` failed: {what}") from error
+    return None if stated is None else str(stated)
 
 
 def hub_commit(ref: ModelRef) -> str | None:

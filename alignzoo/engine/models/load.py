@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.models.heads import head_of, head_output
+from alignzoo.engine.models.hooked import plugin_model, plugin_saved
 from alignzoo.engine.models.padding import padded_apart
 from alignzoo.engine.models.quiet import own_config, silence
 
@@ -31,9 +33,13 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 def load_model(
-    hooks: pluggy.HookRelay, ref: ModelRef, role: Role, dtype: torch.dtype = torch.float32
+    hooks: pluggy.HookRelay,
+    ref: ModelRef,
+    role: Role,
+    dtype: torch.dtype = torch.float32,
+    plugged: Callable[[PreTrainedModel], None] = lambda model: None,
 ) -> PreTrainedModel:
-    """The model a name stands for, with the head a role needs.
+    """The model a name stands for, with the head a role needs; `plugged` is told of a plug-in's.
 
     Whatever is random in training is switched off, see `quiet`. A scalar head that the checkpoint
     lacks is drawn from a generator keyed by the seed if the role is trained. Raises AlignzooError
@@ -42,11 +48,10 @@ def load_model(
     generates.
     """
     torch.manual_seed(sample_key(ref.seed, "head", role.head) % 2**63)
-    model: PreTrainedModel | None = hooks.load_model(ref=ref, role=role)
-    if model is None:
-        model = _from_pretrained(CLASSES[role.head], ref, role, dtype)
-    silence(model)  # references, rollouts and policy must be one function
-    model = model.to(dtype)  # type: ignore[arg-type]
+    made = plugin_model(hooks, ref, role)
+    found = _from_pretrained(CLASSES[role.head], ref, role, dtype) if made is None else made
+    silence(found)  # references, rollouts and policy must be one function
+    model: PreTrainedModel = found.to(dtype)  # type: ignore[arg-type]
     if role.head == "lm":
         _check_head(model, ref)
     elif not isinstance(head_of(model), torch.nn.Linear):
@@ -54,6 +59,8 @@ def load_model(
             f"{ref.name}: a {type(model).__name__} does not score by a linear layer on the last "
             "token; take a causal model with a scalar head"
         )
+    if made is not None:
+        plugged(model)
     return model
 
 
@@ -74,16 +81,23 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A plain transformers folder; PluginError if it would come back with another tokenizer.
+def save_model(
+    hooks: pluggy.HookRelay,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+) -> None:
+    """A plain transformers folder, or what a plug-in's `save_model` writes, and the tokenizer.
 
-    Some model types force their own tokenizer class on whatever the folder holds. A scalar head
-    is saved so that plain transformers reads it at the last token, where it was trained.
+    Raises PluginError if it would come back with another tokenizer: some model types force their
+    own tokenizer class on whatever the folder holds. A scalar
+    head is saved so that plain transformers reads it at the last token, where it was trained.
     """
     if isinstance(getattr(model, "score", None), torch.nn.Linear):
         tokenizer = padded_apart(model, tokenizer)
     with own_config(model):
-        model.save_pretrained(folder)
+        if not plugin_saved(hooks, model, folder):
+            model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     probe = str(tokenizer.decode(list(range(min(len(tokenizer), 200)))))
     again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

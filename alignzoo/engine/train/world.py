@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class BufferWorld:
         noise. Raises PluginError for another shape.
         """
         self.draws += 1
-        rows = self._rows()
+        rows, noise = self._rows(), list[Any]()
         if like.shape == self.batch.ids.shape:
             noise = [self._noise(row, like.shape[1]) for row in rows]
         elif like.shape in ((len(rows),), (self.batch.n_items,)):
