@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alignzoo.contract.errors import described
 from alignzoo.recipe.registry import Registry
 
 
@@ -29,15 +29,9 @@ class Observers:
                 name = f"{hook} of {plugin}"
                 self.failures[name] += 1
                 if self.failures[name] == 1:
-                    self.say(f"warning: {name} failed, the run goes on: {_cause(error)}")
+                    self.say(f"warning: {name} failed, the run goes on: {described(error)}")
 
     def total(self) -> None:
         """Say at the end how often hooks failed."""
         for name, times in self.failures.items():
             self.say(f"warning: {name} failed {times} time{'s' if times > 1 else ''} in this run")
-
-
-def _cause(error: BaseException) -> str:
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}{': ' if text else ''}{text} ({at.filename}:{at.lineno})"

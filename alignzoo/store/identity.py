@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import alignzoo
-from alignzoo.contract.errors import AlignzooError, DataError, PluginError
+from alignzoo.contract.errors import AlignzooError, DataError, PluginError, described
 from alignzoo.contract.evaluation import Benchmark, Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
@@ -155,8 +155,8 @@ def stated_identity(ref: ModelRef, registry: Registry) -> str | None:
     except AlignzooError:
         raise
     except Exception as error:  # a stranger's code may raise anything
-        what = f"{type(error).__name__}: {error}"
-        raise PluginError(f"{ref.name}: a plug-in's `identity` failed: {what}") from error
+        what = f"{ref.name}: a plug-in's `identity` failed: {described(error)}"
+        raise PluginError(what) from error
     return None if stated is None else str(stated)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from alignzoo.contract.algorithm import Role
-from alignzoo.contract.errors import AlignzooError, PluginError
+from alignzoo.contract.errors import AlignzooError, PluginError, described
 from alignzoo.contract.stage import ModelRef
 
 Save = Callable[[PreTrainedModel, Path], None]
@@ -29,9 +28,8 @@ def plugin_model(hooks: pluggy.HookRelay, ref: ModelRef, role: Role) -> PreTrain
     except AlignzooError:
         raise
     except Exception as error:  # a stranger's code may raise anything
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {error} ({at.filename}:{at.lineno})"
-        raise PluginError(f"{ref.name}: a plug-in's `load_model` failed: {what}") from error
+        what = f"{ref.name}: a plug-in's `load_model` failed: {described(error)}"
+        raise PluginError(what) from error
     if model is None or isinstance(model, PreTrainedModel):
         return model
     advice = "return a PreTrainedModel"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.errors import PluginError
+from alignzoo.contract.errors import PluginError, place_of
 from alignzoo.contract.types import Batch, Loss, Signals, State
 
 PRIME = 1_000_003  # of fingerprints; ids x PRIME x columns stay far below 2^63
@@ -51,14 +50,6 @@ def fingerprint(weights: Tensor, batch: Batch) -> Tensor:
     if weights.ndim == 2:
         shares = shares[:, None] * (factors + 1).double().to(weights.device) / PRIME
     return (weights.double() * shares).sum()
-
-
-def place_of(member: Callable[..., Any] | type) -> str:
-    """Where a method or class stands, as file:line; an empty string where there is no file."""
-    try:
-        return f"{inspect.getsourcefile(member)}:{inspect.getsourcelines(member)[1]}"
-    except (OSError, TypeError):  # made in a session, or by type(...)
-        return ""
 
 
 def _fields(batch: Batch) -> dict[str, Tensor]:

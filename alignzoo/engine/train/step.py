@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.errors import PluginError, TrainingError
+from alignzoo.contract.errors import PluginError, TrainingError, place_of
 from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, State
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import padding_share
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
-from alignzoo.engine.train.guard import fingerprint, guarded_loss, place_of
+from alignzoo.engine.train.guard import fingerprint, guarded_loss
 from alignzoo.engine.train.optim import Optim, clip_by_role
 
 LossOf = Callable[[Batch, Signals, State], Loss]
