@@ -85,6 +85,7 @@ class Algorithm(Generic[B]):
     roles: ClassVar[Mapping[str, Role]] = {"policy": Role(trainable=True)}
     metrics: ClassVar[Mapping[str, Metric]] = {}
     least_samples: ClassVar[int] = 1  # per prompt; 2 or more: answers to a prompt are compared
+    example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`, where a default is not enough
     single_update: ClassVar[bool] = False  # no importance ratio: a rollout buffer serves one update
 
     def signals(self) -> Mapping[str, Signal]:

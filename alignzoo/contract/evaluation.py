@@ -47,6 +47,7 @@ class Judge:
     """Base of judges: a frozen dataclass of options. A reward function of your own is one too."""
 
     name: ClassVar[str]
+    example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`
 
     def score(self, answers: Sequence[Answer]) -> list[Score]:
         """One score per answer, in order."""
@@ -97,6 +98,7 @@ class Benchmark:
     """Base of benchmarks, frozen dataclasses: prompts, and how answers become columns."""
 
     name: ClassVar[str]
+    example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`
     files: ClassVar[tuple[DataFile, ...]] = ()  # what it reads and alignzoo does not ship
     file_options: ClassVar[tuple[str, ...]] = ()  # options that name files; `settings` has digests
 

@@ -31,6 +31,7 @@ from alignzoo.recipe.blocks import (
 )
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
+from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import (
     LM,
@@ -291,6 +292,14 @@ def _(spec: PluginStageSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from _model_faults(name, ("models", key), draft, scope)
     if spec.data is not None:
         yield from _data_faults(spec.data, ("data",), draft, scope)
+    if spec.stage in scope.registry.stages:
+        yield from reading_faults(spec, scope.registry.stages[spec.stage], _made(spec, scope))
+
+
+def _made(spec: PluginStageSpec, scope: Scope) -> str:
+    """The kind of stage that makes the data, or an empty string."""
+    stage = scope.stage(spec.data.name) if spec.data else None
+    return str(stage.kind) if stage else ""
 
 
 @_faults.register
@@ -341,6 +350,12 @@ def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> I
     on_pairs = issubclass(cls.batch, PairBatch | LabelledBatch)
     if issubclass(cls.batch, RolloutBatch) and spec.rollout is None:
         yield Fault(("algorithm",), f"{cls.name} trains on its own samples; add `rollout:`")
+    if not on_pairs and spec.rollout is not None and not issubclass(RolloutBatch, cls.batch):
+        what = (
+            f"{cls.name} declares the batch {cls.batch.__name__}, which a rollout cannot build; it "
+            "builds RolloutBatch, so declare that or TextBatch, or train on given data"
+        )
+        yield Fault(("rollout",), what, at_key=True)
     if on_pairs and spec.rollout is not None:
         what = f"{cls.name} learns from given preferences; remove `rollout`"
         yield Fault(("rollout",), what, at_key=True)

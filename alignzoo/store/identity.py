@@ -21,6 +21,7 @@ from alignzoo.contract.stage import ModelRef
 from alignzoo.data.samples import cached_file, data_digest
 from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, Spec, StageSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.reading import declared
 from alignzoo.recipe.registry import Registry
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import digest_of, digest_of_value
@@ -62,6 +63,7 @@ def stage_identity(
             "data": {
                 place: _data_digest(d, recipe, registry, outputs) for place, d in data.items()
             },
+            **_declared(spec, registry),
         }
     )
 
@@ -186,6 +188,13 @@ def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> di
         "precision": recipe.precision,
         "options": options if kept is None else {key: options[key] for key in kept},
     }
+
+
+def _declared(spec: Spec, registry: Registry) -> dict[str, Any]:
+    """What a plug-in's stage says it reads."""
+    cls = registry.stages.get(getattr(spec, "stage", ""))
+    reads = None if cls is None else declared(cls)
+    return {} if reads is None else {"reads": reads}
 
 
 def _plugins(spec: Spec, registry: Registry) -> list[str]:
