@@ -56,7 +56,8 @@ def _where(error: Exception, plugin: object, member: str | None) -> str:
     if own:
         return f"{own[-1].filename}:{own[-1].lineno}"
     at = place_of(getattr(type(plugin), member)) if member else ""
-    return at or place_of(type(plugin))
+    bases = [] if at else map(place_of, type(plugin).__mro__)  # a class made by type() has no line
+    return at or next((place for place in bases if place), "")
 
 
 def _belongs(file: Path, cls: type) -> bool:

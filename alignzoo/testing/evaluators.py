@@ -72,7 +72,7 @@ def check_benchmark(benchmark: Benchmark) -> None:
 def run_benchmark_checks(benchmark: Benchmark) -> list[Check]:
     """Try a benchmark on made-up answers to its first prompts, if it has any."""
     first = try_all(_prompted(benchmark), benchmark, "prompts")
-    return first + (try_all(_benchmark(benchmark), benchmark) if first[0].kept else [])
+    return first + (try_all(_benchmark(benchmark), benchmark, "measure") if first[0].kept else [])
 
 
 def _prompted(benchmark: Benchmark) -> Iterator[tuple[str, Trial]]:
