@@ -15,7 +15,9 @@ the others take part in training only.
 from __future__ import annotations
 
 import json
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -230,11 +232,14 @@ def _note(run: Run, piece: Piece, **entry: Any) -> None:
 
 
 def _quiet_libraries(threads: int | None) -> None:
-    """The recipe's threads, and no progress bars of others between our lines."""
+    """The recipe's threads, and no bars, reports and warnings of others between our lines."""
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if not os.environ.get("ALIGNZOO_TRACE"):
+        logging.set_verbosity_error()  # what matters in a load report is said by whoever loads
+        warnings.filterwarnings("ignore", category=FutureWarning)
     if threads is not None:
         torch.set_num_threads(threads)
 

@@ -29,6 +29,7 @@ from alignzoo.recipe.blocks import (
     StageKind,
     TrainSpec,
 )
+from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.reading import reading_faults
@@ -293,13 +294,9 @@ def _(spec: PluginStageSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     if spec.data is not None:
         yield from _data_faults(spec.data, ("data",), draft, scope)
     if spec.stage in scope.registry.stages:
-        yield from reading_faults(spec, scope.registry.stages[spec.stage], _made(spec, scope))
-
-
-def _made(spec: PluginStageSpec, scope: Scope) -> str:
-    """The kind of stage that makes the data, or an empty string."""
-    stage = scope.stage(spec.data.name) if spec.data else None
-    return str(stage.kind) if stage else ""
+        source = scope.stage(spec.data.name) if spec.data else None
+        kind = source.kind if source else None
+        yield from reading_faults(spec, scope.registry.stages[spec.stage], kind)
 
 
 @_faults.register
@@ -322,7 +319,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from rate_faults(spec, cls)
         yield from head_faults(spec, cls, scope.heads)
         yield from _batch_faults(spec, cls, scope)
-        yield from _reuse_faults(spec, cls)
+        yield from buffer_faults(spec, cls)
         yield from _metric_faults(spec, cls)
 
 
@@ -350,12 +347,6 @@ def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> I
     on_pairs = issubclass(cls.batch, PairBatch | LabelledBatch)
     if issubclass(cls.batch, RolloutBatch) and spec.rollout is None:
         yield Fault(("algorithm",), f"{cls.name} trains on its own samples; add `rollout:`")
-    if not on_pairs and spec.rollout is not None and not issubclass(RolloutBatch, cls.batch):
-        what = (
-            f"{cls.name} declares the batch {cls.batch.__name__}, which a rollout cannot build; it "
-            "builds RolloutBatch, so declare that or TextBatch, or train on given data"
-        )
-        yield Fault(("rollout",), what, at_key=True)
     if on_pairs and spec.rollout is not None:
         what = f"{cls.name} learns from given preferences; remove `rollout`"
         yield Fault(("rollout",), what, at_key=True)
@@ -366,20 +357,6 @@ def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> I
     if on_pairs and stage is not None and stage.kind == "generate":
         what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"
         yield Fault(("data", "name"), what)
-
-
-def _reuse_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """Without an importance ratio, a second update on the same answers has a wrong gradient."""
-    rollout = spec.rollout
-    if rollout is None or not cls.single_update:
-        return
-    why = f"{cls.name} has no importance ratio, so answers serve one update"
-    buffer = rollout.prompts * rollout.samples_per_prompt
-    if rollout.epochs > 1:
-        yield Fault(("rollout", "epochs"), f"{why}; make it 1")
-    if buffer > spec.train.batch_size:
-        what = f"{why}; sample {spec.train.batch_size} (train.batch_size), not {buffer}"
-        yield Fault(("rollout",), what)
 
 
 def _metric_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

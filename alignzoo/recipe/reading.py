@@ -14,7 +14,7 @@ from alignzoo.recipe.faults import Fault
 MADE: Mapping[str, type] = {"generate": GroupSample, "label": PairSample}  # by a stage's kind
 
 
-def reading_faults(spec: PluginStageSpec, cls: type[Stage], made_by: str) -> Iterator[Fault]:
+def reading_faults(spec: PluginStageSpec, cls: type[Stage], kind: str | None) -> Iterator[Fault]:
     """Models and data that are missing, or that the stage does not read."""
     declared = cls.reads_models
     for part in spec.models if declared is not None else ():
@@ -26,7 +26,7 @@ def reading_faults(spec: PluginStageSpec, cls: type[Stage], made_by: str) -> Ite
         if part not in spec.models:
             what = f"{cls.name} reads the model '{part}'; add models: {{{part}: <stage>}}"
             yield Fault(("models",), what, at_key=True)
-    yield from _data_faults(spec, cls, MADE.get(made_by))
+    yield from _data_faults(spec, cls, MADE.get(str(kind)))
 
 
 def _data_faults(spec: PluginStageSpec, cls: type[Stage], made: type | None) -> Iterator[Fault]:

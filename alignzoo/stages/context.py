@@ -59,11 +59,15 @@ class StageContext:
         """The model a name stands for; None or "initial" is the recipe's model."""
         return model_ref(name, self.recipe, self.outputs)
 
+    def note(self, text: str) -> None:
+        """Say a sentence about this stage."""
+        self.progress.note(f"{self.name}: {text}")
+
     def note_unstated(self, ref: ModelRef) -> None:
         """Say that a plug-in's model may change unseen, where the plug-in states no identity."""
         if stated_identity(ref, self.registry) is None:
-            self.progress.note(
-                f"{self.name}: a plug-in loads '{ref.name}' and states no `identity(ref)`: when "
+            self.note(
+                f"a plug-in loads '{ref.name}' and states no `identity(ref)`: when "
                 "what is behind the name changes, this work is not done again"
             )
 

@@ -18,6 +18,7 @@ from alignzoo.contract.types import PromptSample, Response, Sample
 from alignzoo.data.rows import row_from_sample
 from alignzoo.data.tokens import decode_response, prompt_ids, stop_ids
 from alignzoo.engine.models.fit import check_end
+from alignzoo.engine.models.hooked import Listener
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
 from alignzoo.stages.context import StageContext
@@ -41,8 +42,8 @@ class Speaker:
 def load_speaker(ref: ModelRef, context: StageContext) -> Speaker:
     """Load a model for sampling or measuring, on the accelerator if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    told = lambda model: context.note_unstated(ref)  # noqa: E731
-    model = load_model(context.registry.hooks, ref, Role(), context.dtype, told)
+    listener = Listener(lambda model: context.note_unstated(ref), context.note)
+    model = load_model(context.registry.hooks, ref, Role(), context.dtype, listener)
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     tokenizer = load_tokenizer(context.registry.hooks, ref)

@@ -26,7 +26,7 @@ from alignzoo.contract.types import (
 )
 from alignzoo.data.tokens import Encoded, Limits, decode_response, encode_all, prompt_ids
 from alignzoo.engine.models.fit import check_end, outside
-from alignzoo.engine.models.hooked import prove_saving
+from alignzoo.engine.models.hooked import Listener, prove_saving
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.models.quiet import switched_off
 from alignzoo.engine.parallel.agreement import is_main
@@ -68,7 +68,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     def load(role: str) -> PreTrainedModel:
         dtype = torch.float32 if kinds[role].trainable else context.dtype
         plugged = partial(_plugged, refs[role], kinds[role], tokenizer, context)
-        model = load_model(hooks, refs[role], kinds[role], dtype, plugged)
+        model = load_model(hooks, refs[role], kinds[role], dtype, Listener(plugged, context.note))
         _tell_switched_off(model, context, said)
         check_rows(model, tokenizer, refs[role].name, held)
         if role == main and (told := outside(model, tokenizer, refs[role].name)):
@@ -306,7 +306,8 @@ def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
 
 def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
-    model = load_model(context.registry.hooks, ref, Role(head="scalar"), context.dtype)
+    model = load_model(context.registry.hooks, ref, Role(head="scalar"), context.dtype,
+                       Listener(note=context.note))  # fmt: skip
     model.to(task.device)  # type: ignore[arg-type]
     other = rereader_for(ref, task.tokenizer, task.samples, context)
     tokenizer = other.tokenizer if other else task.tokenizer

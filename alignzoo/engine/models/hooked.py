@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pluggy
@@ -13,6 +14,15 @@ from transformers import PreTrainedModel
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import AlignzooError, PluginError, described
 from alignzoo.contract.stage import ModelRef
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told while a model is loaded."""
+
+    plugged: Callable[[PreTrainedModel], None] = lambda model: None  # a plug-in made it
+    note: Callable[[str], None] = lambda text: None
+
 
 Save = Callable[[PreTrainedModel, Path], None]
 Load = Callable[[ModelRef], PreTrainedModel]

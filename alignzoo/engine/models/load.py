@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.models.heads import head_of, head_output
-from alignzoo.engine.models.hooked import plugin_model, plugin_saved
+from alignzoo.engine.models.hooked import Listener, plugin_model, plugin_saved
 from alignzoo.engine.models.padding import padded_apart
 from alignzoo.engine.models.quiet import own_config, silence
 
 CLASSES = {"lm": AutoModelForCausalLM, "scalar": AutoModelForSequenceClassification}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 SCALAR_HEAD = "score.weight"
+SILENT = Listener()
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
@@ -37,9 +38,9 @@ def load_model(
     ref: ModelRef,
     role: Role,
     dtype: torch.dtype = torch.float32,
-    plugged: Callable[[PreTrainedModel], None] = lambda model: None,
+    listener: Listener = SILENT,
 ) -> PreTrainedModel:
-    """The model a name stands for, with the head a role needs; `plugged` is told of a plug-in's.
+    """The model a name stands for, with the head a role needs.
 
     Whatever is random in training is switched off, see `quiet`. A scalar head that the checkpoint
     lacks is drawn from a generator keyed by the seed if the role is trained. Raises AlignzooError
@@ -49,7 +50,7 @@ def load_model(
     """
     torch.manual_seed(sample_key(ref.seed, "head", role.head) % 2**63)
     made = plugin_model(hooks, ref, role)
-    found = _from_pretrained(CLASSES[role.head], ref, role, dtype) if made is None else made
+    found = _from_pretrained(role, ref, dtype, listener) if made is None else made
     silence(found)  # references, rollouts and policy must be one function
     model: PreTrainedModel = found.to(dtype)  # type: ignore[arg-type]
     if role.head == "lm":
@@ -60,7 +61,7 @@ def load_model(
             "token; take a causal model with a scalar head"
         )
     if made is not None:
-        plugged(model)
+        listener.plugged(model)
     return model
 
 
@@ -113,7 +114,10 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, verbose=False).input_ids)
 
 
-def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
+def _from_pretrained(
+    role: Role, ref: ModelRef, dtype: torch.dtype, listener: Listener
+) -> PreTrainedModel:
+    auto = CLASSES[role.head]
     extra = {"num_labels": 1} if role.head == "scalar" else {}
     config = _loaded(AutoConfig, ref, {"trust_remote_code": False, **extra})
     kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "config": config}
@@ -134,6 +138,8 @@ def _from_pretrained(auto: Any, ref: ModelRef, role: Role, dtype: torch.dtype) -
             f"cannot load '{ref.name}': its weights hold {len(spare)} tensors that config.json has "
             f"no place for, such as {min(spare)}; take weights and config.json of one model"
         )
+    for text in _load_notes(loaded[1], role):
+        listener.note(f"{ref.name}: {text}")
     return model
 
 
@@ -149,6 +155,17 @@ def _refuse_other_head(ref: ModelRef, role: Role, info: dict[str, Any]) -> None:
             f"{ref.name}: has no scalar head ({SCALAR_HEAD}), and one drawn at random would score "
             "at random; name a reward model, or train one first"
         )
+
+
+def _load_notes(found: Mapping[str, Iterable[str]], role: Role) -> Iterator[str]:
+    """What a reader should know of a load report of the library, in a sentence each."""
+    if missing := sorted(found["missing_keys"]):
+        yield f"the checkpoint has no {', '.join(missing)}; drawn at random from the seed"
+    spare = sorted(found["unexpected_keys"])
+    if role.head == "scalar":
+        spare = [name for name in spare if not name.startswith("lm_head.")]
+    if spare:
+        yield f"{len(spare)} tensors of the checkpoint are not used, such as {spare[0]}"
 
 
 def _loaded(auto: Any, ref: ModelRef, kwargs: dict[str, Any]) -> Any:

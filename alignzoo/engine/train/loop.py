@@ -17,7 +17,7 @@ from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
-from alignzoo.engine.train import checkpoint, faults, rails
+from alignzoo.engine.train import checkpoint, faults, rails, words
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.batches import permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
@@ -116,6 +116,8 @@ class _Loop:
         self.total = source.n_buffers * source.updates
         if job.optim.steps is not None:
             self.total = min(self.total, job.optim.steps)
+        for text in words.frozen(self.trained):
+            job.rails.say(text)
 
     def run(self) -> None:
         """Train to the end, or raise; checkpoints are taken between buffers and at the end."""
@@ -152,8 +154,10 @@ class _Loop:
         done = self.cursor.step
         faults.refuse(known, done + 1, done, lambda: faults.odd_row(buffer, given))
         compare = dict(buffer.compare)
-        for items in self._updates(buffer.batch):
+        updates = list(self._updates(buffer.batch))
+        for number, items in enumerate(updates):
             if self.cursor.step >= self.total:
+                job.rails.say(words.left_over(number, len(updates)))
                 return
             started = time.perf_counter()
             torch.manual_seed(sample_key(job.seed, "step", self.cursor.step) % 2**63)
@@ -275,11 +279,14 @@ class _Loop:
             self.cursor = replace(self.cursor, best=value, best_step=self.cursor.step)
             if self.job.ranks.is_main:
                 checkpoint.save_best(self.place, self.trained, self.cursor.step)
+        self.job.rails.say(words.validated(validation.metric, value, self.cursor))
         return {f"validation/{name}": x for name, x in metrics.items()}
 
     def _restore_best(self) -> None:
         """With validation, the stage's result is the best checkpoint, not the last."""
         self.job.ranks.barrier()
+        if self.job.validation is not None:
+            self.job.rails.say(words.kept(self.job.validation.metric, self.cursor))
         if self.job.validation is not None and self.cursor.best_step != self.cursor.step:
             checkpoint.load_best(self.place, self.trained, self.cursor.best_step)
 
