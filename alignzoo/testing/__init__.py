@@ -9,7 +9,7 @@ one `Check` per promise, which `alignzoo check` prints.
 """
 
 from alignzoo.testing.algorithms import check_algorithm, run_algorithm_checks
-from alignzoo.testing.checks import Check, try_all
+from alignzoo.testing.checks import Check
 from alignzoo.testing.datasets import check_dataset, run_dataset_checks
 from alignzoo.testing.engines import check_rollout_engine, run_engine_checks
 from alignzoo.testing.evaluators import (
@@ -36,7 +36,6 @@ from alignzoo.testing.toys import (
 )
 
 __all__ = [
-    "try_all",
     "toy_samples",
     "tiny_tokenizer",
     "run_stage_checks",

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +16,7 @@ from pydantic import BaseModel
 from alignzoo.cli.looking.catalogue import RECIPE, built_in
 from alignzoo.cli.terminal.names import bundled_recipes
 from alignzoo.cli.terminal.screen import print_table
-from alignzoo.contract.errors import DataError, PluginError, UsageError, suggest
+from alignzoo.contract.errors import DataError, PluginError, RecipeError, UsageError, suggest
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.options import MISSING, build_options, try_options
 from alignzoo.recipe.registry import KINDS, Registry, load_plugins
@@ -30,7 +29,6 @@ from alignzoo.testing import (
     run_engine_checks,
     run_judge_checks,
     run_stage_checks,
-    try_all,
 )
 
 KITS: Mapping[str, Callable[[Any], list[Check]]] = {
@@ -177,9 +175,15 @@ def _run(kind: str, name: str, what: Any, options: Mapping[str, Any], registry: 
     return Result(title, KITS[kind](plugin))
 
 
-def _recipe(path: Path, registry: Registry) -> str:
-    recipe = load_recipe(path, registry)
-    return f"{len(recipe.stages)} stages, {len(recipe.evaluate)} evaluations"
+def _recipe(path: Path, registry: Registry) -> Check:
+    """Whether a recipe fits the installed plug-ins."""
+    promise = "it fits the plug-ins"
+    try:
+        recipe = load_recipe(path, registry)
+    except RecipeError as error:
+        return Check(promise, False, str(error))
+    what = f"{len(recipe.stages)} stages, {len(recipe.evaluate)} evaluations"
+    return Check(promise, True, what)
 
 
 def _absent(kind: str, plugin: Any) -> str:
