@@ -155,9 +155,7 @@ def _imported(path: Path) -> ModuleType:
 def _run(kind: str, name: str, what: Any, options: Mapping[str, Any], registry: Registry) -> Result:
     title = f"{kind} {name}"
     if kind == RECIPE:
-        return Result(
-            title, try_all([("it fits the plug-ins", partial(_recipe, what, registry))], what)
-        )
+        return Result(title, [_recipe(what, registry)])
     if issubclass(what, BaseModel):
         return Result(title, (), "it is a part of alignzoo, whose own tests try it")
     given = options or what.example_options
