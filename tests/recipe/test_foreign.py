@@ -7,7 +7,7 @@ from recipe_plugins import registry
 
 from alignzoo.contract.errors import RecipeError
 from alignzoo.recipe.file import load_recipe
-from alignzoo.recipe.foreign import ABSENT, METHOD, OURS, homes
+from alignzoo.recipe.foreign import homes, names
 
 
 def told(tmp_path, *, stage="", train="", top="", options=""):
@@ -79,15 +79,15 @@ def test_a_slip_is_still_answered_with_the_nearest_key(tmp_path):
 
 def test_every_place_that_the_table_names_exists():
     known = {place for places in homes().values() for place in places}
-    named = {path.partition(":")[0] for path in OURS}
-    named |= {p for text in ABSENT.values() for p in re.findall(r"`(\w+(?:\.\w+)+)`", text)}
+    named = {path.partition(":")[0] for path in names().ours}
+    named |= {p for text in names().absent.values() for p in re.findall(r"`(\w+(?:\.\w+)+)`", text)}
     named -= {"metrics.jsonl"}
     options = {path for path in named if path.startswith("with.")}
     assert named - known - options == set()
-    assert {path.removeprefix("with.") for path in options} <= {*METHOD.split()}
+    assert {path.removeprefix("with.") for path in options} <= names().options
 
 
 def test_no_name_of_the_table_is_one_of_ours_or_stands_twice():
-    words = [word for text in [*OURS.values(), *ABSENT] for word in text.split()]
+    words = [word for text in [*names().ours.values(), *names().absent] for word in text.split()]
     assert len(words) == len(set(words))
     assert set(words) & set(homes()) == set()

@@ -30,7 +30,7 @@ from alignzoo.recipe.registry import load_plugins
 FLOOR = 14  # entries of alignzoo/ that a newcomer sees first
 
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
-CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 120, "alignzoo_ppo": 120}
+CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 121, "alignzoo_ppo": 120}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
     "contract": 900,
     "ops": 180,
