@@ -130,7 +130,9 @@ def _held(spec: StageSpec, recipe: Recipe, registry: Registry) -> dict[str, str]
     """The models a stage holds: those the recipe binds, and those that start like another."""
     named = {place.removeprefix("roles."): name for place, name in models_of(spec).items()}
     if not isinstance(spec, TrainSpec):
-        return {role: _shown(name, recipe) for role, name in named.items()}
+        held = {role: _shown(name, recipe) for role, name in named.items()}
+        reads = isinstance(spec, PluginStageSpec) and spec.data is not None
+        return {**held, "data": spec.data.name} if reads else held  # type: ignore[attr-defined]
     roles = registry.algorithms[spec.algorithm].roles
     main = "policy" if "policy" in roles else next(r for r in roles if roles[r].trainable)
     named[main] = named.pop("policy")

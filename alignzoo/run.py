@@ -15,7 +15,9 @@ the others take part in training only.
 from __future__ import annotations
 
 import json
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ from alignzoo.engine.parallel.agreement import agreed, is_main
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
 from alignzoo.recipe.blocks import EvaluateSpec, Recipe, TrainSpec
+from alignzoo.recipe.observers import Observers
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.stages import run_stage
@@ -53,7 +56,7 @@ from alignzoo.store.records import (
     resumable,
     state_of,
 )
-from alignzoo.store.runs import forget, note_piece, writing
+from alignzoo.store.runs import forget, note_piece, note_run, writing
 
 LOGS_OF_TRAINING = {STATE, "metrics.jsonl", "timing.jsonl"}
 
@@ -77,6 +80,7 @@ class Run:
     total: int
     again: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)  # model -> its name in tables
+    observers: Observers | None = None
 
     def label(self, model: str) -> str:
         """How tables call a model."""
@@ -116,8 +120,9 @@ def run_recipe(
     """
     measured = sum(len(evaluated_models(e, recipe, registry)) for e in recipe.evaluate)
     total = len(recipe.stages) + measured
-    run = Run(recipe, registry, folder, progress if is_main() else Silent(), total, again,
-              labels or {})  # fmt: skip
+    voice = progress if is_main() else Silent()
+    run = Run(recipe, registry, folder, voice, total, again, labels or {},
+              Observers(registry, voice.note))  # fmt: skip
     with _writing(run, source, fresh=fresh):
         if is_main():
             check_prompts(recipe)
@@ -228,11 +233,14 @@ def _note(run: Run, piece: Piece, **entry: Any) -> None:
 
 
 def _quiet_libraries(threads: int | None) -> None:
-    """The recipe's threads, and no progress bars of others between our lines."""
+    """The recipe's threads, and no bars, reports and warnings of others between our lines."""
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if not os.environ.get("ALIGNZOO_TRACE"):
+        logging.set_verbosity_error()  # what matters in a load report is said by whoever loads
+        warnings.filterwarnings("ignore", category=FutureWarning)
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -293,6 +301,7 @@ def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContex
         outputs=dict(outputs),
         progress=run.progress,
         again=run.again,
+        observers=run.observers,
     )
 
 
@@ -336,8 +345,17 @@ def _writing(run: Run, source: str, *, fresh: bool) -> Iterator[None]:
         yield
         return
     plugins = [plugin.identity for plugin in run.registry.plugins]
-    ended = partial(run.registry.hooks.on_run_end, run=run.folder)
-    with writing(run.folder, run.recipe, source, plugins, lambda error: ended(error=error)):
+    with writing(run.folder, run.recipe, source, plugins, partial(_ended, run)):
         if fresh:
             forget(run.folder)
         yield
+
+
+def _ended(run: Run, error: BaseException | None) -> None:
+    """Tell the watching plug-ins, and the run's reader which of them failed."""
+    if run.observers is None:
+        return
+    run.observers.tell("on_run_end", run=run.folder, error=error)
+    run.observers.total()
+    if run.observers.failures:
+        note_run(run.folder, failed_hooks=dict(run.observers.failures))

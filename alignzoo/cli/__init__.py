@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 
 from alignzoo.cli.commands import app
 from alignzoo.cli.terminal.stopping import stoppable
@@ -17,9 +18,7 @@ INTERRUPTED = 130
 
 def main() -> int:
     """Run the command line: 0 done, 1 failed, 2 bad recipe or usage, 130 or 143 interrupted."""
-    # Bars of the libraries would tear ours apart, and mix with answers.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    _quiet_libraries()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell: nobody reads
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
@@ -52,6 +51,15 @@ def _main() -> int:
         print(unexpected(error), file=sys.stderr)
         return 1
     return 0
+
+
+def _quiet_libraries() -> None:
+    """Their bars would tear ours apart; what matters in their warnings, we say ourselves."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if not os.environ.get("ALIGNZOO_TRACE"):
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def unexpected(error: Exception) -> str:

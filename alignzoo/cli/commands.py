@@ -264,12 +264,16 @@ def check(
         list[str] | None,
         typer.Option("--with", metavar="KEY=VALUE", help="An option of the plug-in: r=2."),
     ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="The same as in recipes: with.r=2."),
+    ] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write JSON there.")] = None,
 ) -> None:
     """Try every promise of the contract on tiny models; exit code 1 if one is broken."""
     from alignzoo.cli.authoring.checking import check_command, parse_options
 
-    raise typer.Exit(check_command(target, parse_options(options or []), as_json))
+    raise typer.Exit(check_command(target, parse_options(options or [], overrides or []), as_json))
 
 
 @app.command(short_help="Write a trained model as a plain folder.")
@@ -325,3 +329,27 @@ def new_benchmark(name: NewName, output: NewFolder = None) -> None:
     from alignzoo.cli.authoring.scaffold import new_command
 
     new_command("benchmark", name, output)
+
+
+@new.command("dataset", short_help="Write a package with a working dataset.")
+def new_dataset(name: NewName, output: NewFolder = None) -> None:
+    """Write a small package with a working dataset, its recipe, README and test."""
+    from alignzoo.cli.authoring.scaffold import new_command
+
+    new_command("dataset", name, output)
+
+
+@new.command("stage", short_help="Write a package with a working stage.")
+def new_stage(name: NewName, output: NewFolder = None) -> None:
+    """Write a small package with a working stage, its recipe, README and test."""
+    from alignzoo.cli.authoring.scaffold import new_command
+
+    new_command("stage", name, output)
+
+
+@new.command("engine", short_help="Write a package with a working rollout engine.")
+def new_engine(name: NewName, output: NewFolder = None) -> None:
+    """Write a small package with a working rollout engine, its recipe, README and test."""
+    from alignzoo.cli.authoring.scaffold import new_command
+
+    new_command("engine", name, output)

@@ -86,6 +86,7 @@ class Algorithm(Generic[B]):
     metrics: ClassVar[Mapping[str, Metric]] = {}
     least_samples: ClassVar[int] = 1  # per prompt; 2 or more: answers to a prompt are compared
     least_items: ClassVar[int] = 1  # in a batch; a smaller rest joins the batch before it
+    example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`, where a default is not enough
     single_update: ClassVar[bool] = False  # no importance ratio: a rollout buffer serves one update
     assumes_policy_samples: ClassVar[bool] = False  # the gradient is an expectation over them
 

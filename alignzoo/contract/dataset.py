@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from alignzoo.contract.types import Sample
 
@@ -16,6 +16,7 @@ class Dataset:
     """
 
     name: ClassVar[str]
+    example_options: ClassVar[Mapping[str, Any]] = {}
 
     def samples(self, seed: int) -> Iterable[Sample]:
         """The samples, in a fixed order that depends on the options and the seed alone."""

@@ -54,6 +54,7 @@ class Judge:
     name: ClassVar[str]
     # Whether answers are shown to it with the special tokens that are content, such as <think>.
     reads_special: ClassVar[bool] = True
+    example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`
 
     def score(self, answers: Sequence[Answer]) -> list[Score]:
         """One score per answer, in order."""
@@ -108,6 +109,7 @@ class Benchmark:
     """Base of benchmarks, frozen dataclasses: prompts, and how answers become columns."""
 
     name: ClassVar[str]
+    example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`
     files: ClassVar[tuple[DataFile, ...]] = ()  # what it reads and alignzoo does not ship
     file_options: ClassVar[tuple[str, ...]] = ()  # options that name files; `settings` has digests
 

@@ -70,6 +70,22 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase | None:
     """The tokenizer that goes with the model of that name; None: not mine."""
 
 
+@hookspec(firstresult=True)
+def identity(ref: ModelRef) -> str | None:
+    """What stands for the content behind a name that `load_model` knows (a digest, a version).
+
+    Work is done again when it changes. None: not mine, or the plug-in's code and the name say all.
+    """
+
+
+@hookspec(firstresult=True)
+def save_model(model: PreTrainedModel, folder: Path) -> bool | None:
+    """Write a model of `load_model` so that `load_model` can read that folder; None: not mine.
+
+    Tried in a temporary folder before training; the tokenizer is written by the core.
+    """
+
+
 @hookspec
 def on_step(run: Path, stage: str, step: int, metrics: Mapping[str, float]) -> None:
     """After every optimiser step."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,7 @@ class RolloutEngine:
     """
 
     name: ClassVar[str]
+    example_options: ClassVar[Mapping[str, Any]] = {}
 
     def start(self, model: PreTrainedModel) -> RolloutSession:
         """Get ready to sample from this model."""

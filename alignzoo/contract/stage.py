@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from alignzoo.contract.algorithm import Role
 from alignzoo.contract.types import Sample
 
 
@@ -43,9 +44,16 @@ class Stage:
     """Base of plug-in stages: a frozen dataclass of options.
 
     Use it for methods whose control flow does not fit `Algorithm.loss` (search, self-play).
+
+    A stage that declares what it reads is checked before anything is loaded: every model of
+    `reads_models` must be bound in the recipe and no other, and its data must be of the kinds in
+    `reads_data` ((): it takes none). None, the default, promises nothing.
     """
 
     name: ClassVar[str]
+    reads_models: ClassVar[Mapping[str, Role] | None] = None  # by its name under `models:`
+    reads_data: ClassVar[tuple[type[Sample], ...] | None] = None
+    example_options: ClassVar[Mapping[str, Any]] = {}
 
     def run(self, inputs: StageInputs) -> None:
         """Do the work and leave the result in `inputs.folder`."""

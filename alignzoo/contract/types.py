@@ -336,7 +336,20 @@ class Loss:
 
 
 class World(Protocol):
-    """The group of ranks; the only way for `prepare` to look beyond its own rows."""
+    """What `prepare` may know beyond its own rows: the other ranks, the state, and fair noise."""
+
+    @property
+    def state(self) -> State:
+        """The method's running quantities, as `loss` will see them; to be read only."""
+        ...
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Noise in [0, 1) of the shape of `like`: [I], [B] or [B, S].
+
+        A row's numbers depend on the seed, the buffer, the number of the call and the row's tokens,
+        so they are the same for any number of ranks. Equal rows get equal noise.
+        """
+        ...
 
     def sum(self, x: Tensor) -> Tensor:
         """Sum x over all ranks."""

@@ -29,8 +29,10 @@ from alignzoo.recipe.blocks import (
     StageKind,
     TrainSpec,
 )
+from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
+from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import (
     LM,
@@ -293,6 +295,10 @@ def _(spec: PluginStageSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from _model_faults(name, ("models", key), draft, scope)
     if spec.data is not None:
         yield from _data_faults(spec.data, ("data",), draft, scope)
+    if spec.stage in scope.registry.stages:
+        source = scope.stage(spec.data.name) if spec.data else None
+        kind = source.kind if source else None
+        yield from reading_faults(spec, scope.registry.stages[spec.stage], kind)
 
 
 @_faults.register
@@ -318,6 +324,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from training_faults(spec, cls)
         named = [spec.policy, *(spec.roles.get(role) for role in cls.roles)]
         yield from length_faults(spec, {_origin(name, scope) for name in named})
+        yield from buffer_faults(spec, cls)
         yield from _metric_faults(spec, cls)
 
 

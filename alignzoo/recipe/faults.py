@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from alignzoo.contract.errors import suggest
+from alignzoo.recipe.foreign import hint
 
 Path: TypeAlias = tuple[str | int, ...]  # ("stages", 0, "with", "beta")
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,7 +41,8 @@ class Block:
     def unknown(self, key: str) -> str:
         """The sentence about a key that the block does not know."""
         takes = f"takes: {', '.join(self.keys)}" if self.keys else f"takes no {self.noun}s"
-        return f"unknown {self.noun}{suggest(key, self.keys)} ({self.owner} {takes})"
+        near = hint(key, self.keys) or suggest(key, self.keys)
+        return f"unknown {self.noun}{near} ({self.owner} {takes})"
 
 
 BlockAt: TypeAlias = Callable[[Path], Block]

@@ -16,6 +16,7 @@ from alignzoo.recipe.faults import Block, Fault, Path, validate
 
 T = TypeVar("T")
 _BOUNDS = {"gt": ">", "ge": ">=", "le": "<="}
+MISSING = "is missing"  # begins the fault of an option that must be given
 _FIELD = "option_"  # a prefix: pydantic refuses names such as "copy" or "_x"
 
 
@@ -150,8 +151,8 @@ def _pydantic_field(f: dataclasses.Field[Any]) -> Any:
 
 def _explained(fault: Fault, cls: type[Any]) -> Fault:
     """Say what a missing option means."""
-    if fault.what != "is missing":
+    if fault.what != MISSING:
         return fault
     docs: dict[Path, str] = {(row.name,): row.doc for row in option_table(cls)}
     doc = docs.get(fault.path, "")
-    return dataclasses.replace(fault, what=f"is missing{': ' if doc else ''}{doc}")
+    return dataclasses.replace(fault, what=f"{MISSING}{': ' if doc else ''}{doc}")

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -66,6 +66,16 @@ class Registry:
     kinds: Mapping[str, Mapping[str, type]] = field(default_factory=dict)
     owners: Mapping[type, Plugin] = field(default_factory=dict)
     clashes: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (kind, name) -> who
+    manager: pluggy.PluginManager | None = None
+
+    def observers(self, hook: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """(plug-in, call) of every implementation of a hook, each to be called alone."""
+        if self.manager is None:
+            return
+        every = self.manager.get_plugins()
+        for implementation in getattr(self.hooks, hook).get_hookimpls():
+            others = every - {implementation.plugin}
+            yield implementation.plugin_name, self.manager.subset_hook_caller(hook, others)
 
     def find(self, kind: str, name: str) -> type[Any]:
         """The class registered under a name; raises PluginError with a suggestion."""
@@ -186,7 +196,7 @@ def build_registry(
         if len(classes) == 1:
             kinds[kind][name] = classes[0]
     clashes = {key: _clash(key, c, owners) for key, c in offers.items() if len(c) > 1}
-    return Registry(manager.hook, tuple(good), tuple(bad), kinds, owners, clashes)
+    return Registry(manager.hook, tuple(good), tuple(bad), kinds, owners, clashes, manager)
 
 
 def _offered(

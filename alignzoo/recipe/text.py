@@ -86,6 +86,20 @@ def read_value(text: str) -> Any:
     return found.data
 
 
+def values_of(overrides: Sequence[str]) -> Any:
+    """The plain values that `key.path=value` words make by themselves.
+
+    Raises RecipeError with every word that cannot be read.
+    """
+    start = Place(0, 0, "--set")
+    source = Source({}, {(): (start, start)})
+    for override in overrides:
+        _apply(source, override)
+    if source.problems:
+        raise source.error(())
+    return source.data
+
+
 # --- text ------------------------------------------------------------------------------------
 
 

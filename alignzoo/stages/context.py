@@ -17,8 +17,10 @@ from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PairSample, Sample
 from alignzoo.data.samples import Loaded, load_samples
 from alignzoo.recipe.blocks import DataSpec, Recipe
+from alignzoo.recipe.observers import Observers
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
+from alignzoo.store.identity import stated_identity
 from alignzoo.store.inputs import BUILT_IN_ENGINE, data_source, model_ref
 
 
@@ -36,6 +38,7 @@ class StageContext:
     outputs: Mapping[str, Path]  # earlier stage -> its folder
     progress: Progress
     again: bool = False  # ask judges anew what they answered without a verdict
+    observers: Observers | None = None
 
     @property
     def seed(self) -> int:
@@ -56,6 +59,18 @@ class StageContext:
     def model(self, name: str | None) -> ModelRef:
         """The model a name stands for; None or "initial" is the recipe's model."""
         return model_ref(name, self.recipe, self.outputs)
+
+    def note(self, text: str) -> None:
+        """Say a sentence about this stage."""
+        self.progress.note(f"{self.name}: {text}")
+
+    def note_unstated(self, ref: ModelRef) -> None:
+        """Say that a plug-in's model may change unseen, where the plug-in states no identity."""
+        if stated_identity(ref, self.registry) is None:
+            self.note(
+                f"a plug-in loads '{ref.name}' and states no `identity(ref)`: when "
+                "what is behind the name changes, this work is not done again"
+            )
 
     def load(self, spec: DataSpec) -> Loaded:
         """The samples of a stage, a plug-in's dataset, a file or a hub name, with their places.
@@ -104,7 +119,9 @@ class StageContext:
     ) -> None:
         """Tell the console and the observing plug-ins that a step is done; rank 0 only."""
         self.progress.step(self.name, step, total, metrics, timing or {})
-        self.registry.hooks.on_step(run=self.run, stage=self.name, step=step, metrics=metrics)
+        if self.observers is not None:
+            facts = {"run": self.run, "stage": self.name, "step": step, "metrics": metrics}
+            self.observers.tell("on_step", **facts)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Append one line to the stage's `metrics.jsonl`."""

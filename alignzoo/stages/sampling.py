@@ -22,6 +22,7 @@ from alignzoo.data.rows import row_from_sample
 from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
+from alignzoo.engine.models.hooked import Listener
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
 from alignzoo.stages.compared import start_compared
@@ -53,7 +54,8 @@ class Speaker:
 def load_speaker(ref: ModelRef, context: StageContext, rules: Rules = USUAL) -> Speaker:
     """Load a model for sampling or measuring, on the accelerator if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(context.registry.hooks, ref, Role())
+    listener = Listener(lambda model: context.note_unstated(ref), context.note)
+    model = load_model(context.registry.hooks, ref, Role(), listener=listener)
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     tokenizer = load_tokenizer(context.registry.hooks, ref)

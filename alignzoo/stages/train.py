@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import DataError
@@ -23,8 +28,10 @@ from alignzoo.data.reader import Reader
 from alignzoo.data.tokens import Encoded, Limits, decode_answer
 from alignzoo.engine.models.bounds import bounds_by_name, bounds_of
 from alignzoo.engine.models.fit import check_end, outside
+from alignzoo.engine.models.hooked import Listener, prove_saving
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.models.quiet import switched_off
+from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.engine.train.job import Job, Validation
@@ -95,10 +102,11 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     check_ids(main, refs, tokenizer, context, scoring)
     learner = _learner(tokenizer, refs, main, algorithm, hooks)
     ranks = start_ranks(context.recipe.precision)
-    attention = context.recipe.attn_implementation
 
     def load(role: str) -> PreTrainedModel:
-        model = load_model(hooks, refs[role], kinds[role])
+        plugged = partial(_plugged, refs[role], kinds[role], learner, context)
+        listener = Listener(plugged, context.note)
+        model = load_model(hooks, refs[role], kinds[role], listener=listener)
         _tell_switched_off(model, context, said)
         check_rows(model, tokenizer, refs[role].name, held)
         if role == main and (told := outside(model, tokenizer, refs[role].name)):
@@ -122,17 +130,29 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         folder=context.folder,
         cache=cache_folder() / "snapshots",
         ranks=ranks,
-        scoring=f"{context.recipe.precision} {attention} {core_digest()} {owner.identity}",
+        scoring=_scoring(context, owner.identity),
         rails=_rails(spec, context, ranks.device),
         on_step=context.step,
         say=lambda text: context.progress.note(f"{context.name}: {text}"),
     )
     trained = train(job)
     if ranks.is_main:
-        for role, model in trained.items():
-            folder = context.folder / ("model" if role == main else f"model-{role}")
-            save_model(model, tokenizer, folder, learner.ends)
+        _keep(trained, main, learner, context)
     ranks.barrier()
+
+
+def _keep(
+    trained: Mapping[str, PreTrainedModel], main: str, learner: Learner, context: StageContext
+) -> None:
+    for role, model in trained.items():
+        folder = context.folder / ("model" if role == main else f"model-{role}")
+        save_model(context.registry.hooks, model, learner.tokenizer, folder, learner.ends)
+
+
+def _scoring(context: StageContext, plugin: str) -> str:
+    """What decides how frozen models are scored, beside them and the data."""
+    recipe = context.recipe
+    return f"{recipe.precision} {recipe.attn_implementation} {core_digest()} {plugin}"
 
 
 def _tell_switched_off(model: PreTrainedModel, context: StageContext, told: set[str]) -> None:
@@ -175,6 +195,26 @@ def _learner(
     bounds = {ref: bounds_by_name(hooks, ref, kind) for ref, kind in kinds.items()}
     contexts = {ref.name: b.context for ref, b in bounds.items() if b.context is not None}
     return Learner(tokenizer, end_ids(tokenizer, bounds[refs[main]].ends), contexts)
+
+
+def _plugged(
+    ref: ModelRef,
+    role: Role,
+    learner: Learner,
+    context: StageContext,
+    model: PreTrainedModel,
+) -> None:
+    """Say what a plug-in's model lacks; one that is trained must survive being saved."""
+    context.note_unstated(ref)
+    if not role.trainable or not is_main():
+        return
+    hooks = context.registry.hooks
+
+    def save(model: PreTrainedModel, folder: Path) -> None:
+        save_model(hooks, model, learner.tokenizer, folder, learner.ends)
+
+    # A copy: what is saved may be given another padding, and the model is yet to be trained.
+    prove_saving(copy.deepcopy(model), ref, save, lambda again: load_model(hooks, again, role))
 
 
 def _rails(spec: TrainSpec, context: StageContext, device: torch.device) -> Rails:
@@ -325,7 +365,9 @@ def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
 
 def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
-    model = load_model(context.registry.hooks, ref, Role(head="scalar"))
+    model = load_model(
+        context.registry.hooks, ref, Role(head="scalar"), listener=Listener(note=context.note)
+    )
     model.to(task.device)  # type: ignore[arg-type]
     own = task.reader.tokenizer
     other = rereader_for(ref, own, task.samples, bounds_of(model).ends, context)

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import alignzoo
-from alignzoo.contract.errors import DataError
+from alignzoo.contract.errors import AlignzooError, DataError, PluginError, described
 from alignzoo.contract.evaluation import Benchmark, Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
 from alignzoo.data.samples import cached_file, data_digest
 from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, StageSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.reading import declared
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
 from alignzoo.store.code import core_digest
@@ -63,6 +64,7 @@ def stage_identity(
             "data": {
                 place: _data_digest(d, recipe, registry, outputs) for place, d in data.items()
             },
+            **_declared(spec, registry),
         }
     )
 
@@ -133,18 +135,32 @@ def _settings(spec: EvaluateSpec, registry: Registry) -> dict[str, Any]:
 
 def model_digest(name: str, recipe: Recipe, registry: Registry, outputs: Outputs) -> str:
     """What stands for a model's content: its bytes, or its name and revision and who loads it."""
+    ref = model_ref(name, recipe, outputs)
+    stated = stated_identity(ref, registry)
+    known = "" if stated is None else f" stated {stated}"
     if name in outputs:
         recorded = recorded_output(outputs[name], "model")
         if recorded is None:
             raise DataError(f"stage '{name}' left no model; name one that trains")
-        return f"files:{recorded}"
-    ref = model_ref(name, recipe, outputs)
+        return f"files:{recorded}{known}"
     if ref.path.exists():
         check_output(ref.path.parent, ref.path.name)
-        return f"files:{digest_of(ref.path)}"
+        return f"files:{digest_of(ref.path)}{known}"
     revision = hub_commit(ref) or ref.revision or "latest"
     loaders = "+".join(_loaders(registry))
-    return f"name:{ref.name}@{revision} seed {ref.seed} loaded by {loaders or 'the core'}"
+    return f"name:{ref.name}@{revision} seed {ref.seed} loaded by {loaders or 'the core'}{known}"
+
+
+def stated_identity(ref: ModelRef, registry: Registry) -> str | None:
+    """What a plug-in says of the content behind a name; PluginError when its hook fails."""
+    try:
+        stated = registry.hooks.identity(ref=ref)
+    except AlignzooError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        what = f"{ref.name}: a plug-in's `identity` failed: {described(error)}"
+        raise PluginError(what) from error
+    return None if stated is None else str(stated)
 
 
 def hub_commit(ref: ModelRef) -> str | None:
@@ -174,6 +190,13 @@ def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> di
         "attn_implementation": recipe.attn_implementation,
         "options": options if kept is None else {key: options[key] for key in kept},
     }
+
+
+def _declared(spec: Spec, registry: Registry) -> dict[str, Any]:
+    """What a plug-in's stage says it reads."""
+    cls = registry.stages.get(getattr(spec, "stage", ""))
+    reads = None if cls is None else declared(cls)
+    return {} if reads is None else {"reads": reads}
 
 
 def _plugins(spec: Spec, registry: Registry) -> list[str]:

@@ -68,6 +68,11 @@ def forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def note_run(folder: Path, **entry: Any) -> None:
+    """Note something about the whole run in `run.json`."""
+    write_json(folder / "run.json", read_json(folder / "run.json") | entry)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run folder; the system frees the lock of a dead process.

@@ -10,12 +10,19 @@ one `Check` per promise, which `alignzoo check` prints.
 
 from alignzoo.testing.algorithms import check_algorithm, run_algorithm_checks
 from alignzoo.testing.checks import Check
+from alignzoo.testing.datasets import check_dataset, run_dataset_checks
 from alignzoo.testing.engines import check_rollout_engine, run_engine_checks
 from alignzoo.testing.evaluators import (
     check_benchmark,
     check_judge,
     run_benchmark_checks,
     run_judge_checks,
+)
+from alignzoo.testing.stages import (
+    check_stage,
+    run_stage_checks,
+    tiny_tokenizer,
+    toy_samples,
 )
 from alignzoo.testing.toys import (
     Gradients,
@@ -29,6 +36,12 @@ from alignzoo.testing.toys import (
 )
 
 __all__ = [
+    "toy_samples",
+    "tiny_tokenizer",
+    "run_stage_checks",
+    "run_dataset_checks",
+    "check_stage",
+    "check_dataset",
     "Check",
     "Gradients",
     "check_algorithm",

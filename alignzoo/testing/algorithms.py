@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import random
 import re
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.types import Batch, RolloutBatch, TextBatch
+from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.train.guard import guarded_loss, prepared_by
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.sources import Rollout
-from alignzoo.recipe.options import build_options
-from alignzoo.testing.checks import Check, Trial, raise_broken, require, try_all
+from alignzoo.engine.train.world import BufferWorld
+from alignzoo.testing.checks import (
+    Check,
+    Trial,
+    explained,
+    raise_broken,
+    require,
+    survive_yaml,
+    try_all,
+)
 from alignzoo.testing.toys import (
     Gradients,
+    Shown,
     gradients,
+    scoring,
+    shown,
     tiny_model,
     toy_items,
     toy_job,
@@ -37,6 +50,7 @@ from alignzoo.testing.toys import (
 
 TOLERANCE = 1e-9  # of float64 losses and gradients
 SOURCE = re.compile(r"arXiv:\d|https?://|doi:", re.IGNORECASE)
+SEEDS = 5  # of all sources of randomness, which must not matter
 WIDE = 2000  # a vocabulary that dwarfs everything else in a tiny model
 
 
@@ -48,7 +62,8 @@ def check_algorithm(algorithm: Algorithm[Any]) -> None:
 def run_algorithm_checks(algorithm: Algorithm[Any]) -> list[Check]:
     """Try every promise; which ones apply follows from what the method declares."""
     batch = algorithm.batch.collate(toy_items(algorithm.batch, 8), 0)
-    return try_all([*_static(algorithm), *_gradients(algorithm, batch), *_loop(algorithm)])
+    trials = [*_given(algorithm, batch), *_gradients(algorithm, batch), *_loop(algorithm)]
+    return [*try_all(_static(algorithm), algorithm), *try_all(trials, algorithm, "loss")]
 
 
 # --- what can be read ---------------------------------------------------------------------------
@@ -56,7 +71,7 @@ def run_algorithm_checks(algorithm: Algorithm[Any]) -> list[Check]:
 
 def _static(algorithm: Algorithm[Any]) -> Iterator[tuple[str, Trial]]:
     yield "docstring has formula and source", lambda: _docstring(algorithm)
-    yield "options are frozen and survive YAML", lambda: _options(algorithm)
+    yield "options are frozen and survive YAML", lambda: survive_yaml(algorithm)
     yield "options and metrics are explained", lambda: _explained(algorithm)
     yield "roles can be bound", lambda: _roles(algorithm)
 
@@ -68,18 +83,9 @@ def _docstring(algorithm: Algorithm[Any]) -> str:
     return text.partition("\n")[0]
 
 
-def _options(algorithm: Algorithm[Any]) -> str:
-    given = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
-    frozen = cast(Any, type(algorithm)).__dataclass_params__.frozen
-    require(frozen, "the dataclass is not frozen")
-    again = build_options(type(algorithm), yaml.safe_load(yaml.safe_dump(given)))
-    require(again == algorithm, f"{algorithm} comes back as {again}")
-    return f"{len(given)} options"
-
-
 def _explained(algorithm: Algorithm[Any]) -> str:
-    bare = [f.name for f in dataclasses.fields(algorithm) if not f.metadata.get("doc")]  # type: ignore[arg-type]
-    bare += [name for name, metric in algorithm.metrics.items() if not metric.doc]
+    explained(algorithm)
+    bare = [name for name, metric in algorithm.metrics.items() if not metric.doc]
     require(not bare, f"no explanation of {', '.join(bare)}")
     return f"{len(algorithm.metrics)} metrics"
 
@@ -96,6 +102,76 @@ def _roles(algorithm: Algorithm[Any]) -> str:
 
 def _every_signal(algorithm: Algorithm[Any]) -> dict[str, Any]:
     return {**algorithm.signals(), **algorithm.snapshots()}
+
+
+# --- what `loss` and `prepare` are given --------------------------------------------------------
+
+
+def _given(algorithm: Algorithm[Any], batch: Batch) -> Iterator[tuple[str, Trial]]:
+    yield "batch, signals and state are left as they were", lambda: _left(algorithm, batch)
+    yield "equal inputs give an equal loss: no randomness", lambda: _repeated(algorithm, batch)
+    yield "weights depend on the batch alone", lambda: _weights(algorithm, batch)
+    yield "every batch has every metric", lambda: _always(algorithm, batch)
+
+
+def _left(algorithm: Algorithm[Any], batch: Batch) -> str:
+    module = scoring(algorithm)
+    state = algorithm.init_state()
+    with torch.no_grad():
+        given = module(batch, algorithm.snapshots())
+        world = BufferWorld(start_ranks("fp32"), batch, state)
+        given |= prepared_by(algorithm, batch, given, world)
+        guarded_loss(algorithm, batch, {**given, **module(batch, algorithm.signals())}, state)
+    return ""
+
+
+def _repeated(algorithm: Algorithm[Any], batch: Batch) -> str:
+    module = scoring(algorithm)
+
+    def once(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        return _numbers(algorithm, batch, shown(algorithm, batch, module))
+
+    first, others = once(0), [once(seed) for seed in range(1, SEEDS)]
+    moved = [n for n, x in first.items() if not all(torch.equal(x, other[n]) for other in others)]
+    require(not moved, f"{', '.join(moved)} differ in a second call; `prepare` has world.uniform")
+    return f"{len(first)} values"
+
+
+def _numbers(algorithm: Algorithm[Any], batch: Batch, seen: Shown) -> dict[str, Tensor]:
+    """Everything a loss holds, by name."""
+    loss = algorithm.loss(batch, {**seen.given, **seen.live}, seen.state)
+    terms = {f"term {name}": term.value for name, term in loss.named.items()}
+    weights = {f"weights of {name}": term.weights for name, term in loss.named.items()}
+    metrics = {n: x if isinstance(x, Tensor) else x.value for n, x in loss.metrics.items()}
+    return {**terms, **weights, **metrics, **{f"prepared {n}": x for n, x in seen.given.items()}}
+
+
+def _weights(algorithm: Algorithm[Any], batch: Batch) -> str:
+    seen = shown(algorithm, batch, scoring(algorithm))
+    blind = replace(seen, live={name: torch.zeros_like(x) for name, x in seen.live.items()})
+    before, after = (_numbers(algorithm, batch, x) for x in (blind, seen))
+    names = [name for name in after if name.startswith("weights of ")]
+    live = [n for n in names if not torch.allclose(before[n].to(after[n]), after[n], atol=1e-9)]
+    require(not live, f"{', '.join(live)} change with the live signals")
+    return f"{len(names)} terms"
+
+
+def _always(algorithm: Algorithm[Any], batch: Batch) -> str:
+    """One item at a time, all of them, and all with signals that are zero: the same names."""
+    seen = shown(algorithm, batch, scoring(algorithm))
+    zeros = {name: torch.zeros_like(x) for name, x in {**seen.given, **seen.live}.items()}
+    every = {**seen.given, **seen.live}
+    names = set(algorithm.loss(batch, every, seen.state).metrics)
+    single = [torch.tensor([n]) for n in range(batch.n_items)]
+    parts = [(batch.take(at), batch.take_signals(at, every)) for at in single]
+    for part, signals in [(batch, zeros), *parts]:
+        other = set(algorithm.loss(part, signals, seen.state).metrics)
+        odd = sorted(names ^ other)
+        require(not odd, f"{', '.join(odd)} is there for some batches only; give it a weight of 0")
+    return f"{len(names)} metrics"
 
 
 # --- gradients ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def check_rollout_engine(engine: RolloutEngine) -> None:
 def run_engine_checks(engine: RolloutEngine) -> list[Check]:
     """Try an engine on a tiny model."""
     prompts = [item.rows[0].prompt for item in toy_items(TextBatch, 12)]
-    return try_all(_promises(engine, prompts))
+    return try_all(_promises(engine, prompts), engine, "start")
 
 
 def _promises(

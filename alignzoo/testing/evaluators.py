@@ -20,13 +20,13 @@ def check_judge(judge: Judge, prompts: Sequence[PromptSample]) -> None:
 def run_judge_checks(judge: Judge, prompts: Sequence[PromptSample]) -> list[Check]:
     """Try a judge on short, empty and long answers to some prompts it understands."""
     if isinstance(judge, AskedJudge):
-        return try_all(asked_judge_trials(judge, prompts))
+        return try_all(asked_judge_trials(judge, prompts), judge)
     answers = [
         Answer(prompt, Response(text, ended=bool(text)), len(text.split()))
         for prompt in prompts[:SHOWN]
         for text in TEXTS
     ]
-    return try_all(_judge(judge, answers))
+    return try_all(_judge(judge, answers), judge, "score")
 
 
 def _judge(judge: Judge, answers: Sequence[Answer]) -> Iterator[tuple[str, Trial]]:
@@ -71,8 +71,8 @@ def check_benchmark(benchmark: Benchmark) -> None:
 
 def run_benchmark_checks(benchmark: Benchmark) -> list[Check]:
     """Try a benchmark on made-up answers to its first prompts, if it has any."""
-    first = try_all(_prompted(benchmark))
-    return first + (try_all(_benchmark(benchmark)) if first[0].kept else [])
+    first = try_all(_prompted(benchmark), benchmark, "prompts")
+    return first + (try_all(_benchmark(benchmark), benchmark, "measure") if first[0].kept else [])
 
 
 def _prompted(benchmark: Benchmark) -> Iterator[tuple[str, Trial]]:

@@ -24,7 +24,7 @@ from transformers import (
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.rollout import Sampling
-from alignzoo.contract.types import Batch, Item, LabelledBatch, RolloutBatch, Tokens
+from alignzoo.contract.types import Batch, Item, LabelledBatch, RolloutBatch, State, Tokens
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.scorer import Scorer, ScoringModule, dense
 from alignzoo.engine.train.batches import micro_batches
@@ -33,6 +33,7 @@ from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.step import denominators, share_of_loss
+from alignzoo.engine.train.world import BufferWorld
 
 VOCABULARY = 13
 CLASSES: dict[str, Any] = {"lm": Qwen2ForCausalLM, "scalar": Qwen2ForSequenceClassification}
@@ -108,26 +109,46 @@ class Gradients:
         return max([abs(self.loss - other.loss), *((a - b).abs().max().item() for a, b in pairs)])
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What `loss` sees of a batch in one pass over tiny models."""
+
+    given: dict[str, Tensor]  # snapshots and what `prepare` made of them
+    live: dict[str, Tensor]  # without gradient
+    state: State
+
+
+@torch.no_grad()
+def shown(algorithm: Algorithm[Any], batch: Batch, module: ScoringModule) -> Shown:
+    """Everything that `loss` reads, from the models of a module."""
+    state = algorithm.init_state()
+    given = module(batch, algorithm.snapshots())
+    world = BufferWorld(start_ranks("fp32"), batch, state)
+    given |= algorithm.prepare(batch, given, world)
+    return Shown(given, module(batch, algorithm.signals()), state)
+
+
+def scoring(algorithm: Algorithm[Any], scorer: Scorer = dense) -> ScoringModule:
+    """A different random model in float64 for every role."""
+    models = {name: model.double() for name, model in tiny_models(algorithm).items()}
+    trainable = frozenset(name for name, role in algorithm.roles.items() if role.trainable)
+    return ScoringModule(models, trainable, scorer)
+
+
 def gradients(
     algorithm: Algorithm[Any], batch: Batch, scorer: Scorer = dense, micro: int | None = None
 ) -> Gradients:
     """Gradients of one optimiser batch as the engine computes them, in float64."""
-    ranks = start_ranks("fp32")
-    models = {name: model.double() for name, model in tiny_models(algorithm).items()}
-    trainable = frozenset(name for name, role in algorithm.roles.items() if role.trainable)
-    module = ScoringModule(models, trainable, scorer)
-    with torch.no_grad():
-        given = module(batch, algorithm.snapshots())
-        given |= algorithm.prepare(batch, given, ranks)
-    state = algorithm.init_state()
-    totals, scales = denominators(algorithm.loss, batch, given, state, ranks)
+    module = scoring(algorithm, scorer)
+    seen = shown(algorithm, batch, module)
+    known_terms = denominators(algorithm.loss, batch, seen.given, seen.state, start_ranks("fp32"))
     total = 0.0
-    for part, known in _parts(batch, given, micro):
-        loss = algorithm.loss(part, {**known, **module(part, algorithm.signals())}, state)
-        value = share_of_loss(loss, totals, scales)
+    for part, known in _parts(batch, seen.given, micro):
+        signals = {**known, **module(part, algorithm.signals())}
+        value = share_of_loss(algorithm.loss(part, signals, seen.state), known_terms)
         value.backward()
         total += value.item()
-    by_role = {role: [p.grad for p in model.parameters()] for role, model in models.items()}
+    by_role = {role: [p.grad for p in model.parameters()] for role, model in module.by_role.items()}
     return Gradients(total, by_role)
 
 

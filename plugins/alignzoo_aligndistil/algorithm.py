@@ -81,6 +81,7 @@ class AlignDistil(Algorithm[TextBatch]):
 
     name = "aligndistil"
     batch = TextBatch
+    example_options = {"r": 2.0}
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),
         "teacher": Role(doc="the DPO model pi_dpo"),

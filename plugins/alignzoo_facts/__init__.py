@@ -53,3 +53,9 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase | None:
     from alignzoo_facts.model import build_tokenizer
 
     return build_tokenizer()
+
+
+@hookimpl
+def identity(ref: ModelRef) -> str | None:
+    """The base model is made by this code from the seed alone."""
+    return f"{MODEL} seed {ref.seed}" if ref.name == MODEL else None

@@ -24,11 +24,11 @@ ROOMS = {
     "plan": {"recipe", "store", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
     | {"stages", "stages.evaluation"},
-    "testing": {"contract", "ops", "recipe", "engine.parallel", "engine.sampling"}
+    "testing": {"contract", "ops", "data", "recipe", "engine.parallel", "engine.sampling"}
     | {"engine.scoring", "engine.train"},
     "cli.terminal": {"contract", "store"},
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"},
-    "cli.authoring": {"contract", "recipe", "testing", "cli.terminal"},
+    "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
     | {"engine.models", "engine.parallel", "engine.sampling", "cli.terminal"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}

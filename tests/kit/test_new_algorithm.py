@@ -16,6 +16,12 @@ def texts(folder):
     return [path for path in folder.rglob("*.*") if path.is_file() and path.suffix != ".pyc"]
 
 
+def importing(folder):
+    """The environment of a process that finds the package, and what this one finds."""
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 @pytest.fixture
 def package(cli, tmp_path):
     folder = tmp_path / "package"
@@ -37,7 +43,7 @@ def test_a_new_algorithm_is_a_package_whose_recipe_is_valid(package, monkeypatch
 @pytest.mark.slow
 def test_a_new_algorithm_passes_its_own_tests(package):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
-    env = os.environ | {"PYTHONPATH": str(package)}
+    env = importing(package)
     done = subprocess.run(
         command, check=False, cwd=package, env=env, capture_output=True, text=True
     )
@@ -45,12 +51,12 @@ def test_a_new_algorithm_passes_its_own_tests(package):
     assert "2 passed" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["judge", "benchmark"])
-def test_a_new_judge_or_benchmark_is_checked_run_and_tested_as_it_is(cli, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["judge", "benchmark", "dataset", "stage", "engine"])
+def test_a_new_plugin_of_another_kind_is_checked_run_and_tested_as_it_is(cli, tmp_path, kind):
     folder = tmp_path / "package"
     assert cli("new", kind, "my_own", "--output", folder)[0] == 0
     assert not [p for p in texts(folder) if "$" in p.name + p.read_text()]
-    env = os.environ | {"PYTHONPATH": str(folder)}
+    env = importing(folder)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
     done = subprocess.run(command, check=False, cwd=folder, env=env, capture_output=True, text=True)
     assert "2 passed" in done.stdout, done.stdout
@@ -58,6 +64,9 @@ def test_a_new_judge_or_benchmark_is_checked_run_and_tested_as_it_is(cli, tmp_pa
     try:
         registry = load_plugins([importlib.import_module("alignzoo_my_own")])
         assert load_recipe(folder / "recipe.yaml", registry).name == "my-own"
+        checked = cli("check", folder)
+        assert checked[0] == 0, checked[1]
+        assert f"{kind} my_own" in checked[1] and "not tried" not in checked[1]
     finally:
         sys.path.remove(str(folder))
         del sys.modules["alignzoo_my_own"]

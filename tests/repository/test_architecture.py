@@ -30,22 +30,22 @@ from alignzoo.recipe.registry import load_plugins
 FLOOR = 14  # entries of alignzoo/ that a newcomer sees first
 
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
-CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 120, "alignzoo_ppo": 120}
+CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 121, "alignzoo_ppo": 120}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
     "contract": 900,
     "ops": 180,
     "types": 5,
     "data": 1730,
-    "recipe": 1490,
-    "engine": 2700,
-    "store": 890,
+    "recipe": 1670,
+    "engine": 2960,
+    "store": 910,
     "judging": 1440,
     "leaderboard": 920,
-    "stages": 1660,
+    "stages": 1710,
     "plan": 140,
-    "run": 270,
-    "testing": 830,
-    "cli": 1860,
+    "run": 280,
+    "testing": 1140,
+    "cli": 1970,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 

@@ -1,5 +1,6 @@
 """What README.md and CONTRIBUTING.md name exists, and their examples work."""
 
+import dataclasses
 import re
 import shlex
 import sys
@@ -11,7 +12,7 @@ import typer
 from room_rules import ROOMS
 from source_tree import CORE, ROOT, code_lines, python_files
 
-from alignzoo import PairBatch
+from alignzoo import Batch, PairBatch
 from alignzoo.cli.commands import app
 from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.contract import hooks as hookspecs
@@ -164,6 +165,26 @@ def test_the_table_of_hooks_is_complete():
         re.findall(r"^\| `(\w+)` \| (?:registering|resolving|observing)", CONTRIBUTING, re.M)
     )
     assert named == {n for n, x in vars(hookspecs).items() if hasattr(x, "alignzoo_spec")}
+
+
+def batches(cls=Batch):
+    """Every kind of batch that is exported."""
+    for kind in cls.__subclasses__():
+        if kind.__module__ == Batch.__module__:
+            yield kind
+            yield from batches(kind)
+
+
+def test_the_table_of_batches_has_every_kind_with_its_own_fields():
+    common = {f.name for f in dataclasses.fields(Batch)}
+    rows = dict(re.findall(r"^\| `(\w+Batch)` \| (.*)$", CONTRIBUTING, re.M))
+    assert set(rows) == {kind.__name__ for kind in batches()}
+    for kind in batches():
+        _, fields, slices, _ = (cell.strip() for cell in rows[kind.__name__].split("|"))
+        own = {f.name for f in dataclasses.fields(kind)} - common
+        assert set(re.findall(r"`(\w+)`", fields)) == own
+        named = {n for n, x in vars(kind).items() if isinstance(x, property)}
+        assert set(re.findall(r"`(\w+)`", slices)) == named
 
 
 def test_the_size_of_the_core_is_about_what_is_said():

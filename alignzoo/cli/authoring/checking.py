@@ -5,82 +5,132 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
+from pydantic import BaseModel
 
+from alignzoo.cli.looking.catalogue import RECIPE, built_in
+from alignzoo.cli.terminal.names import bundled_recipes
 from alignzoo.cli.terminal.screen import print_table
-from alignzoo.contract.errors import PluginError, UsageError, suggest
-from alignzoo.recipe.options import build_options
-from alignzoo.recipe.registry import Registry, load_plugins
+from alignzoo.contract.errors import DataError, PluginError, RecipeError, UsageError, suggest
+from alignzoo.recipe.file import load_recipe
+from alignzoo.recipe.options import MISSING, build_options, try_options
+from alignzoo.recipe.registry import KINDS, Registry, load_plugins
+from alignzoo.recipe.text import values_of
 from alignzoo.testing import (
     Check,
     run_algorithm_checks,
     run_benchmark_checks,
+    run_dataset_checks,
     run_engine_checks,
     run_judge_checks,
+    run_stage_checks,
 )
 
-KINDS = ("algorithm", "judge", "benchmark", "engine")
+KITS: Mapping[str, Callable[[Any], list[Check]]] = {
+    "algorithm": run_algorithm_checks,
+    "dataset": run_dataset_checks,
+    "benchmark": run_benchmark_checks,
+    "engine": run_engine_checks,
+    "stage": run_stage_checks,
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The promises of one thing; `untried` says why there are none, or no more."""
+
+    title: str
+    checks: Sequence[Check]
+    untried: str = ""
 
 
 def check_command(target: str, options: Mapping[str, Any], as_json: Path | None) -> int:
     """Check everything of that name, or everything in that folder; 1 if a promise is broken."""
     registry, chosen = _chosen(target)
-    results: dict[str, list[Check]] = {}
-    for kind, name, cls in chosen:
-        results[f"{kind} {name}"] = _run(kind, cls, options, registry)
-    for title, checks in results.items():
-        print(title)
-        rows = [("kept" if c.kept else "BROKEN", c.promise, c.detail) for c in checks]
-        print_table(("", "promise", "detail"), rows)
-        print()
-    broken = sum(not c.kept for checks in results.values() for c in checks)
+    results = [_run(kind, name, what, options, registry) for kind, name, what in chosen]
+    for result in results:
+        _print(result)
+    broken = sum(not c.kept for result in results for c in result.checks)
     if as_json is not None:
-        found = {title: [asdict(c) for c in checks] for title, checks in results.items()}
+        found = {r.title: [asdict(c) for c in r.checks] for r in results}
         as_json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    print(f"{broken} broken" if broken else "all promises kept")
+    untried = sum(bool(result.untried) for result in results)
+    kept = "all promises kept" if untried < len(results) else "nothing was tried"
+    print(f"{broken} broken" if broken else kept)
     return 1 if broken else 0
 
 
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """{"r": 2} from ["r=2"]; values are YAML."""
-    split = [pair.partition("=") for pair in pairs]
-    bad = [key for key, equals, _ in split if not equals]
+def _print(result: Result) -> None:
+    print(result.title)
+    rows = [("kept" if c.kept else "BROKEN", c.promise, c.detail) for c in result.checks]
+    if rows:
+        print_table(("", "promise", "detail"), rows)
+    for check in result.checks:
+        if check.where:
+            print(f"{check.where}: {check.promise}")
+    if result.untried:
+        print(f"not tried: {result.untried}")
+    print()
+
+
+def parse_options(pairs: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """{"r": 2} from --with r=2 or --set with.r=2; values are those of recipes."""
+    bad = [pair for pair in pairs if "=" not in pair]
     if bad:
         raise UsageError(f"--with {bad[0]}: write KEY=VALUE")
-    return {key: yaml.safe_load(value) for key, _, value in split}
+    elsewhere = [word for word in overrides if not word.strip().startswith("with.")]
+    if elsewhere:
+        raise UsageError(f"--set {elsewhere[0]}: check sets options only, as in with.size=100")
+    values = values_of([*(f"with.{pair}" for pair in pairs), *overrides])
+    options: dict[str, Any] = values.get("with", {})
+    return options
 
 
-def _chosen(target: str) -> tuple[Registry, list[tuple[str, str, type[Any]]]]:
+def _chosen(target: str) -> tuple[Registry, list[tuple[str, str, Any]]]:
     path = Path(target)
+    if path.exists() and path.suffix == ".yaml":
+        return load_plugins(), [(RECIPE, target, path)]
     if path.exists():
         modules = [_imported(file) for file in _packages(path)]
         installed = {plugin.module for plugin in load_plugins().plugins}
         registry = load_plugins([m for m in modules if m.__name__ not in installed])
         names = {m.__name__ for m in modules}
-        wanted = [x for x in _everything(registry) if registry.owner(x[2]).module in names]
+        wanted = [x for x in _registered(registry) if registry.owner(x[2]).module in names]
         if not wanted:
-            raise PluginError(f"{target}: registers no {', '.join(KINDS)}")
+            raise PluginError(f"{target}: registers no {', '.join(KINDS)}{_why(registry, names)}")
         return registry, wanted
     registry = load_plugins()
-    wanted = [x for x in _everything(registry) if x[1] == target]
+    every = [*_registered(registry), *_own()]
+    wanted = [x for x in every if x[1] == target]
     if not wanted:
-        known = [name for _, name, _ in _everything(registry)]
-        raise UsageError(
-            f"'{target}' is no installed plug-in and no folder{suggest(target, known)}"
-        )
+        near = suggest(target, [name for _, name, _ in every])
+        raise UsageError(f"'{target}' is no installed plug-in and no folder{near}")
     return registry, wanted
 
 
-def _everything(registry: Registry) -> Iterator[tuple[str, str, type[Any]]]:
+def _why(registry: Registry, modules: Container[str]) -> str:
+    """What kept a given module from registering anything."""
+    return "".join(f"; {b.error}" for b in registry.broken if b.module in modules)
+
+
+def _registered(registry: Registry) -> Iterator[tuple[str, str, Any]]:
     for kind in KINDS:
         for name, cls in registry.kinds[kind].items():
             yield kind, name, cls
+
+
+def _own() -> Iterator[tuple[str, str, Any]]:
+    """What the core itself lists: an engine, stages, recipes."""
+    for kind, found in built_in().items():
+        for name, cls in found.items():
+            yield kind, name, cls
+    for name, path in bundled_recipes().items():
+        yield RECIPE, name, path
 
 
 def _packages(path: Path) -> list[Path]:
@@ -102,16 +152,50 @@ def _imported(path: Path) -> ModuleType:
         raise PluginError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _run(kind: str, cls: type[Any], options: Mapping[str, Any], registry: Registry) -> list[Check]:
-    plugin = build_options(cls, options)
+def _run(kind: str, name: str, what: Any, options: Mapping[str, Any], registry: Registry) -> Result:
+    title = f"{kind} {name}"
+    if kind == RECIPE:
+        return Result(title, [_recipe(what, registry)])
+    if issubclass(what, BaseModel):
+        return Result(title, (), "it is a part of alignzoo, whose own tests try it")
+    given = options or what.example_options
+    plugin, faults = try_options(what, given)
+    needed = [str(f.path[0]) for f in faults if f.what.startswith(MISSING)]
+    if plugin is None and needed and len(needed) == len(faults):
+        words = [f"`--with {key}=...` ({f.what})" for key, f in zip(needed, faults, strict=True)]
+        return Result(title, (), f"it needs {' and '.join(words)}")
+    if plugin is None:
+        plugin = build_options(what, given)  # raises, with every fault
+    if absent := _absent(kind, plugin):
+        return Result(title, (), absent)
     if kind == "judge":
-        return run_judge_checks(plugin, _prompts(registry, cls))
-    kit: dict[str, Callable[[Any], list[Check]]] = {
-        "algorithm": run_algorithm_checks,
-        "benchmark": run_benchmark_checks,
-        "engine": run_engine_checks,
-    }
-    return kit[kind](plugin)
+        return Result(title, run_judge_checks(plugin, _prompts(registry, what)))
+    return Result(title, KITS[kind](plugin))
+
+
+def _recipe(path: Path, registry: Registry) -> Check:
+    """Whether a recipe fits the installed plug-ins."""
+    promise = "it fits the plug-ins"
+    try:
+        recipe = load_recipe(path, registry)
+    except RecipeError as error:
+        return Check(promise, False, str(error))
+    what = f"{len(recipe.stages)} stages, {len(recipe.evaluate)} evaluations"
+    return Check(promise, True, what)
+
+
+def _absent(kind: str, plugin: Any) -> str:
+    """Which of the files that a benchmark reads this machine lacks; an empty string: none."""
+    if kind != "benchmark":
+        return ""
+    try:
+        plugin.settings()
+        next(iter(plugin.prompts(0)), None)
+    except DataError as error:
+        return str(error)
+    except Exception:  # not for want of a file: a promise that the kit will find broken
+        return ""
+    return ""
 
 
 def _prompts(registry: Registry, judge: type[Any]) -> list[Any]:

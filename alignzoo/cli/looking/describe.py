@@ -15,8 +15,10 @@ from alignzoo.contract.algorithm import Algorithm, Metric, Role
 from alignzoo.contract.datafiles import DataFile, places_of
 from alignzoo.contract.errors import UsageError, suggest
 from alignzoo.contract.evaluation import Benchmark
+from alignzoo.contract.stage import Stage
 from alignzoo.contract.types import Signal
 from alignzoo.recipe.options import OptionDoc, option_table, try_options, type_name
+from alignzoo.recipe.reading import names
 from alignzoo.recipe.registry import KINDS, Registry, load_plugins
 
 
@@ -57,8 +59,21 @@ def _print_class(kind: str, name: str, cls: type, registry: Registry) -> None:
     _print_options(_options(cls))
     if issubclass(cls, Algorithm):
         _print_algorithm(cls)
+    if issubclass(cls, Stage):
+        _print_reads(cls)
     if issubclass(cls, Benchmark) and cls.files:
         _print_files(name, cls.files)
+
+
+def _print_reads(cls: type[Stage]) -> None:
+    """The models and data that a plug-in's stage declares."""
+    roles = [(name, role.head, role.doc) for name, role in (cls.reads_models or {}).items()]
+    if roles:
+        _table(("model", "head", "meaning"), roles)
+    if cls.reads_data:
+        print(f"reads {names(cls.reads_data)}\n")
+    elif cls.reads_models is None and cls.reads_data is None:
+        print("it does not declare what it reads\n")
 
 
 def _print_files(name: str, files: Sequence[DataFile]) -> None:
@@ -108,6 +123,9 @@ def _print_algorithm(cls: type[Algorithm[Any]]) -> None:
     if signals is None:
         print("its signals depend on options that have no default\n")
     elif signals:
+        if cls.example_options:
+            words = ", ".join(f"{name} = {x}" for name, x in cls.example_options.items())
+            print(f"with {words}:")
         _table(("signal", "read from", "when"), signals)
     metrics = [(name, *_metric(metric)) for name, metric in cls.metrics.items()]
     if metrics:
@@ -126,8 +144,8 @@ def _metric(metric: Metric) -> tuple[str, str, str]:
 
 
 def _signals(cls: type[Algorithm[Any]]) -> list[tuple[str, str, str]] | None:
-    """Signals with the default options; None where the defaults alone make no method."""
-    method, _ = try_options(cls, {})
+    """Signals with the default options, else with the example; None where neither makes one."""
+    method = try_options(cls, {})[0] or try_options(cls, cls.example_options)[0]
     if method is None:
         return None
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,21 @@ from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.models.families import class_for, freeze_other_parts, set_attention
 from alignzoo.engine.models.heads import check_head, head_of
+from alignzoo.engine.models.hooked import Listener, plugin_model, plugin_saved
 from alignzoo.engine.models.padding import padded_apart
 from alignzoo.engine.models.quiet import own_config, silence
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 SCALAR_HEAD = "score.weight"
+SILENT = Listener()
 
 
 def load_model(
-    hooks: pluggy.HookRelay, ref: ModelRef, role: Role, dtype: torch.dtype = torch.float32
+    hooks: pluggy.HookRelay,
+    ref: ModelRef,
+    role: Role,
+    dtype: torch.dtype = torch.float32,
+    listener: Listener = SILENT,
 ) -> PreTrainedModel:
     """The model a name stands for, with the head a role needs.
 
@@ -40,11 +46,10 @@ def load_model(
     generates.
     """
     torch.manual_seed(sample_key(ref.seed, "head", role.head) % 2**63)
-    model: PreTrainedModel | None = hooks.load_model(ref=ref, role=role)
-    if model is None:
-        model = _from_pretrained(ref, role, dtype)
-    silence(model)  # references, rollouts and policy must be one function
-    model = model.to(dtype)  # type: ignore[arg-type]
+    made = plugin_model(hooks, ref, role)
+    found = _from_pretrained(ref, role, dtype, listener) if made is None else made
+    silence(found)  # references, rollouts and policy must be one function
+    model: PreTrainedModel = found.to(dtype)  # type: ignore[arg-type]
     set_attention(model, ref)
     freeze_other_parts(model)
     if role.head == "lm":
@@ -54,6 +59,8 @@ def load_model(
             f"{ref.name}: a {type(model).__name__} does not score by a linear layer on the last "
             "token; take a causal model with a scalar head"
         )
+    if made is not None:
+        listener.plugged(model)
     return model
 
 
@@ -75,16 +82,18 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def save_model(
+    hooks: pluggy.HookRelay,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     ends: Sequence[int],
 ) -> None:
-    """A plain transformers folder; PluginError if it would come back with another tokenizer.
+    """A plain transformers folder, or what a plug-in's `save_model` writes, and the tokenizer.
 
-    Plain `generate` stops at `ends`, as every part of a recipe does. Some model types force their
-    own tokenizer class on whatever the folder holds. A scalar head is saved so that plain
-    transformers reads it at the last token, where it was trained.
+    Plain `generate` stops at `ends`, as every part of a recipe does. A scalar head is saved so
+    that plain transformers reads it at the last token, where it was trained. Raises PluginError if
+    it would come back with another tokenizer: some model types force their own tokenizer class on
+    whatever the folder holds.
     """
     if isinstance(getattr(model, "score", None), torch.nn.Linear):
         tokenizer = padded_apart(model, tokenizer, ends)
@@ -92,7 +101,8 @@ def save_model(
     if generation is not None:
         generation.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
     with own_config(model):
-        model.save_pretrained(folder)
+        if not plugin_saved(hooks, model, folder):
+            model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     probe = str(tokenizer.decode(list(range(min(len(tokenizer), 200)))))
     again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -108,7 +118,9 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, verbose=False).input_ids)
 
 
-def _from_pretrained(ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTrainedModel:
+def _from_pretrained(
+    ref: ModelRef, role: Role, dtype: torch.dtype, listener: Listener
+) -> PreTrainedModel:
     extra = {"num_labels": 1} if role.head == "scalar" else {}
     config = _loaded(AutoConfig, ref, {"trust_remote_code": False, **extra})
     kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "config": config}
@@ -132,6 +144,8 @@ def _from_pretrained(ref: ModelRef, role: Role, dtype: torch.dtype) -> PreTraine
             f"cannot load '{ref.name}': its weights hold {len(spare)} tensors that config.json has "
             f"no place for, such as {min(spare)}; take weights and config.json of one model"
         )
+    for text in _load_notes(loaded[1], role):
+        listener.note(f"{ref.name}: {text}")
     return model
 
 
@@ -147,6 +161,17 @@ def _refuse_other_head(ref: ModelRef, role: Role, info: dict[str, Any]) -> None:
             f"{ref.name}: has no scalar head ({SCALAR_HEAD}), and one drawn at random would score "
             "at random; name a reward model, or train one first"
         )
+
+
+def _load_notes(found: Mapping[str, Iterable[str]], role: Role) -> Iterator[str]:
+    """What a reader should know of a load report of the library, in a sentence each."""
+    if missing := sorted(found["missing_keys"]):
+        yield f"the checkpoint has no {', '.join(missing)}; drawn at random from the seed"
+    spare = sorted(found["unexpected_keys"])
+    if role.head == "scalar":
+        spare = [name for name in spare if not name.startswith("lm_head.")]
+    if spare:
+        yield f"{len(spare)} tensors of the checkpoint are not used, such as {spare[0]}"
 
 
 def _loaded(auto: Any, ref: ModelRef, kwargs: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ SUPPORTED = {
 
 @dataclass(frozen=True)
 class Ranks:
-    """The group of processes a stage runs on; implements `types.World`.
+    """The group of processes a stage runs on.
 
     A rank without items of its own is idle: it takes part in every exchange, as the others wait
     for it, and adds nothing to sums, means and gradients.

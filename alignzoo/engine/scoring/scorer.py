@@ -113,6 +113,11 @@ class ScoringModule(nn.Module):
         for role, model in models.items():
             if role not in trainable:  # never on: who loads a model may have frozen parts of it
                 model.requires_grad_(False)
+            elif not any(p.requires_grad for p in model.parameters()):
+                raise PluginError(
+                    f"role '{role}' learns, but every parameter of its model is frozen; let the "
+                    "plug-in that loads it leave some open"
+                )
         self.readable = {role: embedding_rows(model) for role, model in models.items()}
         self.set_modes()
 

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,13 +42,26 @@ def score_buffer(
     device = next(module.parameters()).device
     module.eval()
     found: dict[str, Tensor] = {}
+    masks = {name: s.positions(batch) for name, s in signals.items() if s.positions is not None}
     for at in torch.argsort(rows.attention.sum(-1), descending=True, stable=True).split(size):
         part = rows.take(at)
-        for name, x in module(part.to(device), signals).items():
+        placed = {name: _placed(s, masks.get(name), at) for name, s in signals.items()}
+        for name, x in module(part.to(device), placed).items():
             whole = found.setdefault(name, x.new_zeros(batch.ids.shape, device="cpu"))
             whole[at, : x.shape[1]] = x.cpu()
     module.set_modes()
     return found
+
+
+def _placed(signal: Signal, mask: Tensor | None, at: Tensor) -> Signal:
+    """The signal on some rows; its positions were asked of the batch that the method declares."""
+    if mask is None:
+        return signal
+
+    def rows(part: Batch) -> Tensor:
+        return mask[at, : part.ids.shape[1]].to(part.ids.device)
+
+    return replace(signal, positions=rows)
 
 
 def batch_rows(batch: Batch) -> TextBatch:

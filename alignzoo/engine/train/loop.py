@@ -19,10 +19,11 @@ from alignzoo.engine.models.families import checkpoint_activations
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
-from alignzoo.engine.train import checkpoint, faults, rails
+from alignzoo.engine.train import checkpoint, faults, rails, words
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.batches import buffer_cut, permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
+from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.journal import Asked, append_row, interrupts, keep_bytes, keep_until
 from alignzoo.engine.train.optim import build_optimizer, rate, set_rate
@@ -37,6 +38,7 @@ from alignzoo.engine.train.sources import (
     schedule,
 )
 from alignzoo.engine.train.step import NotFiniteError, Stepper, evaluate_loss
+from alignzoo.engine.train.world import BufferWorld
 
 
 def train(job: Job) -> dict[str, PreTrainedModel]:
@@ -111,6 +113,8 @@ class _Loop:
         self.total = source.steps
         if job.optim.steps is not None:
             self.total = min(self.total, job.optim.steps)
+        for text in words.frozen(self.trained):
+            job.rails.say(text)
 
     def run(self) -> None:
         """Train to the end, or raise; checkpoints are taken between buffers and at the end."""
@@ -140,15 +144,13 @@ class _Loop:
 
     def _train_on(self, buffer: Buffer) -> None:
         """All updates on one buffer."""
-        job, ranks = self.job, replace(self.job.ranks, idle=not len(buffer.positions))
-        given = dict(buffer.given) | self._snapshots(buffer.batch)
-        given |= self._prepared(buffer.batch, given, ranks)
-        known = {**buffer.metrics, **rails.drift(buffer.batch, given, ranks.mean)}
-        done = self.cursor.step
-        faults.refuse(known, done + 1, done, lambda: faults.odd_row(buffer, given))
+        job = self.job
+        given, known = self._ready(buffer)
         compare = dict(buffer.compare)
-        for share_of_update in self._updates(buffer):
+        updates = list(self._updates(buffer))
+        for number, share_of_update in enumerate(updates):
             if self.cursor.step >= self.total:
+                job.rails.say(words.left_over(number, len(updates)))
                 return
             # An idle rank lends an item: its forwards must match those of the others.
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
@@ -174,10 +176,20 @@ class _Loop:
             metrics |= {"lr": share * job.optim.lr, **known}
             self._after_step(buffer, items, metrics, started)
 
+    def _ready(self, buffer: Buffer) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What is known of a buffer before its first update: signals, and figures to log."""
+        ranks = replace(self.job.ranks, idle=not len(buffer.positions))
+        given = dict(buffer.given) | self._snapshots(buffer.batch)
+        given |= self._prepared(buffer.batch, given, ranks, "buffer", self.cursor.buffer)
+        known = {**buffer.metrics, **rails.drift(buffer.batch, given, ranks.mean)}
+        done = self.cursor.step
+        faults.refuse(known, done + 1, done, lambda: faults.odd_row(buffer, given))
+        return given, known
+
     def _after_step(
         self, buffer: Buffer, items: Tensor, metrics: dict[str, float], started: float
     ) -> None:
-        self.state = dict(self.job.algorithm.next_state(self.state, metrics))
+        self.state = dict(self.job.algorithm.next_state(self.state, dict(metrics)))
         self.cursor = replace(self.cursor, step=self.cursor.step + 1)
         validation = self.job.validation
         at_end = self.cursor.step == self.total
@@ -215,12 +227,13 @@ class _Loop:
             return snapshots.score_buffer(self.module, batch, self.job.scored[1], size)
 
     def _prepared(
-        self, batch: Batch, given: Mapping[str, Tensor], ranks: Ranks
+        self, batch: Batch, given: Mapping[str, Tensor], ranks: Ranks, *key: int | str
     ) -> dict[str, Tensor]:
         """`prepare` runs where the ranks can communicate, its results stay on CPU."""
-        device = ranks.device
-        moved = {name: x.to(device) for name, x in given.items()}
-        prepared = self.job.algorithm.prepare(batch.to(device), moved, ranks)
+        job, there = self.job, batch.to(ranks.device)
+        moved = {name: x.to(ranks.device) for name, x in given.items()}
+        world = BufferWorld(ranks, there, self.state, (job.seed, *key))
+        prepared = prepared_by(job.algorithm, there, moved, world)
         clash = given.keys() & prepared.keys()
         if clash:
             raise TrainingError(f"`prepare` returns {sorted(clash)}, which exist already")
@@ -265,7 +278,8 @@ class _Loop:
         ranks = replace(self.job.ranks, idle=self.job.ranks.rank >= len(validation.items))
         for held in self.held_out:
             given = {**held.given, **self._snapshots(held.batch)}
-            buffers.append(replace(held, given=given | self._prepared(held.batch, given, ranks)))
+            given |= self._prepared(held.batch, given, ranks, "validation")
+            buffers.append(replace(held, given=given))
         ready = [(x.batch, x.given) for x in buffers]
         metrics = evaluate_loss(replace(self.stepper, ranks=ranks), ready, self.state)
         self.module.set_modes()
@@ -280,11 +294,14 @@ class _Loop:
             self.cursor = replace(self.cursor, best=value, best_step=self.cursor.step)
             if self.job.ranks.is_main:
                 checkpoint.save_best(self.place, self.trained, self.cursor.step)
+        self.job.rails.say(words.validated(validation.metric, value, self.cursor))
         return {f"validation/{name}": x for name, x in metrics.items()}
 
     def _restore_best(self) -> None:
         """With validation, the stage's result is the best checkpoint, not the last."""
         self.job.ranks.barrier()
+        if self.job.validation is not None:
+            self.job.rails.say(words.kept(self.job.validation.metric, self.cursor))
         if self.job.validation is not None and self.cursor.best_step != self.cursor.step:
             checkpoint.load_best(self.place, self.trained, self.cursor.best_step)
 

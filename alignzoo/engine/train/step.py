@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.errors import PluginError, TrainingError
+from alignzoo.contract.errors import PluginError, TrainingError, place_of
 from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, State
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import padding_share
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
+from alignzoo.engine.train.guard import fingerprint, guarded_loss
 from alignzoo.engine.train.optim import Optim, clip_by_role
 
 LossOf = Callable[[Batch, Signals, State], Loss]
@@ -52,6 +53,7 @@ class Sums:
 
     means: dict[str, Tensor] = field(default_factory=dict)  # name -> [2]: sum(v w), sum(w)
     maxima: dict[str, Tensor] = field(default_factory=dict)
+    prints: dict[str, Tensor] = field(default_factory=dict)  # term -> fingerprint of its weights
 
     def add(self, name: str, value: Tensor, weight: Tensor | None) -> None:
         """Add values [k] or [B, S] with weights to a mean."""
@@ -67,6 +69,11 @@ class Sums:
             value = value.masked_fill(weight == 0, -torch.inf)
         largest = value.max()
         self.maxima[name] = torch.maximum(self.maxima.get(name, largest), largest)
+
+    def mark(self, loss: Loss, batch: Batch) -> None:
+        """Add the fingerprints of the terms' weights."""
+        for name, term in loss.named.items():
+            self.prints[name] = self.prints.get(name, 0) + fingerprint(term.weights, batch)
 
     def reduce(self, ranks: Ranks) -> dict[str, float]:
         """Global values, by name; one over nothing is absent.
@@ -108,45 +115,72 @@ def collect(algorithm: Algorithm[Any], loss: Loss, sums: Sums) -> None:
             sums.add(name, mean.value, mean.weight)
 
 
+@dataclass(frozen=True)
+class Denominators:
+    """What is known of every term before any forward, by its name."""
+
+    totals: Mapping[str, float]  # global sum of weights
+    prints: Mapping[str, float]  # global fingerprint of the weights
+    scales: Mapping[str, float]
+
+
 def denominators(
     loss_of: LossOf, batch: Batch, given: Signals, state: State, ranks: Ranks
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Global sum of weights and the scale of each term, before any forward.
+) -> Denominators:
+    """Global sum and fingerprint of weights, and the scale of each term, before any forward.
 
     `loss` runs once with zeros for the live signals: weights depend on the batch alone, and
     `check_denominators` compares them with what the real micro-batches used.
     """
-    loss = loss_of(batch, Known(given, batch), state)  # type: ignore[arg-type]
-    named = loss.named
-    sums = torch.stack([term.weights.double().sum() for term in named.values()])
-    totals = ranks.sum(sums.to(ranks.device)).tolist()
-    return dict(zip(named, totals, strict=True)), {k: t.scale for k, t in named.items()}
+    known: Any = Known(given, batch)
+    named = loss_of(batch, known, state).named
+    sums = [
+        torch.stack([t.weights.double().sum(), fingerprint(t.weights, batch)])
+        for t in named.values()
+    ]
+    totals = ranks.sum(torch.stack(sums).to(ranks.device)).tolist()  # [terms, 2]
+    return Denominators(
+        {name: total for name, (total, _) in zip(named, totals, strict=True)},
+        {name: print_ for name, (_, print_) in zip(named, totals, strict=True)},
+        {name: term.scale for name, term in named.items()},
+    )
 
 
 def check_denominators(
-    algorithm: Algorithm[Any], expected: Mapping[str, float], sums: Sums, ranks: Ranks
+    algorithm: Algorithm[Any], expected: Denominators, sums: Sums, ranks: Ranks
 ) -> None:
     """A weight that depends on a live signal would make the gradient depend on micro-batches."""
-    for name, total in expected.items():
+    for name, total in expected.totals.items():
         none = torch.zeros(2, dtype=torch.float64, device=ranks.device)
         actual = ranks.sum(sums.means.get(f"term/{name}", none))[1].item()
-        if not abs(actual - total) <= 1e-6 * max(1.0, abs(total)):
-            raise PluginError(
-                f"algorithm '{algorithm.name}': the weights of term '{name}' sum to {actual:g}, "
-                f"but to {total:g} before the forward; weights must depend on the batch alone"
-            )
+        marked = ranks.sum(sums.prints.get(name, none[0])).item()
+        if _far(actual, total):
+            found = f"sum to {actual:g}, but to {total:g} before the forward"
+        elif _far(marked, expected.prints[name]):
+            found = "are others than before the forward, although their sum is the same"
+        else:
+            continue
+        at = place_of(algorithm.loss)
+        raise PluginError(
+            f"algorithm '{algorithm.name}': the weights of term '{name}' {found}; "
+            f"weights must depend on the batch alone{f' ({at})' if at else ''}"
+        )
 
 
-def share_of_loss(loss: Loss, totals: Mapping[str, float], scales: Mapping[str, float]) -> Tensor:
+def _far(x: float, y: float) -> bool:
+    return not abs(x - y) <= 1e-6 * max(1.0, abs(y))
+
+
+def share_of_loss(loss: Loss, known: Denominators) -> Tensor:
     """A micro-batch's share of the loss: sum over terms of scale * sum(v w) / global sum(w).
 
     A value of weight 0 counts as 0 whatever it is, and so does a term whose weights are all 0.
     """
     parts = []
     for name, term in loss.named.items():
-        weights, total = term.weights, totals[name]
+        weights, total = term.weights, known.totals[name]
         value = term.value.masked_fill(weights == 0, 0.0)
-        parts.append((value * weights).sum() * (scales[name] / total if total else 0.0))
+        parts.append((value * weights).sum() * (known.scales[name] / total if total else 0.0))
     return torch.stack(parts).sum()
 
 
@@ -163,7 +197,7 @@ class Stepper:
 
     def loss_of(self, batch: Batch, signals: Signals, state: State) -> Loss:
         """The method's loss, and that of routers where it is asked for."""
-        loss = self.algorithm.loss(batch, signals, state)
+        loss = guarded_loss(self.algorithm, batch, signals, state)
         return self.balance.add(self.algorithm, loss, batch, signals)
 
     def __call__(
@@ -175,16 +209,17 @@ class Stepper:
         """
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = batch.take(items), batch.take_signals(items, given)
-        totals, scales = denominators(self.loss_of, share, known, state, self.ranks)
+        known_terms = denominators(self.loss_of, share, known, state, self.ranks)
         micro = list(self._micro(batch, given, items))
         for number, (part, signals) in enumerate(micro):
             last = number == len(micro) - 1
             with self.ranks.unsynced(self.module, last):
                 live = self._forward(part, {**self.algorithm.signals(), **extra})
                 loss = self.loss_of(part, {**signals, **live}, state)
-                value = share_of_loss(loss, totals, scales) * self.ranks.loss_scale
+                value = share_of_loss(loss, known_terms) * self.ranks.loss_scale
                 self.ranks.accelerator.backward(value)
             collect(self.algorithm, loss, sums)
+            sums.mark(loss, part)
             for name in self.balance.names:
                 sums.add(f"{name}/aux_loss", loss.named[name].value, loss.named[name].weights)
             sums.add("response_length", part.response.sum(-1), None)
@@ -196,9 +231,9 @@ class Stepper:
             for name, signal in extra.items():
                 mask = signal.mask(part)
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
-        check_denominators(self.algorithm, totals, sums, self.ranks)
+        check_denominators(self.algorithm, known_terms, sums, self.ranks)
         norms = clip_by_role(self.optimizer, self.optim.max_grad_norm)
-        metrics = self._finish(sums, scales, norms)
+        metrics = self._finish(sums, known_terms.scales, norms)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}

@@ -1,0 +1,38 @@
+"""What the loop says to whoever watches, beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from alignzoo.engine.train.checkpoint import Cursor
+
+
+def frozen(trained: Mapping[str, nn.Module]) -> Iterator[str]:
+    """What does not learn in a role that does."""
+    for role, model in trained.items():
+        still = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+        if still:
+            every = sum(p.numel() for p in model.parameters())
+            yield f"{role}: {still:,} of {every:,} parameters were frozen when it was loaded"
+
+
+def left_over(done: int, updates: int) -> str:
+    """A last buffer that serves fewer updates than it could."""
+    return f"the last buffer served {done} of {updates} updates: train.steps ends there"
+
+
+def validated(metric: str, value: float, cursor: Cursor) -> str:
+    """One validation; the cursor knows its best already."""
+    at = cursor.best_step
+    best = "the best so far" if at == cursor.step else f"the best was at step {at}"
+    return f"step {cursor.step}: validation {metric} {value:.4g}, {best}"
+
+
+def kept(metric: str, cursor: Cursor) -> str:
+    """Which weights are the stage's result."""
+    return (
+        f"keeps the weights of step {cursor.best_step} of {cursor.step}, validation {metric} "
+        f"{cursor.best:.4g}"
+    )

@@ -1,0 +1,256 @@
+"""Hooks of careless plug-ins: watchers that fail, models that cannot be kept or that change."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import alignzoo_facts
+import pytest
+import torch
+from alignzoo_facts.model import build_model, build_tokenizer
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from alignzoo import ModelRef, Role, hookimpl
+from alignzoo.contract.errors import AlignzooError, DataError, PluginError
+from alignzoo.recipe.blocks import Recipe
+from alignzoo.recipe.registry import load_plugins
+from alignzoo.run import run_recipe
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+
+
+class Notes:
+    """Progress that keeps what is said."""
+
+    def __init__(self):
+        self.said, self.pieces = [], []
+
+    def stage_started(self, name, index, total):
+        self.pieces.append(f"run {name}")
+
+    def stage_reused(self, name, index, total):
+        self.pieces.append(f"reuse {name}")
+
+    def step(self, stage, step, total, metrics, timing):
+        pass
+
+    def stage_finished(self, name):
+        pass
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def plugin(**hooks):
+    module = types.ModuleType("careless")
+    module.__file__ = __file__
+    for name, function in hooks.items():
+        function.__name__ = name
+        setattr(module, name, hookimpl(function))
+    return module
+
+
+def training(model="facts", steps=2):
+    stage = {
+        "name": "sft",
+        "algorithm": "sft",
+        "data": {"name": "facts.sft", "with": {"size": 8}},
+        "train": {"steps": steps, "batch_size": 4, "lr": 0.01},
+    }
+    return Recipe.model_validate({"name": "r", "model": model, "threads": 1, "stages": [stage]})
+
+
+def run(folder, *plugins, recipe=None):
+    notes = Notes()
+    run_recipe(recipe or training(), "", load_plugins(plugins), folder, notes)
+    return notes
+
+
+# --- watching -------------------------------------------------------------------------------------
+
+
+def falls_over(run, stage, step, metrics):
+    metrics.clear()
+    raise ValueError("the dashboard is down")
+
+
+def leaves(run, error):
+    raise SystemExit(3)
+
+
+def test_a_watcher_that_fails_is_named_and_counted_and_the_run_goes_on(tmp_path):
+    notes = run(tmp_path / "r", plugin(on_step=falls_over, on_run_end=leaves))
+    (first,) = [s for s in notes.said if "dashboard" in s]
+    assert "on_step of careless failed, the run goes on: ValueError" in first
+    assert "test_hooks.py:" in first
+    assert "warning: on_step of careless failed 2 times in this run" in notes.said
+    record = json.loads((tmp_path / "r/run.json").read_text())
+    assert record["status"] == "done"
+    assert record["failed_hooks"] == {"on_step of careless": 2, "on_run_end of careless": 1}
+    rows = (tmp_path / "r/stages/01-sft/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [1, 2]
+
+
+def test_a_watcher_that_fails_hides_no_other_watcher(tmp_path):
+    seen = []
+    watcher = plugin(on_step=lambda run, stage, step, metrics: seen.append((step, len(metrics))))
+    watcher.__name__ = "watcher"
+    run(tmp_path / "r", plugin(on_step=falls_over), watcher)
+    assert [step for step, _ in seen] == [1, 2]
+    assert all(n > 2 for _, n in seen), "metrics that another watcher cleared"
+
+
+def test_the_error_of_the_run_stays_the_cause_when_a_watcher_fails_at_its_end(tmp_path):
+    recipe = training()
+    broken = recipe.model_dump(by_alias=True, exclude_none=True)
+    broken["stages"][0]["data"] = {"name": str(tmp_path / "missing.jsonl")}
+    with pytest.raises(DataError, match="missing"):
+        run(tmp_path / "r", plugin(on_run_end=leaves), recipe=Recipe.model_validate(broken))
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+MINE = "mine"
+
+
+def tokenizer(ref):
+    return build_tokenizer() if ref.name == MINE else None
+
+
+def loading(make):
+    return lambda ref, role: make(ref, role) if ref.name == MINE else None
+
+
+def base(ref, role):
+    return build_model(ModelRef("facts", ref.seed), role)
+
+
+def frozen(ref, role):
+    model = base(ref, role)
+    model.get_input_embeddings().requires_grad_(False)
+    return model
+
+
+def test_parameters_that_load_model_froze_come_out_of_training_as_they_were(tmp_path):
+    hooks = plugin(load_model=loading(frozen), load_tokenizer=tokenizer)
+    run(tmp_path / "r", hooks, recipe=training(MINE))
+    kept = load_file(tmp_path / "r/stages/01-sft/model/model.safetensors")
+    before = dict(base(ModelRef(MINE), Role()).named_parameters())
+    moved = {name for name, x in kept.items() if not torch.equal(x, before[name])}
+    assert "model.embed_tokens.weight" not in moved
+    assert any(name.startswith("model.layers.0.") for name in moved)
+
+
+def biased(ref, role):
+    """Answers with other logits than config.json says: its head has a bias."""
+    model = base(ref, role)
+    wider = nn.Linear(model.config.hidden_size, model.config.vocab_size, bias=True)
+    wider.weight = model.lm_head.weight
+    wider.bias = nn.Parameter(torch.linspace(-3, 3, model.config.vocab_size))
+    model.lm_head = wider
+    return model
+
+
+def test_a_model_that_cannot_be_kept_stops_the_stage_before_training(tmp_path):
+    hooks = plugin(load_model=loading(biased), load_tokenizer=tokenizer)
+    with pytest.raises(PluginError, match=r"cannot be kept.*answers differently.*save_model"):
+        run(tmp_path / "r", hooks, recipe=training(MINE))
+    assert not (tmp_path / "r/stages/01-sft/metrics.jsonl").exists()
+
+
+def test_a_model_that_its_plugin_saves_and_loads_again_is_trained(tmp_path):
+    def keep(model, folder):
+        if not isinstance(model.lm_head.bias, nn.Parameter):
+            return None
+        model.save_pretrained(folder)
+        torch.save(model.lm_head.bias.detach(), folder / "bias.pt")
+        return True
+
+    def load(ref, role):
+        bias = ref.path / "bias.pt"
+        if ref.name != MINE and not bias.exists():
+            return None
+        if ref.name == MINE:
+            return biased(ref, role)
+        model = AutoModelForCausalLM.from_pretrained(ref.path)
+        again = nn.Linear(model.config.hidden_size, model.config.vocab_size)
+        again.weight = model.lm_head.weight
+        again.bias = nn.Parameter(torch.load(bias))
+        model.lm_head = again
+        return model
+
+    hooks = plugin(load_model=load, load_tokenizer=tokenizer, save_model=keep)
+    run(tmp_path / "r", hooks, recipe=training(MINE))
+    trained = torch.load(tmp_path / "r/stages/01-sft/model/bias.pt")
+    assert not torch.equal(trained, biased(ModelRef(MINE), Role()).lm_head.bias)
+
+
+class PeftModel(nn.Module):
+    """Named and made like those of peft: a wrapper around a model, which can be merged."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.base_model = model
+
+    def merge_and_unload(self):
+        return self.base_model
+
+
+def test_a_peft_model_is_refused_with_one_sentence_and_its_merged_form_is_trained(tmp_path):
+    wrapped = plugin(
+        load_model=loading(lambda ref, role: PeftModel(base(ref, role))), load_tokenizer=tokenizer
+    )
+    with pytest.raises(PluginError, match=r"returned a PeftModel.*merge_and_unload\(\)"):
+        run(tmp_path / "r", wrapped, recipe=training(MINE))
+    merged = plugin(
+        load_model=loading(lambda ref, role: PeftModel(base(ref, role)).merge_and_unload()),
+        load_tokenizer=tokenizer,
+    )
+    assert run(tmp_path / "m", merged, recipe=training(MINE)).pieces == ["run sft"]
+
+
+def test_a_hook_that_fails_is_named_with_file_and_line(tmp_path):
+    def fails(ref, role):
+        raise RuntimeError("no disk")
+
+    hooks = plugin(load_model=loading(fails), load_tokenizer=tokenizer)
+    with pytest.raises(PluginError, match=r"`load_model` failed: RuntimeError: no disk .*\.py:\d+"):
+        run(tmp_path / "r", hooks, recipe=training(MINE))
+    with pytest.raises(AlignzooError, match="`identity` failed"):
+        run(tmp_path / "i", plugin(identity=lambda ref: 1 / 0))
+
+
+# --- identity -------------------------------------------------------------------------------------
+
+
+def test_a_model_that_changes_behind_a_plugins_name_is_never_reused(tmp_path):
+    content = ["one"]
+    hooks = plugin(
+        load_model=loading(base),
+        load_tokenizer=tokenizer,
+        identity=lambda ref: content[0] if ref.name == MINE else None,
+    )
+    recipe = training(MINE)
+    first = run(tmp_path / "r", hooks, recipe=recipe)
+    assert first.pieces == ["run sft"]
+    assert run(tmp_path / "r", hooks, recipe=recipe).pieces == ["reuse sft"]
+    content[0] = "two"
+    assert run(tmp_path / "r", hooks, recipe=recipe).pieces == ["run sft"]
+    assert not any("states no `identity(ref)`" in text for text in first.said)
+
+
+def test_a_plugin_that_states_no_identity_is_named(tmp_path):
+    hooks = plugin(load_model=loading(base), load_tokenizer=tokenizer)
+    said = run(tmp_path / "r", hooks, recipe=training(MINE)).said
+    assert any("'mine' and states no `identity(ref)`" in text for text in said)
+
+
+def test_the_embedded_world_states_what_its_model_is_made_of():
+    assert alignzoo_facts.identity(ModelRef("facts", 3)) == "facts seed 3"
+    assert alignzoo_facts.identity(ModelRef("other")) is None
