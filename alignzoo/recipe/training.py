@@ -16,7 +16,6 @@ from alignzoo.recipe.faults import Fault
 def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
     """Faults of batches, buffers and sampling; paths start at the stage's keys."""
     yield from _size_faults(spec, cls)
-    yield from _reuse_faults(spec, cls)
     yield from _sampling_faults(spec, cls)
     yield from _turn_faults(spec, cls)
 
@@ -61,20 +60,6 @@ def _size_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
     if spec.train.batch_size < cls.least_items:
         what = f"{cls.name} compares the items of a batch; make it {cls.least_items} or more"
         yield Fault(("train", "batch_size"), what)
-
-
-def _reuse_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """Without an importance ratio, a second update on the same answers has a wrong gradient."""
-    rollout = spec.rollout
-    if rollout is None or not cls.single_update:
-        return
-    why = f"{cls.name} has no importance ratio, so answers serve one update"
-    buffer = rollout.prompts * rollout.samples_per_prompt
-    if rollout.epochs > 1:
-        yield Fault(("rollout", "epochs"), f"{why}; make it 1")
-    if buffer > spec.train.batch_size:
-        what = f"{why}; sample {spec.train.batch_size} (train.batch_size), not {buffer}"
-        yield Fault(("rollout",), what)
 
 
 def _sampling_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

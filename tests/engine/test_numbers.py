@@ -26,7 +26,7 @@ from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.train.loop import Validation, train
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails, Watch
-from alignzoo.engine.train.step import share_of_loss
+from alignzoo.engine.train.step import Denominators, share_of_loss
 from alignzoo.ops import log_prob, sequence_sum
 from alignzoo.testing import toy_items
 
@@ -243,7 +243,8 @@ def test_a_term_whose_weights_are_all_zero_contributes_exactly_zero(tmp_path):
 def test_the_share_of_a_term_without_weight_is_zero_in_float32_too():
     value = torch.tensor([3.0, -2.0], requires_grad=True)
     loss = Loss({"a": Term(value, torch.zeros(2), scale=0.1), "b": Term(value)})
-    share = share_of_loss(loss, {"a": 0.0, "b": 2.0}, {"a": 0.1, "b": 1.0})
+    known = Denominators({"a": 0.0, "b": 2.0}, {}, {"a": 0.1, "b": 1.0})
+    share = share_of_loss(loss, known)
     share.backward()
     assert share.item() == 0.5 and value.grad.tolist() == [0.5, 0.5]
 

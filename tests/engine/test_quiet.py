@@ -167,7 +167,7 @@ def tokenizer():
 
 
 def save(model, folder):
-    save_model(model, tokenizer(), folder, [tokenizer().eos_token_id])
+    save_model(relay(), model, tokenizer(), folder, [tokenizer().eos_token_id])
     return json.loads((folder / "config.json").read_text())
 
 

@@ -56,7 +56,7 @@ def test_a_saved_scalar_head_scores_in_plain_transformers_as_it_was_trained(
     tokenizer = word_tokenizer(words, **special)
     model = tiny_llama("scalar", rows=rows)
     right = [score(model, tokenizer(text).input_ids) for text in TEXTS]
-    save_model(model, tokenizer, tmp_path, [tokenizer.eos_token_id])
+    save_model(relay(), model, tokenizer, tmp_path, [tokenizer.eos_token_id])
     saved = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     own = AutoTokenizer.from_pretrained(tmp_path)
     assert own.pad_token == padding
@@ -95,7 +95,7 @@ def test_every_family_reads_the_end_of_a_row_under_the_padding_that_is_saved(fam
 
 def test_a_language_model_keeps_its_padding(tmp_path):
     tokenizer = word_tokenizer(pad_token="<e>")
-    save_model(tiny_llama(), tokenizer, tmp_path, [tokenizer.eos_token_id])
+    save_model(relay(), tiny_llama(), tokenizer, tmp_path, [tokenizer.eos_token_id])
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token == "<e>"
 
 

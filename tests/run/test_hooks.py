@@ -157,9 +157,20 @@ def biased(ref, role):
     return model
 
 
-def test_a_model_that_cannot_be_kept_stops_the_stage_before_training(tmp_path):
-    hooks = plugin(load_model=loading(biased), load_tokenizer=tokenizer)
-    with pytest.raises(PluginError, match=r"cannot be kept.*answers differently.*save_model"):
+def rough(ref, role):
+    """Answers with other logits than config.json says: one of its norms has another constant."""
+    model = base(ref, role)
+    model.model.norm.variance_epsilon = 10.0
+    return model
+
+
+@pytest.mark.parametrize(
+    ("made", "cause"),
+    [(biased, "no place for, such as lm_head.bias"), (rough, "answers differently")],
+)
+def test_a_model_that_cannot_be_kept_stops_the_stage_before_training(tmp_path, made, cause):
+    hooks = plugin(load_model=loading(made), load_tokenizer=tokenizer)
+    with pytest.raises(PluginError, match=rf"cannot be kept.*{cause}.*save_model"):
         run(tmp_path / "r", hooks, recipe=training(MINE))
     assert not (tmp_path / "r/stages/01-sft/metrics.jsonl").exists()
 

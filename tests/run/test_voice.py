@@ -79,7 +79,7 @@ def test_a_load_report_becomes_one_line_and_no_library_warning_is_shown(tmp_path
     recipe = changed(
         training(str(folder)),
         algorithm="reward_model",
-        data={"name": str(tmp_path / "pairs.jsonl")},
+        data={"name": str(tmp_path / "pairs.jsonl"), "max_equal": 1},  # unknown words alike
         train={"steps": 1, "batch_size": 2},
     )
     row = {"prompt": "tell me", "chosen": "ok .", "rejected": "well ."}

@@ -42,7 +42,7 @@ def fingerprint(weights: Tensor, batch: Batch) -> Tensor:
     columns = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
     factors = columns * 2_654_435 % PRIME
     rows = (batch.ids * batch.attention * factors).sum(-1) % PRIME  # [B] int64
-    if weights.ndim == 1 and len(weights) == batch.n_items != len(rows):
+    if len(weights) == batch.n_items != len(rows):
         parts = rows.view(batch.rows_per_item, -1)
         number = torch.arange(1, batch.rows_per_item + 1, device=rows.device)[:, None]
         rows = (parts * number).sum(0) % PRIME  # [I]
