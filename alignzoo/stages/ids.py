@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Item, Tokens
+from alignzoo.data.rows import row_from_sample
+from alignzoo.data.tokens import Encoded
 from alignzoo.data.vocabulary import Vocabulary, difference, other_tokens, vocabulary_of
-from alignzoo.engine.models.fit import check_end, embedding_rows
+from alignzoo.engine.models.fit import check_end, embedding_rows, without_a_row
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
 from alignzoo.store.checkpoints import checkpoint_in
@@ -51,6 +54,23 @@ def check_rows(
             f"{largest.place}: holds {token!r}, id {largest.number}, but the embedding of '{name}' "
             f"has {rows} rows; take the token out of the text, or resize the embedding"
         )
+
+
+def check_spelling(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, data: Encoded
+) -> None:
+    """Raises DataError when a text spells a token without a row, also where it is read as letters:
+    whoever wrote it meant the token.
+    """
+    tokens = without_a_row(model, tokenizer)
+    for sample, place in zip(data.samples, data.places, strict=True) if tokens else ():
+        text = json.dumps(row_from_sample(sample), ensure_ascii=False)
+        for number, token in tokens:
+            if token in text:
+                raise DataError(
+                    f"{place}: spells {token!r}, id {number}, but the embedding of '{name}' has "
+                    f"{embedding_rows(model)} rows; take it out, or resize the embedding"
+                )
 
 
 def check_ids(

@@ -44,7 +44,7 @@ from alignzoo.recipe.options import build_options
 from alignzoo.recipe.roles import bound_roles, main_role
 from alignzoo.recipe.training import off_policy, off_policy_note, too_wide
 from alignzoo.stages.context import StageContext
-from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
+from alignzoo.stages.ids import Largest, check_ids, check_rows, check_spelling, largest_of, rows_of
 from alignzoo.stages.label import judged
 from alignzoo.stages.reading import read_items, read_prompts, rules_of
 from alignzoo.stages.rereading import check_context, rereader_for
@@ -109,8 +109,8 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         model = load_model(hooks, refs[role], kinds[role], listener=listener)
         _tell_switched_off(model, context, said)
         check_rows(model, tokenizer, refs[role].name, held)
-        if role == main and (told := outside(model, tokenizer, refs[role].name)):
-            context.progress.note(f"{context.name}: {told}")
+        if role == main:
+            _check_main(model, learner, refs[role].name, encoded, context)
         return model
 
     encoded = None if spec.rollout else _encoded(spec.data, algorithm.batch, learner, context)
@@ -139,6 +139,20 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     if ranks.is_main:
         _keep(trained, main, learner, context)
     ranks.barrier()
+
+
+def _check_main(
+    model: PreTrainedModel,
+    learner: Learner,
+    name: str,
+    encoded: Encoded | None,
+    context: StageContext,
+) -> None:
+    """Tokens that the main model has no row for must not stand in its data, and are told."""
+    if encoded is not None:
+        check_spelling(model, learner.tokenizer, name, encoded)
+    if told := outside(model, learner.tokenizer, name):
+        context.note(told)
 
 
 def _keep(

@@ -1,10 +1,12 @@
 """Ids without a row in the embedding: harmless while nothing holds one, else told with a place."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from shared_data import shared
 from tiny_models import WORDS, model_folder, word_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -106,3 +108,21 @@ def test_an_end_of_answers_without_a_row_is_refused_with_both_sizes(cli, words):
     assert "the embedding has 12 rows" in err
     assert "knows 13 tokens" in err
     assert "ends answers with '<end>', id 12" in err
+
+
+def test_a_text_that_spells_a_token_without_a_row_is_refused_though_it_could_be_letters(cli):
+    shutil.rmtree("model")
+    shutil.copytree(shared("models", "stories260k"), "model")
+    Path("model/tokenizer_config.json").chmod(0o644)
+    tokenizer = AutoTokenizer.from_pretrained("model")
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained("other")
+    for file in Path("other").iterdir():
+        Path("model", file.name).unlink(missing_ok=True)
+        shutil.copy(file, "model")
+    write("text.jsonl", [{"prompt": "Lily has a dog.", "response": " It is [PAD] big."}])
+    plain = RECIPE.replace(", special: parse", "").replace("ALGORITHM", "sft")
+    Path("x.yaml").write_text(plain.replace("DATA", "text.jsonl"))
+    status, _, err = cli("run", "x.yaml", "--output", "run")
+    assert status == 1
+    assert "text.jsonl:1: spells '[PAD]', id 512, but the embedding of 'model' has 512 rows" in err

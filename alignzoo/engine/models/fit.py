@@ -28,13 +28,21 @@ def check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
         )
 
 
+def without_a_row(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[int, str]]:
+    """(id, token) of every token that the embedding has no row for."""
+    rows = embedding_rows(model)
+    return sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows)
+
+
 def outside(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> str:
     """A note about tokens without a row, or an empty string.
 
     They do no harm until a row holds one: padding is never read, so any id pads.
     """
     rows = embedding_rows(model)
-    tokens = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows)
+    tokens = without_a_row(model, tokenizer)
     if not tokens:
         return ""
     shown = ", ".join(f"{token!r} ({i})" for i, token in tokens[:SHOWN])
