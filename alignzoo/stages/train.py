@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,79 +12,41 @@ import torch
 
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import DataError
-from alignzoo.contract.evaluation import Answer
-from alignzoo.contract.rollout import Completion
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import (
     Batch,
     Item,
-    PromptSample,
     RolloutBatch,
     Tokens,
 )
-from alignzoo.data.ends import end_ids
-from alignzoo.data.reader import Reader
-from alignzoo.data.tokens import Encoded, Limits, decode_answer
-from alignzoo.engine.models.bounds import bounds_by_name, bounds_of
-from alignzoo.engine.models.fit import check_end, outside
+from alignzoo.data.tokens import Encoded, Limits
+from alignzoo.engine.models.fit import outside
 from alignzoo.engine.models.hooked import Listener, prove_saving
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.models.quiet import switched_off
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.engine.parallel.ranks import start_ranks
-from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails
-from alignzoo.engine.train.sources import Reward, Rollout
-from alignzoo.recipe.blocks import USUAL_LENGTH, DataSpec, RewardSpec, RolloutSpec, TrainSpec
+from alignzoo.engine.train.sources import Rollout
+from alignzoo.recipe.blocks import DataSpec, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.roles import bound_roles, main_role
-from alignzoo.recipe.training import off_policy, off_policy_note, too_wide
+from alignzoo.recipe.training import off_policy, off_policy_note
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.ids import Largest, check_ids, check_rows, check_spelling, largest_of, rows_of
-from alignzoo.stages.label import judged
-from alignzoo.stages.reading import read_items, read_prompts, rules_of
-from alignzoo.stages.rereading import check_context, rereader_for
-from alignzoo.stages.sampling import resolve
+from alignzoo.stages.learner import Learner, learner_of
+from alignzoo.stages.reading import read_items
+from alignzoo.stages.rollouts import rollout_of
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import cache_folder
 from alignzoo.store.identity import model_digest
 
 if TYPE_CHECKING:
     import torch
-    from pluggy import HookRelay
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Learner:
-    """How the model that learns reads text, and where its answers end."""
-
-    tokenizer: PreTrainedTokenizerBase
-    ends: tuple[int, ...]
-    contexts: Mapping[str, int]  # model -> tokens, of all models that read the sequences
-
-    @property
-    def context(self) -> int | None:
-        """The longest sequence that every model can read; None: no limit."""
-        return min(self.contexts.values(), default=None)
-
-    def max_length(self, spec: DataSpec) -> int:
-        """The longest sequence of a data source.
-
-        Raises DataError when the recipe asks for more than a model's context.
-        """
-        for name, context in self.contexts.items():
-            if spec.max_length is not None and spec.max_length > context:
-                wide = too_wide(spec.max_length, name, context)
-                raise DataError(f"data.max_length: {wide}; lower it, or leave it out")
-        return spec.max_length or min(USUAL_LENGTH, self.context or USUAL_LENGTH)
-
-    def reader(self, spec: DataSpec) -> Reader:
-        """How it reads the data of a block."""
-        return Reader(self.tokenizer, rules_of(spec), self.ends)
+    from transformers import PreTrainedModel
 
 
 def run_train(spec: TrainSpec, context: StageContext) -> None:
@@ -100,7 +61,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     kinds, said = algorithm.roles, set[str]()
     scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
     check_ids(main, refs, tokenizer, context, scoring)
-    learner = _learner(tokenizer, refs, main, algorithm, hooks)
+    learner = learner_of(tokenizer, refs, main, algorithm, hooks)
     ranks = start_ranks(context.recipe.precision)
 
     def load(role: str) -> PreTrainedModel:
@@ -114,7 +75,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         return model
 
     encoded = None if spec.rollout else _encoded(spec.data, algorithm.batch, learner, context)
-    sampled = _rollout(spec, learner, context, ranks.device) if spec.rollout else None
+    sampled = rollout_of(spec, learner, context, ranks.device) if spec.rollout else None
     validation = _validation(spec, algorithm, learner, context)
     held = _largest(encoded, sampled, validation)
     job = Job(
@@ -194,21 +155,6 @@ def _largest(
             *((f"validation item {n}", row) for n, item in held_out for row in item.rows),
         ]
     )
-
-
-def _learner(
-    tokenizer: PreTrainedTokenizerBase,
-    refs: Mapping[str, ModelRef],
-    main: str,
-    algorithm: Algorithm[Any],
-    hooks: HookRelay,
-) -> Learner:
-    """What all roles together can read, and the ends of the main one."""
-    roles = algorithm.roles
-    kinds = {**{ref: roles[role] for role, ref in refs.items()}, refs[main]: roles[main]}
-    bounds = {ref: bounds_by_name(hooks, ref, kind) for ref, kind in kinds.items()}
-    contexts = {ref.name: b.context for ref, b in bounds.items() if b.context is not None}
-    return Learner(tokenizer, end_ids(tokenizer, bounds[refs[main]].ends), contexts)
 
 
 def _plugged(
@@ -294,109 +240,3 @@ def _validation(
         )
     items = _items(chosen.data, algorithm.batch, learner, context)
     return Validation(items, chosen.every, chosen.metric, {"lower": -1, "higher": 1}[chosen.better])
-
-
-# --- on-policy ----------------------------------------------------------------------------------
-
-
-def _rollout(
-    spec: TrainSpec,
-    learner: Learner,
-    context: StageContext,
-    device: torch.device,
-) -> Rollout:
-    block = spec.rollout or RolloutSpec.model_validate({})
-    reader = learner.reader(spec.data)
-    read = read_prompts(spec.data, reader, context)
-    samples, prompts = read.samples, read.ids
-    kept = _short_enough(prompts, spec, learner, context)
-    ids = [prompts[n] for n in kept]
-    sampling = resolve(block.sampling, learner.tokenizer, learner.ends)
-    task = _Task([samples[n] for n in kept], ids, reader, sampling.stop_ids, device)
-    return Rollout(
-        prompts=ids,
-        reward=_reward(block.reward, task, context) if block.reward else None,
-        engine=context.engine(block.engine, block.with_, block.batch_size),
-        sampling=sampling,
-        prompts_per_buffer=block.prompts,
-        samples_per_prompt=block.samples_per_prompt,
-        epochs=block.epochs,
-        max_gap=block.max_gap,
-        places=[read.places[n] for n in kept],
-    )
-
-
-def _short_enough(
-    prompts: Sequence[tuple[int, ...]], spec: TrainSpec, learner: Learner, context: StageContext
-) -> list[int]:
-    """The numbers of the prompts that fit the limits, and the context together with an answer."""
-    answer = (spec.rollout or RolloutSpec()).sampling.max_new_tokens
-    limit = spec.data.max_prompt_length or learner.max_length(spec.data)
-    room = limit if learner.context is None else learner.context - answer
-    kept = [n for n, ids in enumerate(prompts) if len(ids) <= min(limit, room)]
-    if len(kept) < len(prompts):
-        said = f"{context.name}: {len(prompts) - len(kept)} of {len(prompts)} prompts are longer "
-        said += f"than {min(limit, room)} tokens"
-        if room < limit:
-            said += f" (context {learner.context}, less max_new_tokens {answer})"
-        if spec.data.too_long == "error" or not kept:
-            raise DataError(f"{said}; shorten them, or sample fewer tokens")
-        context.progress.note(f"{said} and left out")
-    return kept
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The prompts that are answered, as text and as ids."""
-
-    samples: Sequence[PromptSample]
-    prompts: Sequence[tuple[int, ...]]
-    reader: Reader
-    stop: tuple[int, ...]
-    device: torch.device
-
-    def answer(self, number: int, done: Completion) -> Answer:
-        """A completion as a judge sees it."""
-        response = decode_answer(
-            self.prompts[number], done.ids, self.reader, self.stop, ended=done.ended
-        )
-        return Answer(self.samples[number], response, len(done.ids) - done.ended)
-
-
-def _reward(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
-    """What a sampled response earns: a judge's score of its text, or a scalar head's output."""
-    return _from_judge(spec, task, context) if spec.judge else _from_model(spec, task, context)
-
-
-def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
-    judge = build_options(context.registry.find("judge", str(spec.judge)), spec.with_)
-
-    def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
-        return judged(judge, [task.answer(n, c) for n, c in zip(numbers, done, strict=True)])
-
-    return reward
-
-
-def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
-    ref = context.model(spec.model)
-    model = load_model(
-        context.registry.hooks, ref, Role(head="scalar"), listener=Listener(note=context.note)
-    )
-    model.to(task.device)  # type: ignore[arg-type]
-    own = task.reader.tokenizer
-    other = rereader_for(ref, own, task.samples, bounds_of(model).ends, context)
-    tokenizer = other.tokenizer if other else own
-    check_end(model, tokenizer, ref.name)
-
-    def row(number: int, done: Completion) -> Tokens:
-        if other is None:
-            return Tokens(task.prompts[number], done.ids)
-        return other.row(number, task.answer(number, done))
-
-    def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
-        rows = [row(n, c) for n, c in zip(numbers, done, strict=True)]
-        check_context(model, rows, ref.name)
-        with context.arithmetic():
-            return sequence_values(model, rows, pad_id_of(tokenizer))
-
-    return reward

@@ -1,0 +1,65 @@
+"""How the model that learns reads text, and where its answers end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.errors import DataError
+from alignzoo.contract.stage import ModelRef
+from alignzoo.data.ends import end_ids
+from alignzoo.data.reader import Reader
+from alignzoo.engine.models.bounds import bounds_by_name
+from alignzoo.recipe.blocks import USUAL_LENGTH, DataSpec
+from alignzoo.recipe.training import too_wide
+from alignzoo.stages.reading import rules_of
+
+if TYPE_CHECKING:
+    from pluggy import HookRelay
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How the model that learns reads text, and where its answers end."""
+
+    tokenizer: PreTrainedTokenizerBase
+    ends: tuple[int, ...]
+    contexts: Mapping[str, int]  # model -> tokens, of all models that read the sequences
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence that every model can read; None: no limit."""
+        return min(self.contexts.values(), default=None)
+
+    def max_length(self, spec: DataSpec) -> int:
+        """The longest sequence of a data source.
+
+        Raises DataError when the recipe asks for more than a model's context.
+        """
+        for name, context in self.contexts.items():
+            if spec.max_length is not None and spec.max_length > context:
+                wide = too_wide(spec.max_length, name, context)
+                raise DataError(f"data.max_length: {wide}; lower it, or leave it out")
+        return spec.max_length or min(USUAL_LENGTH, self.context or USUAL_LENGTH)
+
+    def reader(self, spec: DataSpec) -> Reader:
+        """How it reads the data of a block."""
+        return Reader(self.tokenizer, rules_of(spec), self.ends)
+
+
+def learner_of(
+    tokenizer: PreTrainedTokenizerBase,
+    refs: Mapping[str, ModelRef],
+    main: str,
+    algorithm: Algorithm[Any],
+    hooks: HookRelay,
+) -> Learner:
+    """What all roles together can read, and the ends of the main one."""
+    roles = algorithm.roles
+    kinds = {**{ref: roles[role] for role, ref in refs.items()}, refs[main]: roles[main]}
+    bounds = {ref: bounds_by_name(hooks, ref, kind) for ref, kind in kinds.items()}
+    contexts = {ref.name: b.context for ref, b in bounds.items() if b.context is not None}
+    return Learner(tokenizer, end_ids(tokenizer, bounds[refs[main]].ends), contexts)

@@ -1,0 +1,144 @@
+"""The `rollout:` block of a train stage, resolved: prompts, engine, and what an answer earns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from alignzoo.contract.algorithm import Role
+from alignzoo.contract.errors import DataError
+from alignzoo.contract.evaluation import Answer
+from alignzoo.contract.rollout import Completion
+from alignzoo.contract.types import (
+    PromptSample,
+    Tokens,
+)
+from alignzoo.data.reader import Reader
+from alignzoo.data.tokens import decode_answer
+from alignzoo.engine.models.bounds import bounds_of
+from alignzoo.engine.models.fit import check_end
+from alignzoo.engine.models.hooked import Listener
+from alignzoo.engine.models.load import load_model, pad_id_of
+from alignzoo.engine.scoring.measure import sequence_values
+from alignzoo.engine.train.sources import Reward, Rollout
+from alignzoo.recipe.blocks import RewardSpec, RolloutSpec, TrainSpec
+from alignzoo.recipe.options import build_options
+from alignzoo.stages.context import StageContext
+from alignzoo.stages.label import judged
+from alignzoo.stages.learner import Learner
+from alignzoo.stages.reading import read_prompts
+from alignzoo.stages.rereading import check_context, rereader_for
+from alignzoo.stages.sampling import resolve
+
+if TYPE_CHECKING:
+    import torch
+
+
+def rollout_of(
+    spec: TrainSpec,
+    learner: Learner,
+    context: StageContext,
+    device: torch.device,
+) -> Rollout:
+    """Prompts, engine and reward of an on-policy stage.
+
+    Raises DataError when no prompt leaves room for an answer, or a reward model cannot be used.
+    """
+    block = spec.rollout or RolloutSpec.model_validate({})
+    reader = learner.reader(spec.data)
+    read = read_prompts(spec.data, reader, context)
+    samples, prompts = read.samples, read.ids
+    kept = _short_enough(prompts, spec, learner, context)
+    ids = [prompts[n] for n in kept]
+    sampling = resolve(block.sampling, learner.tokenizer, learner.ends)
+    task = _Task([samples[n] for n in kept], ids, reader, sampling.stop_ids, device)
+    return Rollout(
+        prompts=ids,
+        reward=_reward(block.reward, task, context) if block.reward else None,
+        engine=context.engine(block.engine, block.with_, block.batch_size),
+        sampling=sampling,
+        prompts_per_buffer=block.prompts,
+        samples_per_prompt=block.samples_per_prompt,
+        epochs=block.epochs,
+        max_gap=block.max_gap,
+        places=[read.places[n] for n in kept],
+    )
+
+
+def _short_enough(
+    prompts: Sequence[tuple[int, ...]], spec: TrainSpec, learner: Learner, context: StageContext
+) -> list[int]:
+    """The numbers of the prompts that fit the limits, and the context together with an answer."""
+    answer = (spec.rollout or RolloutSpec()).sampling.max_new_tokens
+    limit = spec.data.max_prompt_length or learner.max_length(spec.data)
+    room = limit if learner.context is None else learner.context - answer
+    kept = [n for n, ids in enumerate(prompts) if len(ids) <= min(limit, room)]
+    if len(kept) < len(prompts):
+        said = f"{context.name}: {len(prompts) - len(kept)} of {len(prompts)} prompts are longer "
+        said += f"than {min(limit, room)} tokens"
+        if room < limit:
+            said += f" (context {learner.context}, less max_new_tokens {answer})"
+        if spec.data.too_long == "error" or not kept:
+            raise DataError(f"{said}; shorten them, or sample fewer tokens")
+        context.progress.note(f"{said} and left out")
+    return kept
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The prompts that are answered, as text and as ids."""
+
+    samples: Sequence[PromptSample]
+    prompts: Sequence[tuple[int, ...]]
+    reader: Reader
+    stop: tuple[int, ...]
+    device: torch.device
+
+    def answer(self, number: int, done: Completion) -> Answer:
+        """A completion as a judge sees it."""
+        response = decode_answer(
+            self.prompts[number], done.ids, self.reader, self.stop, ended=done.ended
+        )
+        return Answer(self.samples[number], response, len(done.ids) - done.ended)
+
+
+def _reward(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+    """What a sampled response earns: a judge's score of its text, or a scalar head's output."""
+    return _from_judge(spec, task, context) if spec.judge else _from_model(spec, task, context)
+
+
+def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+    judge = build_options(context.registry.find("judge", str(spec.judge)), spec.with_)
+
+    def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
+        return judged(judge, [task.answer(n, c) for n, c in zip(numbers, done, strict=True)])
+
+    return reward
+
+
+def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+    ref = context.model(spec.model)
+    model = load_model(
+        context.registry.hooks, ref, Role(head="scalar"), listener=Listener(note=context.note)
+    )
+    model.to(task.device)  # type: ignore[arg-type]
+    own = task.reader.tokenizer
+    other = rereader_for(ref, own, task.samples, bounds_of(model).ends, context)
+    tokenizer = other.tokenizer if other else own
+    check_end(model, tokenizer, ref.name)
+
+    def row(number: int, done: Completion) -> Tokens:
+        if other is None:
+            return Tokens(task.prompts[number], done.ids)
+        return other.row(number, task.answer(number, done))
+
+    def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
+        rows = [row(n, c) for n, c in zip(numbers, done, strict=True)]
+        check_context(model, rows, ref.name)
+        with context.arithmetic():
+            return sequence_values(model, rows, pad_id_of(tokenizer))
+
+    return reward
