@@ -40,7 +40,7 @@ def read_parts(file: Path) -> dict[int, Any]:
 
 
 def keep_part(file: Path, number: int, value: Any) -> None:
-    """Add one part and bring it to the disk."""
+    """Add one part and bring it to the disk; the caller holds the run's lock."""
     text = json.dumps([number, value], separators=(",", ":"))
     file.parent.mkdir(parents=True, exist_ok=True)
     # A new line first: a kill may have cut the one before.

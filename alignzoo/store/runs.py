@@ -97,8 +97,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _refuse_foreign(folder: Path) -> None:
     """Never write into a folder that something else made."""
-    known = any((folder / name).exists() for name in ("run.json", "lock"))
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not known)):
+    if not folder.exists():
+        return
+    # One look: another process may be making the folder, and its lock is the first file.
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if names and not names & {"run.json", "lock"}:
         raise UsageError(f"{folder}: not empty and no run of a recipe; choose another --output")
 
 

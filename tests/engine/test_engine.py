@@ -263,6 +263,7 @@ from pathlib import Path
 from alignzoo_aligndistil import AlignDistil
 from alignzoo.testing import tiny_models, toy_items
 from alignzoo.engine.train.optim import Optim
+from alignzoo.engine.parallel.agreement import leave
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.loop import train
@@ -277,6 +278,8 @@ out = train(Job(
     folder=folder, cache=folder, ranks=ranks,
 ))
 print(next(out["policy"].parameters()).dtype, ranks.size, ranks.accelerator.distributed_type)
+ranks.barrier()
+leave()
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from alignzoo import LabelledBatch, TextBatch
 from alignzoo.contract.errors import DataError
 from alignzoo.engine.sampling.generate import TransformersEngine, TransformersSession
 from alignzoo.engine.sampling.ways import Way
+from alignzoo.engine.train.batches import Cut
 from alignzoo.engine.train.job import Validation
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.optim import Optim
+from alignzoo.engine.train.sources import schedule
 from alignzoo.testing import tiny_models, toy_items
 
 HERE = Path(__file__).resolve().parent
@@ -91,6 +94,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = {places!r}
+from alignzoo.engine.parallel.agreement import leave
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.loop import train
 from test_last_batches import runs
@@ -98,6 +102,8 @@ ranks = start_ranks("fp32")
 for name, made in runs(Path({folder!r})):
     train(replace(made, ranks=ranks))
 print("ranks", ranks.size)
+ranks.barrier()
+leave()
 """
 
 
@@ -136,3 +142,22 @@ def test_a_rank_without_items_adds_nothing_and_keeps_no_other_waiting(tmp_path, 
             assert mine.keys() == theirs.keys()
             for key, x in mine.items():
                 assert key == "padding" or theirs[key] == pytest.approx(x, abs=1e-4, rel=1e-4), key
+
+
+def test_a_billion_steps_take_no_room_and_any_batch_is_computed_from_its_index():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    long = schedule(13, Cut(5), Optim(steps=10**9, batch_size=5), 0)
+    short = schedule(13, Cut(5), Optim(epochs=7, batch_size=5), 0)
+    assert len(long) == 10**9 and len(short) == 21
+    assert all(torch.equal(long[i], short[i]) for i in range(21))
+    assert len(long[999_999_999]) in (3, 5)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 20])
+def test_as_many_buffers_as_the_steps_take(steps):
+    updates = {5: 3, 4: 2, 3: 1}
+    found = schedule(13, Cut(5), Optim(steps=steps), 0, updates.__getitem__)
+    served = [updates[len(found[i])] for i in range(len(found))]
+    assert sum(served) >= steps > sum(served[:-1])
+    assert found.total(updates.__getitem__) == sum(served)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alignzoo import RolloutBatch, TextBatch
 from alignzoo.engine.models.heads import Head
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense, padding_share, row_groups
-from alignzoo.engine.train.batches import Cut, micro_batches, optimiser_batches
+from alignzoo.engine.train.batches import Cut, Schedule, micro_batches
 from alignzoo.engine.train.optim import Optim, rate
 from alignzoo.ops import kl, log_prob
 from alignzoo.testing import check_algorithm, gradients, tiny_model, toy_items
@@ -103,15 +103,15 @@ def test_micro_batches_hold_every_item_once_longest_first():
 
 
 def test_an_epoch_shows_every_item_once_and_epochs_differ_in_order():
-    steps = list(optimiser_batches(10, Cut(5), range(2), seed=0, shuffle=True))
+    steps = list(Schedule(10, Cut(5), 4, seed=0, shuffle=True))
     assert sorted(torch.cat(steps[:2]).tolist()) == list(range(10))
     assert not torch.equal(torch.cat(steps[:2]), torch.cat(steps[2:]))
-    assert [len(x) for x in optimiser_batches(3, Cut(5), range(1), 0, True)] == [3]
+    assert [len(x) for x in Schedule(3, Cut(5), 1, 0, True)] == [3]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_an_epoch_s_last_batch_is_smaller_and_no_item_is_left_out(shuffle):
-    steps = list(optimiser_batches(11, Cut(4), range(2), 0, shuffle))
+    steps = list(Schedule(11, Cut(4), 6, 0, shuffle))
     assert [len(x) for x in steps] == [4, 4, 3] * 2
     for epoch in (steps[:3], steps[3:]):
         assert sorted(torch.cat(epoch).tolist()) == list(range(11))

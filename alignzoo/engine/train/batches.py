@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -48,13 +50,57 @@ def buffer_cut(cut: Cut, prompts: int, samples_per_prompt: int) -> Cut:
     return Cut(prompts, -(-cut.least // samples_per_prompt))
 
 
-def optimiser_batches(
-    n_items: int, cut: Cut, epochs: Iterable[int], seed: int, shuffle: bool
-) -> Iterator[Tensor]:
-    """Item numbers of each step, epoch by epoch; every item is in every epoch."""
-    for epoch in epochs:
-        order = permutation(n_items, seed, "data", epoch) if shuffle else torch.arange(n_items)
-        yield from cut.parts(order)
+@dataclass(frozen=True)
+class Schedule(Sequence[Tensor]):
+    """Item numbers of each batch of a stage; every item is in every epoch.
+
+    Any batch is computed from its index, so a schedule of a billion steps takes no room.
+    """
+
+    n_items: int
+    cut: Cut
+    n_batches: int
+    seed: int
+    shuffle: bool = True
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < self.n_batches:
+            raise IndexError(f"batch {index} of {self.n_batches}")
+        epoch, number = divmod(index, self.cut.count(self.n_items))
+        return _epoch(self.n_items, self.cut, self.seed if self.shuffle else None, epoch)[number]
+
+    def total(self, updates: Callable[[int], int]) -> int:
+        """The sum over all batches of what `updates` gives for a batch's number of items."""
+        each = [updates(size) for size in self.cut.sizes(self.n_items)]
+        epochs, rest = divmod(self.n_batches, len(each))
+        return epochs * sum(each) + sum(each[:rest])
+
+
+def batches_for(steps: int, updates: Sequence[int]) -> int:
+    """How many batches make so many steps, if an epoch's batches serve these numbers of updates."""
+    epochs, rest = divmod(steps, sum(updates))
+    found = epochs * len(updates)
+    for served in updates:
+        if rest <= 0:
+            break
+        found, rest = found + 1, rest - served
+    return found
+
+
+@lru_cache(maxsize=2)
+def _epoch(n_items: int, cut: Cut, seed: int | None, epoch: int) -> list[Tensor]:
+    """The batches of one epoch; without a seed in the order of the data."""
+    order = torch.arange(n_items) if seed is None else permutation(n_items, seed, "data", epoch)
+    return cut.parts(order)
 
 
 def micro_batches(batch: Batch, items: Tensor, size: int) -> list[Tensor]:

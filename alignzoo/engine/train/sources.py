@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -22,7 +21,7 @@ from alignzoo.contract.rollout import (
 from alignzoo.contract.types import Batch, Item, RolloutBatch, Signal, Tokens
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.snapshots import Stored
-from alignzoo.engine.train.batches import Cut, optimiser_batches, share_of_rank
+from alignzoo.engine.train.batches import Cut, Schedule, batches_for, share_of_rank
 from alignzoo.engine.train.optim import Optim
 from alignzoo.ops import log_prob
 
@@ -68,7 +67,7 @@ def schedule(
     optim: Optim,
     seed: int,
     updates: Callable[[int], int] = lambda n_items: 1,
-) -> list[Tensor]:
+) -> Schedule:
     """Item numbers of every buffer: `epochs` passes, or as many buffers as `steps` take.
 
     `updates` maps a buffer's number of items to its optimiser steps.
@@ -80,14 +79,11 @@ def schedule(
             if n_items
             else "no samples are left to train on"
         )
-    epochs = range(optim.epochs) if optim.steps is None else itertools.count()
-    found, steps = [], 0
-    for batch in optimiser_batches(n_items, cut, epochs, seed, optim.shuffle):
-        if optim.steps is not None and steps >= optim.steps:
-            break
-        found.append(batch)
-        steps += updates(len(batch))
-    return found
+    sizes = cut.sizes(n_items)
+    wanted = optim.epochs * len(sizes)
+    if optim.steps is not None:
+        wanted = batches_for(optim.steps, [updates(size) for size in sizes])
+    return Schedule(n_items, cut, wanted, seed, optim.shuffle)
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class OfflineSource:
 
     items: Sequence[Item]
     kind: type[Batch]
-    batches: Sequence[Tensor]
+    batches: Schedule
     stored: Mapping[str, Stored]
     pad_id: int
     ranks: Ranks
@@ -148,7 +144,7 @@ class RolloutSource:
     """Each buffer is sampled from the policy with its weights at that moment."""
 
     rollout: Rollout
-    batches: Sequence[Tensor]  # prompt numbers
+    batches: Schedule  # prompt numbers
     cut: Cut  # of a buffer's sequences
     policy: PreTrainedModel
     session: RolloutSession
@@ -159,7 +155,7 @@ class RolloutSource:
     @property
     def steps(self) -> int:
         """A buffer's last epoch of prompts may be smaller, and take fewer."""
-        return sum(self.rollout.updates(len(prompts), self.cut) for prompts in self.batches)
+        return self.batches.total(lambda n_prompts: self.rollout.updates(n_prompts, self.cut))
 
     def buffer(self, index: int) -> Buffer:
         """Sample, reward, collate."""
