@@ -63,8 +63,8 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"stopped by signal {number}")
 
     @property
-    def exit_code(self) -> int:
-        """What shells expect: 130 after SIGINT, 143 after SIGTERM."""
+    def code(self) -> int:
+        """The exit status that shells expect: 130 after SIGINT, 143 after SIGTERM."""
         return 128 + self.number
 
 

@@ -11,6 +11,7 @@ from random import SystemRandom
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
+from alignzoo.contract.errors import Interrupted
 from alignzoo.contract.verdicts import (
     AskedJudge,
     Capabilities,
@@ -80,13 +81,16 @@ def ask(
     task.check_mute(standing)
     if standing.done == standing.total and journal.capabilities is not None:
         return journal.capabilities
+    asked: list[int] = []  # signals that asked to stop
     try:
-        return asyncio.run(_ask(task, standing, patience))
-    except asyncio.CancelledError:  # by SIGTERM; SIGINT becomes a KeyboardInterrupt
-        raise SystemExit(128 + signal.SIGTERM) from None
+        return asyncio.run(_ask(task, standing, patience, asked))
+    except asyncio.CancelledError:
+        raise Interrupted(asked[0] if asked else signal.SIGINT) from None
 
 
-async def _ask(task: Task, standing: Standing, patience: Patience) -> Capabilities:
+async def _ask(
+    task: Task, standing: Standing, patience: Patience, asked: list[int]
+) -> Capabilities:
     patient = AsyncRetrying(
         retry=retry_if_exception_type(JudgeBusy),
         stop=stop_after_attempt(task.judge.attempts),
@@ -94,7 +98,7 @@ async def _ask(task: Task, standing: Standing, patience: Patience) -> Capabiliti
         sleep=asyncio.sleep,
         reraise=True,
     )
-    with _ended_by_sigterm():
+    with _stopped_by_signals(asked):
         async with (
             group_commit(task.journal.append) as put,
             _connected(task.judge, patient) as session,
@@ -160,17 +164,31 @@ def _called(able: Capabilities) -> str:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the asking as Ctrl-C does; outside the main thread it is left alone."""
+def _stopped_by_signals(asked: list[int]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM ends the asking and is noted; the next goes to whoever handled
+    signals before. Outside the main thread they are left alone.
+    """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: signal.Signals) -> None:
+        earlier = before[number]
+        if asked and callable(earlier):
+            earlier(number, None)
+        asked.append(number)
+        if task is not None:
+            task.cancel()
+
+    heard = [number for number, handler in before.items() if handler != signal.SIG_IGN]
     try:
-        loop.add_signal_handler(signal.SIGTERM, task.cancel if task else loop.stop)
+        for number in heard:
+            loop.add_signal_handler(number, stop, number)
     except (ValueError, RuntimeError):
         yield
         return
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, before)
+        for number in heard:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number] or signal.SIG_DFL)

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from io import RawIOBase
@@ -26,6 +27,7 @@ from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.verdicts import AskedJudge, Capabilities, Reply, Usage
 from alignzoo.store.files import cache_folder, digest_of_value, write_json
 
+CHECKSUM = b',"crc":"'  # of the line without it
 OFFSET_BITS = 40  # a place is segment number << 40 | offset in bytes
 
 
@@ -256,7 +258,14 @@ def _line(entry: Entry) -> bytes:
         row = {"key": entry.key, "time": time.time(), "lost": asdict(entry.usage)}
     else:
         row = {"key": entry.key, "time": time.time(), "reply": dict(_kept(entry.reply))}
-    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(row, separators=(",", ":")).encode()
+    return text[:-1] + CHECKSUM + f'{zlib.crc32(text):08x}"}}\n'.encode()
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line says what was written; lines from before there were checksums have none."""
+    text, found, stated = line.rpartition(CHECKSUM)
+    return not found or stated == f'{zlib.crc32(text + b"}"):08x}"}}\n'.encode()
 
 
 def _kept(reply: Reply) -> Iterator[tuple[str, Any]]:
@@ -272,7 +281,7 @@ def _values(reply: Reply) -> dict[str, Any]:
 
 def _entry(line: bytes) -> Entry | None:
     """The entry in a line; None when it is cut or damaged."""
-    if not line.endswith(b"\n"):
+    if not line.endswith(b"\n") or not _is_whole(line):
         return None
     try:
         row = json.loads(line)

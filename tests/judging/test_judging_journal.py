@@ -333,3 +333,21 @@ def test_a_majority_keeps_label_and_weight():
 
 def test_judges_that_share_no_question_have_no_agreement():
     assert found([verdicts(1), verdicts(None, 1)], "mean") == ({"0": 1, "1": 1}, None)
+
+
+def test_no_flipped_bit_is_read_as_another_reply(tmp_path):
+    segment = filled(tmp_path, 2)
+    clean = segment.read_bytes()
+    for place in range(len(clean)):
+        flipped = bytearray(clean)
+        flipped[place] ^= 2
+        segment.write_bytes(flipped)
+        found = texts(tmp_path)
+        assert set(found[:2]) <= {"reply 0", "reply 1", None}
+        assert found[0] in ("reply 0", None) and found[1] in ("reply 1", None)
+
+
+def test_replies_kept_before_there_were_checksums_are_read(tmp_path):
+    old = f'{{"key":"{KEYS[0]}","time":1.0,"reply":{{"text":"reply 0"}}}}\n'
+    (tmp_path / "1-1.jsonl").write_text(old)
+    assert texts(tmp_path)[0] == "reply 0"

@@ -84,7 +84,7 @@ def report(
             result = work()
     except KeyboardInterrupt as stop:
         print(f"\n{resume_hint(folder)}", file=sys.stderr)
-        return stop.exit_code if isinstance(stop, Interrupted) else INTERRUPTED
+        return stop.code if isinstance(stop, Interrupted) else INTERRUPTED
     if not is_main():
         return 0
     if as_json:
