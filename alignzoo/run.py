@@ -148,10 +148,11 @@ def _check_files(run: Run) -> None:
         models = evaluated_models(spec, run.recipe, run.registry)
         named = [m for m in models if m not in stages]
         files = [name for name in named if Path(name).is_file()]
+        found = {name: read_outputs(Path(name)) for name in files}
         if files and not spec.partial:
             prompts = list(islice(benchmark.prompts(run.recipe.seed), spec.limit))
-            for name in files:
-                match(read_outputs(Path(name)), prompts, run.label(name))
+            for name, outputs in found.items():
+                match(outputs, prompts, run.label(name))
 
 
 def stage_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:

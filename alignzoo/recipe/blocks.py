@@ -1,4 +1,4 @@
-"""What a recipe says, as frozen, validated values. `recipe_file.py` reads it from YAML."""
+"""What a recipe says, as frozen, validated values. `file.py` reads it from YAML."""
 
 from __future__ import annotations
 

@@ -23,9 +23,11 @@ def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Faul
 def _turn_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
     """Several turns of a chat are learnt by methods that imitate texts, and by no others."""
     imitates = issubclass(cls.batch, TextBatch) and not issubclass(cls.batch, RolloutBatch)
-    if spec.data.learn == "all" and (spec.rollout is not None or not imitates):
-        what = f"{cls.name} learns from one answer to a prompt; `all` is for methods on given texts"
-        yield Fault(("data", "learn"), what)
+    validation = [(spec.validation.data, ("validation", "data"))] if spec.validation else []
+    for data, path in [(spec.data, ("data",)), *validation]:
+        if data.learn == "all" and (spec.rollout is not None or not imitates):
+            why = f"{cls.name} learns from one answer to a prompt"
+            yield Fault((*path, "learn"), f"{why}; `all` is for methods on given texts")
 
 
 def length_faults(spec: TrainSpec, models: Iterable[str]) -> Iterator[Fault]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.stage import ModelRef
-from alignzoo.contract.types import Item, Tokens
-from alignzoo.data.rows import row_from_sample
+from alignzoo.contract.types import Item, Response, Sample, Tokens
 from alignzoo.data.tokens import Encoded
 from alignzoo.data.vocabulary import Vocabulary, difference, other_tokens, vocabulary_of
 from alignzoo.engine.models.fit import check_end, embedding_rows, without_a_row
@@ -64,13 +62,23 @@ def check_spelling(
     """
     tokens = without_a_row(model, tokenizer)
     for sample, place in zip(data.samples, data.places, strict=True) if tokens else ():
-        text = json.dumps(row_from_sample(sample), ensure_ascii=False)
+        texts = list(_texts(sample))
         for number, token in tokens:
-            if token in text:
+            if any(token in text for text in texts):
                 raise DataError(
                     f"{place}: spells {token!r}, id {number}, but the embedding of '{name}' has "
                     f"{embedding_rows(model)} rows; take it out, or resize the embedding"
                 )
+
+
+def _texts(sample: Sample) -> Iterator[str]:
+    """What is read of a sample: its prompt and its answers."""
+    prompt = sample.prompt
+    yield from [prompt] if isinstance(prompt, str) else (str(m.get("content")) for m in prompt)
+    for part in fields(sample):
+        value = getattr(sample, part.name)
+        answers = value if isinstance(value, tuple) else (value,)
+        yield from (answer.text for answer in answers if isinstance(answer, Response))
 
 
 def check_ids(

@@ -11,7 +11,7 @@ from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Sample, Tokens
 from alignzoo.data.ends import end_ids
-from alignzoo.data.reader import Reader
+from alignzoo.data.reader import Reader, Rules
 from alignzoo.data.sequences import Start, prompt_start, sequence
 from alignzoo.data.vocabulary import difference, vocabulary_of
 from alignzoo.engine.models.load import load_tokenizer
@@ -47,6 +47,7 @@ def rereader_for(
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Sample],
     named: Sequence[int],
+    rules: Rules,
     context: StageContext,
 ) -> Rereader | None:
     """None when the model reads every id, and the one that ends an answer, as the policy does.
@@ -65,7 +66,7 @@ def rereader_for(
     if not what:
         return None
     context.progress.note(f"{place} has another tokenizer and is given the text: {what}")
-    reader = Reader(other, ends=end_ids(other, named))
+    reader = Reader(other, rules, end_ids(other, named))
     starts = [prompt_start(sample, reader, place) for sample in samples]
     return Rereader(reader, starts, place)
 

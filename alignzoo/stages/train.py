@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         _tell_switched_off(model, context, said)
         check_rows(model, tokenizer, refs[role].name, held)
         if role == main:
-            _check_main(model, learner, refs[role].name, encoded, context)
+            _check_main(model, learner, refs[role].name, encoded, spec.data, context)
         return model
 
     encoded = None if spec.rollout else _encoded(spec.data, algorithm.batch, learner, context)
@@ -107,10 +108,11 @@ def _check_main(
     learner: Learner,
     name: str,
     encoded: Encoded | None,
+    data: DataSpec,
     context: StageContext,
 ) -> None:
     """Tokens that the main model has no row for must not stand in its data, and are told."""
-    if encoded is not None:
+    if encoded is not None and data.special != "split":
         check_spelling(model, learner.tokenizer, name, encoded)
     if told := outside(model, learner.tokenizer, name):
         context.note(told)
@@ -127,7 +129,9 @@ def _keep(
 def _scoring(context: StageContext, plugin: str) -> str:
     """What decides how frozen models are scored, beside them and the data."""
     recipe = context.recipe
-    return f"{recipe.precision} {recipe.attn_implementation} {core_digest()} {plugin}"
+    libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    how = f"{recipe.precision} {recipe.attn_implementation}"
+    return f"{how} {core_digest()} {plugin} {libraries}"
 
 
 def _tell_switched_off(model: PreTrainedModel, context: StageContext, told: set[str]) -> None:

@@ -85,3 +85,16 @@ def test_a_step_that_explodes_leaves_its_batch_behind(tmp_path):
         train(job(tmp_path / "run", optim=explode))
     saved = load_file(tmp_path / "run" / "offending_batch.safetensors")
     assert saved["ids"].shape == saved["attention"].shape
+
+
+def test_a_resumed_run_knows_what_the_first_part_has_seen():
+    rows = [{"step": n, "rewards/accuracy": 0.1} for n in range(1, 11)]
+    said = []
+    whole = Watch(DPO(), False, Rails(say=said.append))
+    for row in rows:
+        whole.see(row["step"], row)
+    later = Watch(DPO(), False, Rails(stop=True))
+    later.recall(rows)
+    assert len(said) == 1
+    assert (later.recent, later.said) == (whole.recent, whole.said)
+    assert later.rails.stop

@@ -168,7 +168,7 @@ def test_sampling_goes_on_after_a_stop_where_it_was_and_ends_the_same(tmp_path, 
     monkeypatch.setattr(parts, "keep_part", stops)
     with pytest.raises(KeyboardInterrupt):
         run(model, tmp_path / "r", batch_size=1)
-    (state,) = (tmp_path / "r/answers").rglob("turn-1.jsonl")
+    (state,) = (tmp_path / "r/answers").rglob("turn-1-by-1.jsonl")
     with state.open("a") as file:
         file.write('0123abcd [1,[["te')  # what a kill leaves of a line
     monkeypatch.setattr(parts, "keep_part", keep)

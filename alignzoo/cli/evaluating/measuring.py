@@ -137,6 +137,7 @@ def measuring_recipe(
         model=models[0].model,
         seed=origin.get("seed", 0) if wanted.seed is None else wanted.seed,
         precision=origin.get("precision", "fp32"),
+        attn_implementation=origin.get("attn_implementation"),
         stages=(),
         evaluate=(spec,),
     )

@@ -48,6 +48,6 @@ def outside(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
     shown = ", ".join(f"{token!r} ({i})" for i, token in tokens[:SHOWN])
     return (
         f"{name}: the tokenizer knows {len(tokenizer)} tokens, the embedding has {rows} rows; "
-        f"without a row: {shown}{', ...' if len(tokens) > SHOWN else ''}; a text that holds one "
-        "is refused"
+        f"without a row: {shown}{', ...' if len(tokens) > SHOWN else ''}; a row of the data that "
+        "holds one is refused"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pluggy
@@ -70,7 +70,7 @@ def prove_saving(model: PreTrainedModel, ref: ModelRef, save: Save, load: Load) 
         folder.mkdir()
         try:
             save(model, folder)
-            again = load(ModelRef(str(folder), ref.seed))
+            again = load(replace(ref, name=str(folder), revision=None))
         except Exception as error:  # whatever it is, it would come after training too
             raise PluginError(f"{_cannot(ref)}: {_first_line(error)}; {_ADVICE}") from error
         ours, theirs = _answers(model), _answers(again)

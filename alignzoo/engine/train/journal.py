@@ -56,6 +56,13 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def rows_until(path: Path, step: int) -> list[dict[str, float]]:
+    """The logged rows up to a step."""
+    if not path.exists():
+        return []
+    return [json.loads(row) for row in path.read_text().splitlines() if _step_of(row) <= step]
+
+
 def keep_bytes(path: Path, size: int) -> None:
     """Drop what was written after a checkpoint: it will be written again, bit for bit."""
     if path.exists():

@@ -25,7 +25,14 @@ from alignzoo.engine.train.batches import buffer_cut, permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job, Validation
-from alignzoo.engine.train.journal import Asked, append_row, interrupts, keep_bytes, keep_until
+from alignzoo.engine.train.journal import (
+    Asked,
+    append_row,
+    interrupts,
+    keep_bytes,
+    keep_until,
+    rows_until,
+)
 from alignzoo.engine.train.optim import build_optimizer, rate, set_rate
 from alignzoo.engine.train.reference import stored_snapshots
 from alignzoo.engine.train.saves import Saves
@@ -334,6 +341,7 @@ class _Loop:
             models, optimizer = self.trained, self.stepper.optimizer
             self.state, self.cursor = checkpoint.restore(found, models, optimizer)
             self.saves = self.saves.resumed(self.cursor.step)
+            self.watch.recall(rows_until(self.job.folder / checkpoint.LOG, self.cursor.step))
         if self.job.ranks.is_main:
             keep_bytes(self.job.folder / checkpoint.LOG, found.log_bytes if found else 0)
             keep_until(self.job.folder / "timing.jsonl", self.cursor.step)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,13 @@ class Watch:
                 self.recent[name] = values
                 if len(values) == WINDOW:
                     self._range(name, sum(values) / WINDOW, metric.low, metric.high)
+
+    def recall(self, rows: Iterable[Mapping[str, float]]) -> None:
+        """Take up what a run that is gone on with has seen; nothing is said or stopped again."""
+        rails, self.rails = self.rails, replace(self.rails, stop=False, say=lambda text: None)
+        for row in rows:
+            self.see(int(row["step"]), row)
+        self.rails = rails
 
     def _identities(self, metrics: Mapping[str, float]) -> None:
         known = self.algorithm.at_start().items()

@@ -154,7 +154,7 @@ class RolloutSource:
 
     @property
     def steps(self) -> int:
-        """A buffer's last epoch of prompts may be smaller, and take fewer."""
+        """The last buffer of an epoch may be smaller, and take fewer."""
         return self.batches.total(lambda n_prompts: self.rollout.updates(n_prompts, self.cut))
 
     def buffer(self, index: int) -> Buffer:

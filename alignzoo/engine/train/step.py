@@ -280,7 +280,7 @@ def evaluate_loss(
 ) -> dict[str, float]:
     """The loss and metrics of held-out buffers with the present weights."""
     sums, scales = Sums(), {}
-    stepper.module.eval()  # no dropout: the best checkpoint must not be picked by chance
+    stepper.module.eval()  # layers that recompute themselves need not
     for batch, given in buffers:
         for part, signals in stepper._micro(batch, given, torch.arange(batch.n_items)):
             live = stepper._forward(part, stepper.algorithm.signals())

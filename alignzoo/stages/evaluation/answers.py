@@ -231,7 +231,7 @@ def _sample(
     with closing(start_compared(engine, speaker.model)) as session:
         talk = Talk(questions, speaker, session, spec.batch_size, context)
         for turn in range(1 + max(len(question.later) for question in questions)):
-            file = folder / "state" / f"turn-{turn + 1}.jsonl"
+            file = folder / "state" / f"turn-{turn + 1}-by-{spec.batch_size}.jsonl"
             for number, response in talk.turn(turn, tuple(given), file):
                 given[number] = (*given[number], response)
                 done += 1
