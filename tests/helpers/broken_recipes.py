@@ -115,6 +115,10 @@ STAGES = {
         " data: toys}",
         "5:42: stages.1.policy: no stage 'immitate'; did you mean 'imitate'?",
     ),
+    "a folder that is not there": (
+        "  - {name: a, algorithm: margin, policy: ./nofolder, data: toys}",
+        "4:42: stages.0.policy: ./nofolder: no such folder",
+    ),
     "a misspelt dataset": (
         "  - {name: a, algorithm: margin, data: toyss}",
         "4:40: stages.0.data.name: no stage or dataset 'toyss'; did you mean 'toys'?",

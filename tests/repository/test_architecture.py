@@ -45,7 +45,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "plan": 140,
     "run": 280,
     "testing": 1140,
-    "cli": 1970,
+    "cli": 1980,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 

@@ -34,10 +34,11 @@ def export_command(name: str, folder: Path, dtype: str | None) -> None:
     if dtype not in (None, *DTYPES):
         raise UsageError(f"--dtype {dtype}: unknown; there are {', '.join(DTYPES)}")
     stage = stages[-1]
+    card = model_card(stage)  # before anything is written
     shutil.copytree(stage.model, folder, dirs_exist_ok=True)
     precision = yaml.safe_load((stage.run / "recipe.yaml").read_text(encoding="utf-8"))["precision"]
     round_weights(folder, DTYPES[dtype or precision])
-    (folder / "README.md").write_text(model_card(stage), encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"{stage.label} is in {folder}: {loader_of(folder)}.from_pretrained('{folder}')")
 
 

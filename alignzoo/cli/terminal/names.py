@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from alignzoo.contract.errors import UsageError, suggest
 from alignzoo.store.checkpoints import head_in
 from alignzoo.store.files import read_json
+from alignzoo.store.folders import stage_folder
 from alignzoo.store.records import check_output
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -68,13 +71,28 @@ def is_run(folder: Path) -> bool:
 
 
 def trained_stages(run: Path) -> list[TrainedStage]:
-    """The finished stages of a run that left a model, in order."""
-    found = []
+    """The finished stages of a run that left a model, in order.
+
+    The folder may hold stages of another recipe that was run there before; they are not this run's.
+    """
+    found, own = [], _own_folders(run)
     for folder in sorted((run / "stages").glob("*-*")):
+        if own is not None and folder.name not in own:
+            continue
         finished = read_json(folder / "stage.json").get("status") == "done"
         if finished and (folder / "model").is_dir():
             found.append(TrainedStage(run, folder.name.partition("-")[2], folder))
     return found
+
+
+def _own_folders(run: Path) -> set[str] | None:
+    """The folders of the stages that the run's recipe names; None when it cannot be read."""
+    try:
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        stages = [str(stage["name"]) for stage in recipe["stages"]]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+    return {stage_folder(run, index, stage).name for index, stage in enumerate(stages, 1)}
 
 
 def find_stages(name: str) -> list[TrainedStage]:
