@@ -44,6 +44,7 @@ from alignzoo.recipe.roles import (
     wrong_head,
 )
 from alignzoo.recipe.training import length_faults, training_faults
+from alignzoo.recipe.unread import unread_faults
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
@@ -96,7 +97,8 @@ def stage_faults(scope: Scope) -> Iterator[Fault]:
     yield from _name_faults(scope)
     for draft in scope.stages:
         if draft.spec is not None:
-            yield from (fault.under(draft.path) for fault in _faults(draft.spec, draft, scope))
+            found = [*_faults(draft.spec, draft, scope), *unread_faults(draft.spec)]
+            yield from (fault.under(draft.path) for fault in found)
 
 
 def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:

@@ -115,6 +115,11 @@ STAGES = {
         " data: toys}",
         "5:42: stages.1.policy: no stage 'immitate'; did you mean 'imitate'?",
     ),
+    "a length where answers are made": (
+        "  - {name: a, stage: generate, data: {name: toys, max_length: 9}}",
+        "4:63: stages.0.data.max_length: has no effect here, because this stage does not read it; "
+        "take it out",
+    ),
     "a folder that is not there": (
         "  - {name: a, algorithm: margin, policy: ./nofolder, data: toys}",
         "4:42: stages.0.policy: ./nofolder: no such folder",

@@ -1,0 +1,35 @@
+"""Keys of a data block that a stage does not read: asked for, and without any effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from alignzoo.recipe.blocks import (
+    DataSpec,
+    GenerateSpec,
+    LabelSpec,
+    PluginStageSpec,
+    StageSpec,
+    TrainSpec,
+)
+from alignzoo.recipe.faults import Fault
+
+ANSWERS = ("max_equal", "template_cuts")  # of given answers
+LENGTHS = ("max_length", "max_prompt_length", "too_long")
+UNREAD = {
+    GenerateSpec: (*LENGTHS, *ANSWERS, "learn"),
+    LabelSpec: (*LENGTHS, *ANSWERS, "learn", "special"),
+    PluginStageSpec: (*LENGTHS, *ANSWERS, "learn", "special"),
+}
+
+
+def unread_faults(spec: StageSpec) -> Iterator[Fault]:
+    """Every key that is set to something else than its default and would do nothing."""
+    data: DataSpec | None = getattr(spec, "data", None)
+    names = UNREAD.get(type(spec), ())
+    if isinstance(spec, TrainSpec) and spec.rollout is not None:
+        names = ANSWERS
+    for name in names if data is not None else ():
+        if getattr(data, name) != DataSpec.model_fields[name].default:
+            what = "has no effect here, because this stage does not read it; take it out"
+            yield Fault(("data", name), what)
