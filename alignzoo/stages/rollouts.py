@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -32,9 +31,6 @@ from alignzoo.stages.learner import Learner
 from alignzoo.stages.reading import read_prompts
 from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.sampling import resolve
-
-if TYPE_CHECKING:
-    import torch
 
 
 def rollout_of(

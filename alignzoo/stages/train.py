@@ -46,7 +46,6 @@ from alignzoo.store.files import cache_folder
 from alignzoo.store.identity import model_digest
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alignzoo.cli.terminal.names import find_model
 from alignzoo.contract.algorithm import Role
@@ -28,9 +28,6 @@ from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.recipe.blocks import SamplingSpec
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.stages.sampling import resolve
-
-if TYPE_CHECKING:
-    pass
 
 USUAL_TOKENS = 256
 
