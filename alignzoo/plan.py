@@ -44,6 +44,7 @@ class Plan:
     folder: Path
     stages: tuple[Step, ...]
     evaluations: tuple[Step, ...]
+    strategy: str = "ddp"  # what each process that trains holds
     notes: tuple[str, ...] = ()  # about models that differ in ways that a run can live with
 
 
@@ -69,7 +70,8 @@ def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) 
         steps = _steps(spec, registry, finished)
         stages.append(_stage_step(spec, status, recipe, registry, steps))
     evaluations = tuple(_evaluations(recipe, registry, folder, finished))
-    return Plan(folder, tuple(stages), evaluations, check_models(recipe, registry, finished))
+    notes = check_models(recipe, registry, finished)
+    return Plan(folder, tuple(stages), evaluations, recipe.parallel.strategy, notes)
 
 
 def _status(folder: Path, identity: Identity) -> str:

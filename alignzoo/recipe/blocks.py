@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.spec import OptimSpec, Spec, not_above
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
@@ -338,6 +339,10 @@ class Recipe(Spec):
         None, gt=0, description="CPU threads; tiny models are fastest with one"
     )
     precision: Literal["fp32", "bf16"] = "fp32"
+    parallel: ParallelSpec = Field(
+        default_factory=ParallelSpec,
+        description="how models lie over the processes that train; changes no result",
+    )
     attn_implementation: Attention | None = Field(
         None, description="how every model computes attention; default: as transformers chooses"
     )

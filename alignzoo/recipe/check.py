@@ -32,6 +32,7 @@ from alignzoo.recipe.blocks import (
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
+from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import (
@@ -99,6 +100,13 @@ def stage_faults(scope: Scope) -> Iterator[Fault]:
         if draft.spec is not None:
             found = [*_faults(draft.spec, draft, scope), *unread_faults(draft.spec)]
             yield from (fault.under(draft.path) for fault in found)
+
+
+def strategy_faults(parallel: ParallelSpec, stages: Iterable[Draft]) -> Iterator[Fault]:
+    """A way to spread models that no stage would follow."""
+    if parallel.strategy != "ddp" and all(d.kind not in ("train", None) for d in stages):
+        what = "no train stage follows it, so it has no effect; take it out"
+        yield Fault(("parallel", "strategy"), what)
 
 
 def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:

@@ -16,9 +16,10 @@ from alignzoo.recipe.blocks import (
     TrainSpec,
     stage_kind,
 )
-from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults
+from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults, strategy_faults
 from alignzoo.recipe.faults import Block, BlockAt, Fault, Path, validate
 from alignzoo.recipe.options import build_options, options_schema
+from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
 from alignzoo.recipe.text import read_source
@@ -64,6 +65,7 @@ def recipe_faults(data: dict[str, Any], registry: Registry) -> Iterator[Fault]:
         **{key: [] for key in ("stages", "evaluate") if isinstance(data.get(key), list)},
     }
     yield from validate(Recipe, rest, block_of(Recipe))[1]
+    parallel, _ = _read(ParallelSpec, data.get("parallel", {}))
     if data.get("stages") == [] and not evaluate:
         yield Fault(("stages",), "there is nothing to do: no stages, no evaluate")
     drafts = []
@@ -71,6 +73,8 @@ def recipe_faults(data: dict[str, Any], registry: Registry) -> Iterator[Fault]:
         draft, faults = _draft(index, raw)
         drafts.append(draft)
         yield from faults
+    if parallel is not None:
+        yield from strategy_faults(parallel, drafts)
     scope = Scope(tuple(drafts), registry, str(data.get("model", "")))
     yield from stage_faults(scope)
     for index, raw in enumerate(evaluate):

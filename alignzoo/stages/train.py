@@ -21,6 +21,7 @@ from alignzoo.contract.types import (
     Tokens,
 )
 from alignzoo.data.tokens import Encoded, Limits
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.fit import outside
 from alignzoo.engine.models.hooked import Listener, prove_saving
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
@@ -29,7 +30,6 @@ from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.loop import train
-from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.recipe.blocks import DataSpec, TrainSpec
@@ -91,6 +91,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         folder=context.folder,
         cache=cache_folder() / "snapshots",
         ranks=ranks,
+        strategy=context.recipe.parallel.strategy,
         scoring=_scoring(context, owner.identity),
         rails=_rails(spec, context, ranks.device),
         on_step=context.step,

@@ -12,8 +12,12 @@ LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """runs/<name>-<hash>: equal recipes share a folder, others never do."""
-    return Path("runs") / f"{recipe.name}-{digest_of_value(resolved(recipe))[:8]}"
+    """runs/<name>-<hash>: equal recipes share a folder, others never do.
+
+    How the work lies over processes makes no other recipe: a run goes on under another layout.
+    """
+    results = {key: x for key, x in resolved(recipe).items() if key != "parallel"}
+    return Path("runs") / f"{recipe.name}-{digest_of_value(results)[:8]}"
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

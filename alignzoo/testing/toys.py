@@ -25,12 +25,12 @@ from transformers import (
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.rollout import Sampling
 from alignzoo.contract.types import Batch, Item, LabelledBatch, RolloutBatch, State, Tokens
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.scorer import Scorer, ScoringModule, dense
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.loop import train
-from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.step import denominators, share_of_loss
 from alignzoo.engine.train.world import BufferWorld

@@ -23,8 +23,8 @@ from transformers import PhiConfig, PhiForCausalLM
 
 from alignzoo import Algorithm, LabelledBatch, Loss, Mean, Metric, PairBatch, Term, TextBatch
 from alignzoo.contract.errors import TrainingError
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.train.loop import Validation, train
-from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails, Watch
 from alignzoo.engine.train.step import Denominators, share_of_loss
 from alignzoo.ops import log_prob, sequence_sum

@@ -34,11 +34,11 @@ from alignzoo import TextBatch
 from alignzoo.contract import hooks
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.stage import ModelRef
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.load import load_model, save_model
 from alignzoo.engine.models.quiet import own_config, silence, switched_off
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.train.loop import train
-from alignzoo.engine.train.optim import Optim
 from alignzoo.ops import log_prob
 from alignzoo.testing import toy_items
 

@@ -11,8 +11,8 @@ from engine_jobs import job, rollout
 from safetensors.torch import load_file
 
 from alignzoo.contract.errors import TrainingError
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.train.loop import train
-from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails, Watch, same_start
 from alignzoo.testing import tiny_model
 

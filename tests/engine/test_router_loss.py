@@ -28,11 +28,11 @@ from transformers import (
 from alignzoo import TextBatch
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Item, PairBatch, Tokens
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.quiet import own_config, silence
 from alignzoo.engine.models.routers import router_of
 from alignzoo.engine.scoring.scorer import ROUTER, Chunked, ScoringModule
 from alignzoo.engine.train.loop import train
-from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.rails import Rails
 from alignzoo.ops import log_prob
 from alignzoo.testing import tiny_model, toy_items

@@ -14,10 +14,11 @@ from alignzoo_sft import SFT
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignzoo import RolloutBatch, TextBatch
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.heads import Head
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense, padding_share, row_groups
 from alignzoo.engine.train.batches import Cut, Schedule, micro_batches
-from alignzoo.engine.train.optim import Optim, rate
+from alignzoo.engine.train.optim import rate
 from alignzoo.ops import kl, log_prob
 from alignzoo.testing import check_algorithm, gradients, tiny_model, toy_items
 

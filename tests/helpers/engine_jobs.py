@@ -8,9 +8,9 @@ import torch
 from alignzoo_dpo import DPO
 
 from alignzoo import TextBatch
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.train.job import Job
-from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.testing import toy_items, toy_job, toy_sampling
 

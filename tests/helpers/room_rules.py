@@ -12,20 +12,22 @@ ROOMS = {
     "engine.parallel": {"contract"},
     "engine.sampling": {"contract", "engine.models"},
     "engine.scoring": {"contract", "ops", "engine.models"},
-    "engine.train": {"contract", "ops", "engine.models", "engine.parallel", "engine.scoring"},
+    "engine.layout": {"contract", "engine.parallel", "engine.scoring"},
+    "engine.train": {"contract", "ops", "engine.layout", "engine.models", "engine.parallel"}
+    | {"engine.scoring"},
     "store": {"contract", "data", "recipe"},
     "judging": {"contract", "data", "store"},
     "judging.quality": {"contract", "data", "judging"},
     "leaderboard": {"contract"},
     "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
-    | {"engine.sampling", "engine.scoring", "engine.train"},
+    | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
     | {"engine.models", "engine.scoring"},
     "plan": {"recipe", "store", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
     | {"stages", "stages.evaluation"},
     "testing": {"contract", "ops", "data", "recipe", "engine.parallel", "engine.sampling"}
-    | {"engine.scoring", "engine.train"},
+    | {"engine.layout", "engine.scoring", "engine.train"},
     "cli.terminal": {"contract", "store"},
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},

@@ -141,6 +141,8 @@ def plan_command(
     print_table(("stage", "kind", "of", "status", "steps", "models"), rows)
     for note in plan.notes:
         print(f"note: {note}")
+    if plan.strategy != "ddp":
+        print(f"parallel: {plan.strategy}")
     print(f"folder: {plan.folder}")
 
 

@@ -1,4 +1,4 @@
-"""The rollout engine on transformers' `generate`: samples from the trainer's own module.
+"""The rollout engine on transformers' `generate`: samples in the trainer's own process.
 
 Importing this module does not import transformers, so that planning a recipe stays fast.
 """
@@ -33,7 +33,7 @@ class TransformersEngine(RolloutEngine):
     batch_size: int = option(256, "sequences sampled side by side", gt=0)
 
     def start(self, model: PreTrainedModel) -> TransformersSession:
-        """Sample from this very module; its weights are read anew in every call."""
+        """Sample from this very module; weights that lie elsewhere come in by `sync`."""
         return TransformersSession(model, self.batch_size, way_of(model))
 
 
@@ -46,8 +46,13 @@ class TransformersSession(RolloutSession):
     way: Way
     version: int = 0
 
+    @torch.no_grad()
     def sync(self, weights: Iterator[tuple[str, Tensor]], version: int) -> None:
-        """Note the version; the module is the trainer's, so nothing is copied."""
+        """Copy what lies elsewhere; nothing does where the module is the trainer's own."""
+        own = dict(self.model.named_parameters())
+        for name, x in weights:
+            if own[name].data_ptr() != x.data_ptr():
+                own[name].copy_(x)
         self.version = version
 
     def generate(

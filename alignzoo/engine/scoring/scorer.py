@@ -24,6 +24,7 @@ from alignzoo.engine.models.routers import router_of
 Hidden = Mapping[str, Tensor]  # role -> [N, H]
 Heads = Mapping[str, Head]
 Named = dict[str, Tensor]
+PADDING = 0.2  # share of a group's columns
 ROUTER = "router/"  # rows with the load-balancing loss of a role
 
 
@@ -103,6 +104,7 @@ class ScoringModule(nn.Module):
         self, models: Mapping[str, PreTrainedModel], trainable: frozenset[str], scorer: Scorer
     ) -> None:
         super().__init__()
+        self.padding = PADDING  # 1: every forward passes each body once, as sharded ones must
         self.models = nn.ModuleDict(models)
         self.by_role = dict(models)
         self.heads = {role: head_of(model) for role, model in models.items()}
@@ -146,7 +148,7 @@ class ScoringModule(nn.Module):
         masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
         needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
         self._check_ids(batch, needed)
-        groups = _groups(batch, masks.values())
+        groups = _groups(batch, masks.values(), self.padding)
         slots = _slots(batch, groups)
         rows: Named = {}
         hidden = {}
@@ -207,7 +209,7 @@ class ScoringModule(nn.Module):
         return torch.cat(parts), losses
 
 
-def row_groups(lengths: Tensor, limit: float = 0.2) -> list[Tensor]:
+def row_groups(lengths: Tensor, limit: float = PADDING) -> list[Tensor]:
     """Row numbers cut into groups of similar length, longest first.
 
     A group takes the next shorter row as long as padding stays under `limit` of its columns, so
@@ -228,9 +230,9 @@ def row_groups(lengths: Tensor, limit: float = 0.2) -> list[Tensor]:
     return [torch.tensor(group, device=lengths.device) for group in groups]
 
 
-def padding_share(lengths: Tensor) -> float:
+def padding_share(lengths: Tensor, limit: float = PADDING) -> float:
     """Share of columns that are padding when these rows are scored."""
-    columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths))
+    columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths, limit))
     return 1 - int(lengths.sum()) / columns
 
 
@@ -261,10 +263,10 @@ def _read(masks: Iterable[Tensor]) -> Tensor:
     return read if bool(read.any()) else torch.ones_like(read)
 
 
-def _groups(batch: Batch, masks: Iterable[Tensor]) -> list[Tensor]:
+def _groups(batch: Batch, masks: Iterable[Tensor], limit: float) -> list[Tensor]:
     """Row groups of the rows that some signal reads; all rows when there is none."""
     rows = _read(masks).nonzero().squeeze(-1)
-    return [rows[group] for group in row_groups(batch.attention.sum(-1)[rows])]
+    return [rows[group] for group in row_groups(batch.attention.sum(-1)[rows], limit)]
 
 
 def _slots(batch: Batch, groups: Sequence[Tensor]) -> Tensor:
@@ -289,9 +291,8 @@ def _at_tokens(losses: Tensor, batch: Batch, groups: Sequence[Tensor]) -> Tensor
 
 
 def _scatter(x: Tensor, mask: Tensor) -> Tensor:
-    """[N] values back onto the [B, S] grid."""
-    at = mask.flatten().nonzero().squeeze(-1)
-    return x.new_zeros(mask.numel()).index_put((at,), x).view(mask.shape)
+    """[N] values back onto the [B, S] grid; not a view, to which wrappers cannot hook."""
+    return x.new_zeros(mask.shape).index_put(mask.nonzero(as_tuple=True), x)
 
 
 def _same_positions(masks: Mapping[str, Tensor]) -> list[list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +31,24 @@ def is_cacheable(signal: Signal, trainable: frozenset[str]) -> bool:
     return signal.key is not None and frozen and signal.positions is None
 
 
+def alone(wanted: int) -> int:
+    """As many passes as this process needs: each rank has the models to itself."""
+    return wanted
+
+
 @torch.no_grad()
 def score_buffer(
-    module: ScoringModule, batch: Batch, signals: Mapping[str, Signal], size: int
+    module: ScoringModule,
+    batch: Batch,
+    signals: Mapping[str, Signal],
+    size: int,
+    forwards: Callable[[int], int] = alone,
 ) -> dict[str, Tensor]:
-    """{row name: [B, S]} of a whole buffer (on CPU), `size` rows per forward, sorted by length."""
+    """{row name: [B, S]} of a whole buffer (on CPU), `size` rows per forward, sorted by length.
+
+    `forwards` says how many passes to make where so many are needed: models that lie over several
+    ranks need as many on each, and the last one is made again.
+    """
     if not signals:
         return {}
     rows = batch_rows(batch)
@@ -43,7 +56,10 @@ def score_buffer(
     module.eval()
     found: dict[str, Tensor] = {}
     masks = {name: s.positions(batch) for name, s in signals.items() if s.positions is not None}
-    for at in torch.argsort(rows.attention.sum(-1), descending=True, stable=True).split(size):
+    order = torch.argsort(rows.attention.sum(-1), descending=True, stable=True)
+    parts = list(order.split(size))
+    parts += parts[-1:] * (forwards(len(parts)) - len(parts))
+    for at in parts:
         part = rows.take(at)
         placed = {name: _placed(s, masks.get(name), at) for name, s in signals.items()}
         for name, x in module(part.to(device), placed).items():

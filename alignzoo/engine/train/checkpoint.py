@@ -1,5 +1,6 @@
 """What a stage needs to go on after an interruption: weights, optimiser, state, cursor.
 
+Every rank takes part in reading and writing, because no rank may have a whole model; rank 0 writes.
 Data order and sampling noise are functions of (seed, step), so there is no random state to keep: a
 resumed run equals an uninterrupted one bit for bit. Every tensor is whole and has a name made of
 its role and its parameter, so no file knows on how many processes it was written.
@@ -22,16 +23,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.models.tensors import DamagedFile, read_tensors, sync, write_tensors
 
 KEPT = 2
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.safetensors"
 LOG = "metrics.jsonl"  # beside the folder of checkpoints
-
-Models = Mapping[str, nn.Module]  # role -> model
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,20 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path,
-    models: Models,
-    optimizer: torch.optim.Optimizer | None,
-    state: Mapping[str, Tensor],
-    cursor: Cursor,
+    folder: Path, layout: Layout, state: Mapping[str, Tensor], cursor: Cursor, more: bool
 ) -> None:
-    """Write `folder/step-N` and then drop older ones; a crash leaves those intact.
+    """Write `folder/step-N` and then drop older ones; a crash leaves those intact. Collective.
 
-    After the last step nobody needs the optimiser: None.
+    `more`: training goes on; after the last step nobody needs the optimiser.
     """
     target, part = folder / f"step-{cursor.step:08d}", folder / "part"
-    shutil.rmtree(part, ignore_errors=True)
-    write_tensors(part / WEIGHTS, weights_of(models))
-    write_tensors(part / OPTIMIZER, _moments(optimizer, models) if optimizer else {})
+    writes = layout.ranks.is_main
+    if writes:
+        shutil.rmtree(part, ignore_errors=True)
+    _write(part / WEIGHTS, layout.learnt(), writes)
+    _write(part / OPTIMIZER, layout.moments() if more else iter(()), writes)
+    if not writes:
+        return
     log = folder.with_name(LOG)
     size, digest = _log(log)
     if log.exists():
@@ -82,9 +81,18 @@ def save_checkpoint(
     _drop_older(folder)
 
 
-def save_best(folder: Path, models: Models, step: int) -> None:
-    """Write `folder/best-N`."""
-    write_tensors(best_folder(folder, step) / WEIGHTS, weights_of(models))
+def save_best(folder: Path, layout: Layout, step: int) -> None:
+    """Write `folder/best-N`. Collective."""
+    _write(best_folder(folder, step) / WEIGHTS, layout.learnt(), layout.ranks.is_main)
+
+
+def _write(path: Path, tensors: Iterator[tuple[str, Tensor]], writes: bool) -> None:
+    """Each tensor goes to the CPU before the next one is gathered; ranks that do not write
+    keep none.
+    """
+    found = {name: x.cpu() for name, x in tensors if writes}
+    if writes:
+        write_tensors(path, found)
 
 
 def best_folder(folder: Path, step: int) -> Path:
@@ -92,9 +100,9 @@ def best_folder(folder: Path, step: int) -> Path:
     return folder / f"best-{step:08d}"
 
 
-def load_best(folder: Path, models: Models, step: int) -> None:
-    """Copy the best weights into the models; raises DamagedFile."""
-    put_weights(models, read_tensors(best_folder(folder, step) / WEIGHTS)[0])
+def load_best(folder: Path, layout: Layout, step: int) -> None:
+    """Copy the best weights into the models; raises DamagedFile. Collective."""
+    _put_weights(layout, read_tensors(best_folder(folder, step) / WEIGHTS)[0])
 
 
 def places(folder: Path) -> list[Path]:
@@ -111,50 +119,22 @@ def read_checkpoint(place: Path, say: Callable[[str], None]) -> Checkpoint | Non
         return None
 
 
-def restore(
-    found: Checkpoint, models: Models, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], Cursor]:
-    """Copy a checkpoint into models and optimiser; (the algorithm's state, the cursor)."""
-    put_weights(models, found.weights)
-    names = [name for name, _ in _named(models)]
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, x in found.optimizer.items():
-        name, _, moment = key.rpartition("/")
-        entries.setdefault(names.index(name), {})[moment] = x
-    full = optimizer.state_dict()
-    full["state"] = entries
-    optimizer.load_state_dict(full)
+def restore(found: Checkpoint, layout: Layout) -> tuple[dict[str, Tensor], Cursor]:
+    """Copy a checkpoint into models and optimiser; (the algorithm's state, the cursor).
+
+    Collective.
+    """
+    _put_weights(layout, found.weights)
+    layout.load_moments(found.optimizer)
     return dict(found.state), found.cursor
 
 
-def weights_of(models: Models) -> dict[str, Tensor]:
-    """Trainable parameters as "role/parameter", tied ones once."""
-    return {name: x.detach() for name, x in _named(models)}
-
-
-def put_weights(models: Models, tensors: Mapping[str, Tensor]) -> None:
+def _put_weights(layout: Layout, tensors: Mapping[str, Tensor]) -> None:
     """Copy saved parameters back in place."""
-    parameters = dict(_named(models))
-    with torch.no_grad():
-        for name, x in tensors.items():
-            parameters[name].copy_(x)
-
-
-def _named(models: Models) -> Iterator[tuple[str, nn.Parameter]]:
-    """In the order in which the optimiser numbers them."""
-    for role, model in models.items():
-        for name, x in model.named_parameters():
-            if x.requires_grad:
-                yield f"{role}/{name}", x
-
-
-def _moments(optimizer: torch.optim.Optimizer, models: Models) -> dict[str, Tensor]:
-    names = [name for name, _ in _named(models)]
-    return {
-        f"{names[index]}/{key}": torch.as_tensor(x)
-        for index, entry in optimizer.state_dict()["state"].items()
-        for key, x in entry.items()
-    }
+    for role in layout.trained:
+        start = f"{role}/"
+        own = {name: x for name, x in tensors.items() if name.startswith(start)}
+        layout.load(role, {name.removeprefix(start): x for name, x in own.items()})
 
 
 def _read(place: Path) -> Checkpoint:

@@ -65,21 +65,32 @@ def refuse(
 def find(
     stepper: Stepper, buffer: Buffer, given: Signals, items: Tensor, state: State
 ) -> Evidence | None:
-    """Score items one by one until something of one is not finite: a signal, value or gradient."""
-    module = stepper.ranks.accelerator.unwrap_model(stepper.module)
-    device, algorithm = stepper.ranks.device, stepper.algorithm
-    learnt = [p for p in module.parameters() if p.requires_grad]
-    for item in items.tolist():
-        at = torch.tensor([item])
-        part = buffer.batch.take(at).to(device)
-        known = {n: x.to(device) for n, x in buffer.batch.take_signals(at, given).items()}
-        with stepper.ranks.autocast():
-            live = module(part, algorithm.signals(), stepper.balance.roles)
-        loss = stepper.loss_of(part, {**known, **live}, state)
-        for odd in _odd_parts(algorithm, part, {**known, **live}, loss):
-            return Evidence(buffer.places[item], *odd)
-        if _steep(loss, learnt):
-            return Evidence(buffer.places[item], "its gradient is not finite", FORMULA)
+    """Score items one by one until something of one is not finite: a signal, value or gradient.
+
+    Where models are sharded all ranks score equally many, and gradients, which are sums over
+    ranks, tell nothing about an item.
+    """
+    found = None
+    for turn in stepper.layout.turns(items.tolist()):
+        here = _fault_of(stepper, buffer, given, turn.part, state)
+        found = found or (here if turn.counts else None)
+        if found and not stepper.layout.sharded:
+            break
+    return found
+
+
+def _fault_of(
+    stepper: Stepper, buffer: Buffer, given: Signals, item: int, state: State
+) -> Evidence | None:
+    layout, algorithm = stepper.layout, stepper.algorithm
+    part, known = stepper.placed(buffer.batch, given, torch.tensor([item]))
+    with torch.set_grad_enabled(not layout.sharded), stepper.ranks.autocast():
+        live = layout.scoring(part, algorithm.signals(), stepper.balance.roles)
+    loss = stepper.loss_of(part, {**known, **live}, state)
+    for odd in _odd_parts(algorithm, part, {**known, **live}, loss):
+        return Evidence(buffer.places[item], *odd)
+    if _steep(loss, [p for p in layout.scoring.parameters() if p.requires_grad]):
+        return Evidence(buffer.places[item], "its gradient is not finite", FORMULA)
     return None
 
 
@@ -87,7 +98,8 @@ def find_in(stepper: Stepper, buffers: Iterable[Buffer], state: State) -> Eviden
     """The first item of several buffers that `find` finds."""
     every = ((b, torch.arange(b.batch.n_items)) for b in buffers)
     found = (find(stepper, b, b.given, items, state) for b, items in every)
-    return next((x for x in found if x), None)
+    several = list(found) if stepper.layout.sharded else found  # no rank may stop before another
+    return next((x for x in several if x), None)
 
 
 def odd_row(buffer: Buffer, rows: Signals) -> Evidence | None:

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.types import Item, Signal
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.train import rails
 from alignzoo.engine.train.batches import Cut
-from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.sources import Rollout
 
 OnStep = Callable[[int, int, Mapping[str, float], Mapping[str, float]], None]
@@ -47,6 +47,7 @@ class Job:
     folder: Path  # of the stage: metrics.jsonl, timing.jsonl, state/
     cache: Path  # for snapshots
     ranks: Ranks
+    strategy: str = "ddp"  # how models lie over the ranks: a name in `engine.layout.build`
     scoring: str = ""  # precision and code behind cached snapshots
     rails: rails.Rails = field(default_factory=rails.Rails)
     on_step: OnStep = field(default=lambda step, total, metrics, timing: None)

@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 from alignzoo.contract.errors import Interrupted, TrainingError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
+from alignzoo.engine.layout.base import Layout
+from alignzoo.engine.layout.build import build_layout
 from alignzoo.engine.models.families import checkpoint_activations
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
@@ -33,7 +35,7 @@ from alignzoo.engine.train.journal import (
     keep_until,
     rows_until,
 )
-from alignzoo.engine.train.optim import build_optimizer, rate, set_rate
+from alignzoo.engine.train.optim import rate, set_rate
 from alignzoo.engine.train.reference import stored_snapshots
 from alignzoo.engine.train.saves import Saves
 from alignzoo.engine.train.sources import (
@@ -57,10 +59,14 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     with job.ranks.attention():
         stored = stored_snapshots(job)
         module = _module(job)
+        for text in words.frozen({role: module.by_role[role] for role in sorted(job.trainable)}):
+            job.rails.say(text)
+        layout = build_layout(job.ranks, module, job.optim, job.strategy)
         with interrupts() as asked:
-            loop = _Loop(job, module, _buffers(job, module, stored), stored, asked)
+            loop = _Loop(job, layout, _buffers(job, layout, stored), stored, asked)
             loop.run()
-    return {role: module.by_role[role] for role in sorted(job.trainable)}
+        cpu = torch.device("cpu")
+        return {role: layout.plain(role, cpu) for role in layout.trained}
 
 
 def _module(job: Job) -> ScoringModule:
@@ -73,10 +79,10 @@ def _module(job: Job) -> ScoringModule:
         for role in job.trainable:
             checkpoint_activations(models[role])
     scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
-    return ScoringModule(models, job.trainable, scorer).to(job.ranks.device)
+    return ScoringModule(models, job.trainable, scorer)
 
 
-def _buffers(job: Job, module: ScoringModule, stored: Mapping[str, snapshots.Stored]) -> Source:
+def _buffers(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored]) -> Source:
     optim, rollout = job.optim, job.rollout
     if rollout is None:
         batches = schedule(len(job.items), job.cut, optim, job.seed)
@@ -85,10 +91,9 @@ def _buffers(job: Job, module: ScoringModule, stored: Mapping[str, snapshots.Sto
     batches = schedule(
         len(rollout.prompts), prompts, optim, job.seed, lambda n: rollout.updates(n, job.cut)
     )
-    policy = module.by_role["policy"]
-    session = rollout.engine.start(policy)
+    session = rollout.engine.start(layout.plain("policy", job.ranks.device))
     return RolloutSource(
-        rollout, batches, job.cut, policy, session, job.pad_id, job.seed, job.ranks
+        rollout, batches, job.cut, layout, session, job.pad_id, job.seed, job.ranks
     )
 
 
@@ -98,19 +103,16 @@ class _Loop:
     def __init__(
         self,
         job: Job,
-        module: ScoringModule,
+        layout: Layout,
         source: Source,
         stored: Mapping[str, snapshots.Stored],
         asked: Asked,
     ) -> None:
-        self.job, self.module, self.source, self.asked = job, module, source, asked
-        self.trained = {role: module.by_role[role] for role in sorted(job.trainable)}
-        optimizer = build_optimizer(job.optim, self.trained)
-        wrapped = job.ranks.wrap(module)
-        balance, off = balance_of(job.algorithm, module, job.optim.aux_loss)
+        self.job, self.layout, self.source, self.asked = job, layout, source, asked
+        balance, off = balance_of(job.algorithm, layout.scoring, job.optim.aux_loss)
         if off:
             job.rails.say(off)
-        self.stepper = Stepper(job.algorithm, wrapped, optimizer, job.optim, job.ranks, balance)
+        self.stepper = Stepper(job.algorithm, layout, job.optim, job.ranks, balance)
         self.held_out = self._held_out(stored)
         self.state = dict(job.algorithm.init_state())
         self.cursor = Cursor()
@@ -120,8 +122,6 @@ class _Loop:
         self.total = source.steps
         if job.optim.steps is not None:
             self.total = min(self.total, job.optim.steps)
-        for text in words.frozen(self.trained):
-            job.rails.say(text)
 
     def run(self) -> None:
         """Train to the end, or raise; checkpoints are taken between buffers and at the end."""
@@ -166,7 +166,7 @@ class _Loop:
             started = time.perf_counter()
             torch.manual_seed(sample_key(job.seed, "step", self.cursor.step) % 2**63)
             share = rate(job.optim, self.cursor.step, self.total)
-            set_rate(stepper.optimizer, share)
+            set_rate(self.layout.optimizer, share)
             try:
                 metrics, pairs = stepper(buffer.batch, given, items, self.state, compare)
             except NotFiniteError as error:
@@ -217,9 +217,12 @@ class _Loop:
         """KL to the frozen start on the last batch, measured once: cached references are gone."""
         job, signals = self.job, rails.drift_signals(self.job.algorithm)
         roles = {role for s in signals.values() for role in s.roles}
-        models = {r: self.module.by_role.get(r) or job.load(r) for r in sorted(roles)}
+        known, device = self.layout.scoring.by_role, job.ranks.device
+        models = {
+            r: self.layout.plain(r, device) if r in known else job.load(r) for r in sorted(roles)
+        }
         scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
-        module = ScoringModule(models, job.trainable & roles, scorer).to(job.ranks.device)
+        module = ScoringModule(models, job.trainable & roles, scorer).to(device)
         with job.ranks.autocast():
             rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)
         ranks = replace(job.ranks, idle=not len(buffer.positions))
@@ -231,7 +234,9 @@ class _Loop:
     def _snapshots(self, batch: Batch) -> dict[str, Tensor]:
         size = self.job.optim.micro_batch_size * batch.rows_per_item
         with self.job.ranks.autocast():
-            return snapshots.score_buffer(self.module, batch, self.job.scored[1], size)
+            return snapshots.score_buffer(
+                self.layout.scoring, batch, self.job.scored[1], size, self.layout.forwards
+            )
 
     def _prepared(
         self, batch: Batch, given: Mapping[str, Tensor], ranks: Ranks, *key: int | str
@@ -289,7 +294,7 @@ class _Loop:
             buffers.append(replace(held, given=given))
         ready = [(x.batch, x.given) for x in buffers]
         metrics = evaluate_loss(replace(self.stepper, ranks=ranks), ready, self.state)
-        self.module.set_modes()
+        self.layout.scoring.set_modes()
         step, search = self.cursor.step, partial(faults.find_in, self.stepper, buffers, self.state)
         faults.refuse(metrics, step, step, search)
         if validation.metric not in metrics:
@@ -299,8 +304,7 @@ class _Loop:
         best = self.cursor.best
         if best is None or validation.sign * (value - best) > 0:
             self.cursor = replace(self.cursor, best=value, best_step=self.cursor.step)
-            if self.job.ranks.is_main:
-                checkpoint.save_best(self.place, self.trained, self.cursor.step)
+            checkpoint.save_best(self.place, self.layout, self.cursor.step)
         self.job.rails.say(words.validated(validation.metric, value, self.cursor))
         return {f"validation/{name}": x for name, x in metrics.items()}
 
@@ -310,7 +314,7 @@ class _Loop:
         if self.job.validation is not None:
             self.job.rails.say(words.kept(self.job.validation.metric, self.cursor))
         if self.job.validation is not None and self.cursor.best_step != self.cursor.step:
-            checkpoint.load_best(self.place, self.trained, self.cursor.best_step)
+            checkpoint.load_best(self.place, self.layout, self.cursor.best_step)
 
     @property
     def place(self) -> Path:
@@ -319,15 +323,8 @@ class _Loop:
 
     def _save(self) -> None:
         started = time.monotonic()
-        if self.job.ranks.is_main:
-            more = self.cursor.step < self.total
-            checkpoint.save_checkpoint(
-                self.place,
-                self.trained,
-                self.stepper.optimizer if more else None,
-                self.state,
-                self.cursor,
-            )
+        more = self.cursor.step < self.total
+        checkpoint.save_checkpoint(self.place, self.layout, self.state, self.cursor, more)
         self.job.ranks.barrier()
         first, self.saves = self.saves.step is None, self.saves.saved(self.cursor.step, started)
         by_the_clock = self.saves.every is None and self.cursor.step < self.total
@@ -338,8 +335,7 @@ class _Loop:
         """Go on from the newest checkpoint that is intact for every rank, else from the start."""
         found = self._intact()
         if found is not None:
-            models, optimizer = self.trained, self.stepper.optimizer
-            self.state, self.cursor = checkpoint.restore(found, models, optimizer)
+            self.state, self.cursor = checkpoint.restore(found, self.layout)
             self.saves = self.saves.resumed(self.cursor.step)
             self.watch.recall(rows_until(self.job.folder / checkpoint.LOG, self.cursor.step))
         if self.job.ranks.is_main:

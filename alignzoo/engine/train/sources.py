@@ -8,7 +8,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import DataError, TrainingError
 from alignzoo.contract.rollout import (
@@ -19,10 +18,11 @@ from alignzoo.contract.rollout import (
     sample_key,
 )
 from alignzoo.contract.types import Batch, Item, RolloutBatch, Signal, Tokens
+from alignzoo.engine.layout.base import Layout
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.snapshots import Stored
 from alignzoo.engine.train.batches import Cut, Schedule, batches_for, share_of_rank
-from alignzoo.engine.train.optim import Optim
 from alignzoo.ops import log_prob
 
 ROLLOUT_LOG_PROB = "rollout/log_prob"
@@ -146,7 +146,7 @@ class RolloutSource:
     rollout: Rollout
     batches: Schedule  # prompt numbers
     cut: Cut  # of a buffer's sequences
-    policy: PreTrainedModel
+    layout: Layout
     session: RolloutSession
     pad_id: int
     seed: int
@@ -162,6 +162,7 @@ class RolloutSource:
         n, every = self.rollout.samples_per_prompt, self.batches[index]
         at = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
         positions = (at[:, None] * n + torch.arange(n)).flatten()
+        self._sync(index)
         batch, done = self._sampled(every[at].tolist(), index) if len(at) else self._lent(every)
         ranks = replace(self.ranks, idle=not len(at))
         compare = {ROLLOUT_LOG_PROB: log_prob("policy")}
@@ -170,6 +171,13 @@ class RolloutSource:
         asked = every[at].tolist() if len(at) else every[:1].tolist()
         places = [f"answer {k + 1} to prompt {p + 1}" for p in asked for k in range(n)]
         return Buffer(batch, len(every) * n, positions, given, metrics, compare, places)
+
+    def _sync(self, version: int) -> None:
+        """On every rank, one without prompts too: the weights may lie on all of them."""
+        weights = self.layout.whole("policy")
+        self.session.sync(weights, version)
+        for _ in weights:  # an engine in this process may have nothing to take
+            pass
 
     def _lent(self, prompts: Tensor) -> tuple[RolloutBatch, list[Completion]]:
         """One row that an idle rank computes on and nobody counts; nothing is sampled or judged."""
@@ -187,7 +195,6 @@ class RolloutSource:
             for prompt in mine
             for k in range(r.samples_per_prompt)
         ]
-        self.session.sync(iter(self.policy.named_parameters()), index)
         with self.ranks.autocast():  # the arithmetic of training
             done = self.session.generate([r.prompts[n] for n in numbers], r.sampling, keys)
         rewards = [0.0] * len(done) if r.reward is None else list(r.reward(numbers, done))

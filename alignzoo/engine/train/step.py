@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, TrainingError, place_of
 from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, State
+from alignzoo.engine.layout.base import Layout
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import padding_share
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.guard import fingerprint, guarded_loss
-from alignzoo.engine.train.optim import Optim, clip_by_role
 
 LossOf = Callable[[Batch, Signals, State], Loss]
 
@@ -189,8 +190,7 @@ class Stepper:
     """What stays the same from step to step."""
 
     algorithm: Algorithm[Any]
-    module: nn.Module  # the wrapped ScoringModule
-    optimizer: torch.optim.Optimizer
+    layout: Layout
     optim: Optim
     ranks: Ranks
     balance: Balance = field(default_factory=Balance)
@@ -210,45 +210,53 @@ class Stepper:
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = batch.take(items), batch.take_signals(items, given)
         known_terms = denominators(self.loss_of, share, known, state, self.ranks)
-        micro = list(self._micro(batch, given, items))
-        for number, (part, signals) in enumerate(micro):
-            last = number == len(micro) - 1
-            with self.ranks.unsynced(self.module, last):
+        for turn in self.layout.turns(self.micro(batch, items)):
+            part, signals = self.placed(batch, given, turn.part)
+            with self.layout.unsynced(turn.last):
                 live = self._forward(part, {**self.algorithm.signals(), **extra})
                 loss = self.loss_of(part, {**signals, **live}, state)
-                value = share_of_loss(loss, known_terms) * self.ranks.loss_scale
-                self.ranks.accelerator.backward(value)
-            collect(self.algorithm, loss, sums)
-            sums.mark(loss, part)
-            for name in self.balance.names:
-                sums.add(f"{name}/aux_loss", loss.named[name].value, loss.named[name].weights)
-            sums.add("response_length", part.response.sum(-1), None)
-            lengths = part.attention.sum(-1)
-            share_of_padding = lengths.new_tensor(
-                [padding_share(lengths.cpu())], dtype=torch.float64
-            )
-            sums.add("padding", share_of_padding, None)
+                scale = self.ranks.loss_scale if turn.counts else 0
+                self.layout.backward(share_of_loss(loss, known_terms) * scale)
+            if not turn.counts:
+                continue
+            self._count(sums, part, loss)
             for name, signal in extra.items():
                 mask = signal.mask(part)
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
         check_denominators(self.algorithm, known_terms, sums, self.ranks)
-        norms = clip_by_role(self.optimizer, self.optim.max_grad_norm)
+        norms = self.layout.clip(self.optim.max_grad_norm)
         metrics = self._finish(sums, known_terms.scales, norms)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.layout.step()
         return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}
 
-    def _micro(
+    def _count(self, sums: Sums, part: Batch, loss: Loss) -> None:
+        """Add what is logged of a micro-batch."""
+        collect(self.algorithm, loss, sums)
+        sums.mark(loss, part)
+        for name in self.balance.names:
+            sums.add(f"{name}/aux_loss", loss.named[name].value, loss.named[name].weights)
+        sums.add("response_length", part.response.sum(-1), None)
+        lengths = part.attention.sum(-1)
+        share_of_padding = lengths.new_tensor(
+            [padding_share(lengths.cpu(), self.layout.scoring.padding)], dtype=torch.float64
+        )
+        sums.add("padding", share_of_padding, None)
+
+    def micro(self, batch: Batch, items: Tensor) -> list[Tensor]:
+        """The items of every forward pass."""
+        return micro_batches(batch, items, self.optim.micro_batch_size)
+
+    def placed(
         self, batch: Batch, given: Signals, items: Tensor
-    ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    ) -> tuple[Batch, dict[str, Tensor]]:
+        """Some items and what is known of them, where the models are."""
         device = self.ranks.device
-        for some in micro_batches(batch, items, self.optim.micro_batch_size):
-            signals = {k: x.to(device) for k, x in batch.take_signals(some, given).items()}
-            yield batch.take(some).to(device), signals
+        signals = {k: x.to(device) for k, x in batch.take_signals(items, given).items()}
+        return batch.take(items).to(device), signals
 
     def _forward(self, part: Batch, signals: Mapping[str, Signal]) -> dict[str, Tensor]:
         with self.ranks.autocast():
-            rows: dict[str, Tensor] = self.module(part, signals, self.balance.roles)
+            rows: dict[str, Tensor] = self.layout.module(part, signals, self.balance.roles)
         return rows
 
     def _finish(
@@ -280,11 +288,13 @@ def evaluate_loss(
 ) -> dict[str, float]:
     """The loss and metrics of held-out buffers with the present weights."""
     sums, scales = Sums(), {}
-    stepper.module.eval()  # layers that recompute themselves need not
+    stepper.layout.scoring.eval()  # layers that recompute themselves need not
     for batch, given in buffers:
-        for part, signals in stepper._micro(batch, given, torch.arange(batch.n_items)):
+        for turn in stepper.layout.turns(stepper.micro(batch, torch.arange(batch.n_items))):
+            part, signals = stepper.placed(batch, given, turn.part)
             live = stepper._forward(part, stepper.algorithm.signals())
             loss = stepper.loss_of(part, {**signals, **live}, state)
             scales = {name: term.scale for name, term in loss.named.items()}
-            collect(stepper.algorithm, loss, sums)
+            if turn.counts:
+                collect(stepper.algorithm, loss, sums)
     return total_loss(sums.reduce(stepper.ranks), scales)

@@ -1,0 +1,231 @@
+"""Layouts: one loss whatever lies where, and nothing that only looks as if it were sharded."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from layout_jobs import METHODS, made, on_ranks, rows, run_case
+from torch import distributed, nn
+
+from alignzoo.contract.errors import TrainingError
+from alignzoo.engine.layout import sharded
+from alignzoo.engine.layout.build import build_layout
+from alignzoo.engine.layout.optim import Optim
+from alignzoo.engine.layout.plain import filled, outline
+from alignzoo.engine.models.tensors import read_tensors
+from alignzoo.engine.parallel.ranks import start_ranks
+from alignzoo.engine.sampling.generate import TransformersEngine
+from alignzoo.engine.scoring.scorer import ScoringModule, dense
+from alignzoo.engine.train.loop import train
+from alignzoo.testing import tiny_model
+
+DEPENDS = ("padding",)  # on how a batch is cut, and on nothing that is learnt
+SMALL = 1e-6  # a metric below it is rounding
+
+
+def assert_equal(one, other, loss=1e-5, norm=1e-4):
+    """Two logs of the same training: losses, gradient norms, and every other metric."""
+    mine, theirs = rows(one), rows(other)
+    assert len(mine) == len(theirs) > 0
+    for row, found in zip(mine, theirs, strict=True):
+        assert row.keys() == found.keys()
+        for key, x in row.items():
+            if key.startswith("grad_norm"):
+                assert found[key] == pytest.approx(x, rel=norm), (other, key)
+            elif key not in DEPENDS:
+                assert found[key] == pytest.approx(x, abs=max(loss, SMALL), rel=1e-4), (other, key)
+
+
+def compared(folder, strategies, cases, size=2, **how):
+    """Every case on one process, and under every strategy on several."""
+    plan = [
+        {"folder": str(folder / strategy / case), "case": case, "strategy": strategy, **how}
+        for strategy in strategies
+        for case in cases
+    ]
+    done = on_ranks(size, plan)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for case in cases:
+        run_case(str(folder / "one" / case), case, **how)
+        for strategy in strategies:
+            assert_equal(folder / "one" / case, folder / strategy / case)
+
+
+def test_two_ranks_give_the_losses_norms_and_metrics_of_one_under_fsdp2(tmp_path):
+    compared(tmp_path, ["fsdp2"], METHODS)
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_losses_norms_and_metrics_of_one_under_ddp(tmp_path):
+    compared(tmp_path, ["ddp"], METHODS)
+
+
+HARDER = {
+    "recomputed layers and chunks": {"optim": {"gradient_checkpointing": True}, "chunk": 4},
+    "several items at once": {"optim": {"micro_batch_size": 2, "batch_size": 4}},
+    "an empty share": {"optim": {"batch_size": 1, "steps": 5}},
+    "validation": {"held_out": 3, "optim": {"batch_size": 3}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HARDER)
+@pytest.mark.parametrize("size", [2, 3])
+def test_no_way_to_cut_a_batch_changes_the_loss(tmp_path, name, size):
+    compared(tmp_path, ["ddp", "fsdp2"], ["dpo", "kto", "distil-off"], size, **HARDER[name])
+
+
+def stopped_and_gone_on(folder, first, second):
+    """A run that stops after three steps under one layout and ends under another."""
+    for (strategy, size), stop in ((first, 3), (second, None)):
+        entry = {"folder": str(folder), "case": "dpo", "strategy": strategy, "stop": stop}
+        entry["optim"] = {"steps": 8, "save_every": 3}
+        if size == 1:
+            run_case(**entry)
+        else:
+            done = on_ranks(size, [entry])
+            assert done.returncode == 0, done.stderr[-3000:]
+
+
+PATHS = [
+    (("fsdp2", 2), ("ddp", 1)),
+    pytest.param(("fsdp2", 2), ("ddp", 2), marks=pytest.mark.slow),
+    pytest.param(("ddp", 1), ("fsdp2", 2), marks=pytest.mark.slow),
+    pytest.param(("ddp", 2), ("fsdp2", 3), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), PATHS)
+def test_a_run_goes_on_under_another_layout(tmp_path, first, second):
+    whole = {"folder": str(tmp_path / "whole"), "case": "dpo"}
+    run_case(**whole, optim={"steps": 8, "save_every": 3})
+    stopped_and_gone_on(tmp_path / "cut", first, second)
+    assert_equal(tmp_path / "whole", tmp_path / "cut")
+    ends = [
+        read_tensors(
+            next((tmp_path / name / "state").glob("step-00000008")) / "weights.safetensors"
+        )
+        for name in ("whole", "cut")
+    ]
+    for name, x in ends[0][0].items():
+        assert torch.allclose(x, ends[1][0][name], atol=1e-5), name
+
+
+# --- what is engaged --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone():
+    """Layouts of one process join a group of one; it ends with the test."""
+    yield start_ranks("fp32")
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def scoring(**models):
+    models = models or {"policy": tiny_model(0), "frozen": tiny_model(1)}
+    return ScoringModule(models, frozenset({"policy"}), dense)
+
+
+def test_fsdp2_on_one_process_gives_the_losses_of_no_layout(tmp_path, alone):
+    for strategy in ("ddp", "fsdp2"):
+        assert train(made(tmp_path / strategy, "ppo", strategy=strategy))
+    assert_equal(tmp_path / "ddp", tmp_path / "fsdp2", loss=1e-7, norm=1e-6)
+
+
+@pytest.mark.parametrize("skipped", ["Qwen2DecoderLayer", "ScoringModule"])
+def test_a_unit_that_is_not_sharded_is_found_before_training(alone, monkeypatch, skipped):
+    real = sharded.fully_shard
+
+    def partly(unit, **how):
+        return unit if type(unit).__name__ == skipped else real(unit, **how)
+
+    monkeypatch.setattr(sharded, "fully_shard", partly)
+    with pytest.raises(TrainingError, match="fsdp2 was asked for and is not engaged"):
+        build_layout(alone, scoring(), Optim(), "fsdp2")
+
+
+def test_slices_of_another_number_of_ranks_are_found(alone):
+    layout = build_layout(alone, scoring(), Optim(), "fsdp2")
+    layout.ranks = SimpleNamespace(rank=0, size=2, sum=lambda x: x)
+    with pytest.raises(TrainingError, match="not engaged on 2 ranks"):
+        layout.check()
+
+
+def test_an_optimiser_that_steps_other_tensors_is_found(alone):
+    layout = build_layout(alone, scoring(), Optim(), "fsdp2")
+    layout.optimizer = torch.optim.AdamW(tiny_model(0).parameters())
+    with pytest.raises(TrainingError, match="not engaged"):
+        layout.check()
+
+
+def test_several_ranks_without_ddp_are_found(alone):
+    layout = build_layout(alone, scoring(), Optim(), "ddp")
+    layout.ranks = SimpleNamespace(size=2)
+    with pytest.raises(TrainingError, match="2 ranks train together, but the model is a Scoring"):
+        layout.check()
+
+
+# --- what cannot be sharded -------------------------------------------------------------------
+
+
+def unnamed(model):
+    model._no_split_modules = None
+    return "Qwen2ForCausalLM .* does not name its layers"
+
+
+def shared(model):
+    first, second = model.model.layers
+    second.mlp.up_proj.weight = first.mlp.up_proj.weight
+    return r"layers\.1\.mlp\.up_proj\.weight is another layer's too"
+
+
+def scalar(model):
+    model.model.norm.gain = nn.Parameter(torch.tensor(1.0))
+    return r"norm\.gain is a scalar"
+
+
+def experts(model):
+    model.model.layers[0].mlp.experts = nn.ModuleList([nn.Linear(2, 2)])
+    return r"layers\.0\.mlp\.experts is a list of experts"
+
+
+@pytest.mark.parametrize("make", [unnamed, shared, scalar, experts])
+def test_a_model_that_fsdp2_would_compute_wrongly_is_refused_with_a_reason(alone, make):
+    model = tiny_model(0)
+    reason = make(model)
+    with pytest.raises(TrainingError, match=rf"parallel.strategy: fsdp2 .*{reason}.*take ddp"):
+        build_layout(alone, scoring(policy=model), Optim(), "fsdp2")
+
+
+# --- plain copies -----------------------------------------------------------------------------
+
+
+def test_an_outline_holds_no_weights_and_gives_the_model_back():
+    model = tiny_model(0)
+    model.model.layers[0].requires_grad_(False)
+    kept = outline(model)
+    assert all(p.is_meta for p in kept.parameters())
+    again = filled(kept, model.named_parameters(), torch.device("cpu"))
+    ids = torch.tensor([[3, 5, 7]])
+    assert torch.equal(model(ids).logits, again(ids).logits)
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    flags = [[p.requires_grad for p in m.parameters()] for m in (model, again)]
+    assert flags[0] == flags[1]
+    assert not any(p is q for p, q in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_a_session_on_a_copy_takes_the_weights_and_one_on_the_trainers_model_copies_nothing():
+    trainer, other = tiny_model(0), tiny_model(1)
+    session = TransformersEngine().start(copy.deepcopy(trainer))
+    session.sync(other.named_parameters(), 1)
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(session.model.parameters(), other.parameters(), strict=True)
+    )
+    versions = [p._version for p in trainer.parameters()]
+    own = TransformersEngine().start(trainer)
+    own.sync(trainer.named_parameters(), 2)
+    assert versions == [p._version for p in trainer.parameters()]
+    assert own.version == 2

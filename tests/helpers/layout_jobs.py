@@ -1,0 +1,96 @@
+"""Short runs of many methods under any layout: a script that torchrun starts on several ranks.
+
+    python -m torch.distributed.run --standalone --nproc-per-node 2 layout_jobs.py PLAN
+
+PLAN is JSON: a list of what `run_case` takes. The same file gives the runs of one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "helpers")]
+
+from alignzoo_aligndistil import AlignDistil  # noqa: E402
+from alignzoo_dpo import DPO  # noqa: E402
+from alignzoo_grpo import GRPO  # noqa: E402
+from alignzoo_kto import KTO  # noqa: E402
+from alignzoo_ppo import PPO  # noqa: E402
+from alignzoo_rto import RTO  # noqa: E402
+from alignzoo_sft import SFT  # noqa: E402
+from engine_jobs import job, rollout  # noqa: E402
+
+from alignzoo.contract.errors import Interrupted  # noqa: E402
+from alignzoo.engine.layout.optim import Optim  # noqa: E402
+from alignzoo.engine.parallel.agreement import leave  # noqa: E402
+from alignzoo.engine.scoring.scorer import SCORERS, Chunked  # noqa: E402
+from alignzoo.engine.train.job import Validation  # noqa: E402
+from alignzoo.engine.train.loop import train  # noqa: E402
+from alignzoo.testing import toy_items  # noqa: E402
+
+ITEMS = 13  # on two ranks, in batches of 5: shares of 3 and 2, 2 and 1
+METHODS = {
+    "sft": (SFT(), None),
+    "dpo": (DPO(), None),
+    "kto": (KTO(), None),
+    "distil-off": (AlignDistil(r=2.0), None),
+    "distil-on": (AlignDistil(r=2.0), {"epochs": 1, "reward": None}),
+    "ppo": (PPO(), {"epochs": 2}),
+    "grpo": (GRPO(), {"epochs": 1}),
+    "rto": (RTO(), {"epochs": 2}),
+}
+
+
+def made(folder, case, strategy="ddp", optim=None, items=ITEMS, **changes):
+    """The job of a method, with uneven shares and several micro-batches."""
+    algorithm, sampled = METHODS[case]
+    known = {"steps": 4, "batch_size": 5, "micro_batch_size": 1, "lr": 1e-2, "save_every": 100}
+    changes["optim"] = Optim(**(known | (optim or {})))
+    if sampled is not None:
+        changes["rollout"] = rollout(n_prompts=8, prompts_per_buffer=5, **sampled)
+    else:
+        changes["items"] = toy_items(algorithm.batch, items)
+    folder.mkdir(parents=True, exist_ok=True)
+    return job(folder, algorithm, strategy=strategy, **changes)
+
+
+def run_case(folder, case, held_out=0, stop=None, chunk=None, **how) -> None:
+    """Train; with `held_out` items of validation data, up to a step, or in chunks of positions."""
+    if chunk:
+        SCORERS["chunked"] = lambda budget: Chunked(1, smallest=chunk)
+    if held_out:
+        items = toy_items(METHODS[case][0].batch, held_out, seed=3)
+        how["validation"] = Validation(items, every=2, metric="loss", sign=-1)
+
+    def ask(step, total, metrics, timing) -> None:
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        train(made(Path(folder), case, on_step=ask, **how))
+    except Interrupted:
+        assert stop
+
+
+def rows(folder) -> list[dict[str, float]]:
+    """What was logged."""
+    return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def on_ranks(size, plan) -> subprocess.CompletedProcess[str]:
+    """Run a plan on several processes, with the interpreter and environment of this one."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launch, "--nproc-per-node", str(size), __file__, json.dumps(plan)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+if __name__ == "__main__":
+    for entry in json.loads(sys.argv[1]):
+        run_case(**entry)
+    leave()
