@@ -52,12 +52,12 @@ def launch(words: Sequence[str], wish: Wish) -> End:
     """
     board = _board(wish)
     _agree(board, words, wish)
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # we say what matters
     os.environ[COMMAND] = shlex.join(["alignzoo", *sys.argv[1:]])
     os.environ.setdefault("OMP_NUM_THREADS", str(threads(wish)))
     watch = Watch(board, wish)
     with tempfile.TemporaryDirectory(prefix="alignzoo-workers-") as logs:
         watch.start()
+        logging.disable(logging.ERROR)  # we say what matters of what elastic would
         number, found = _run(_config(board, wish, logs), words)
         watch.over.set()
         failure = _cause(board, wish, found, Path(logs)) if found else None
