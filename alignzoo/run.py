@@ -29,6 +29,7 @@ from typing import Any
 from alignzoo.contract.progress import Progress, Silent
 from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.engine.parallel.agreement import agreed, is_main
+from alignzoo.engine.parallel.environment import refuse_unheeded, unread_config
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
 from alignzoo.recipe.blocks import EvaluateSpec, Recipe, TrainSpec
@@ -118,6 +119,7 @@ def run_recipe(
     tables call models that have no stage's name. Raises what the pieces raise, after `run.json`
     says how far the run came; the same call goes on from there.
     """
+    refuse_unheeded(os.environ, recipe.precision, gpus=0)  # of devices: when training starts
     measured = sum(len(evaluated_models(e, recipe, registry)) for e in recipe.evaluate)
     total = len(recipe.stages) + measured
     voice = progress if is_main() else Silent()
@@ -125,6 +127,8 @@ def run_recipe(
               Observers(registry, voice.note))  # fmt: skip
     with _writing(run, source, fresh=fresh):
         if is_main():
+            if unread := unread_config(os.environ):
+                voice.note(unread)
             check_prompts(recipe)
             _check_files(run)
         outputs: dict[str, Path] = {}

@@ -12,6 +12,7 @@ from alignzoo.cli.commands import app
 from alignzoo.cli.terminal.stopping import stoppable
 from alignzoo.contract.errors import AlignzooError, RecipeError
 from alignzoo.engine.parallel.agreement import leave
+from alignzoo.launch.worker import at_work, tell
 
 INTERRUPTED = 130
 
@@ -24,7 +25,7 @@ def main() -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # texts of models may have no form in UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
-    with stoppable() as stopping:
+    with stoppable() as stopping, at_work():
         try:
             return _main()
         except SystemExit as end:  # how typer ends; it knows only SIGINT
@@ -42,13 +43,13 @@ def _main() -> int:
         if os.environ.get("ALIGNZOO_TRACE") and error.__cause__:
             traceback.print_exception(error.__cause__)
         prefix = "" if isinstance(error, RecipeError) else "error: "
-        print(f"{prefix}{error}", file=sys.stderr)
+        tell(f"{prefix}{error}", error, error.exit_code)
         return error.exit_code
     except OSError as error:  # a full disk, a folder without permission
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}", error, 1)
         return 1
     except Exception as error:  # a plug-in may raise anything, and so may our own mistakes
-        print(unexpected(error), file=sys.stderr)
+        tell(unexpected(error), error, 1)
         return 1
     return 0
 

@@ -54,6 +54,7 @@ def root(
 @app.command(short_help="Train and evaluate what a recipe says.")
 def run(
     recipe: RecipeName,
+    *,
     overrides: Overrides = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run.  [default: runs/NAME-HASH]")
@@ -64,14 +65,27 @@ def run(
     seeds: Annotated[
         int, typer.Option(min=1, help="Repeat with so many seeds and print means over them.")
     ] = 1,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers on this machine: on GPUs, one for each."),
+    ] = None,
+    machines: Annotated[
+        int, typer.Option(min=1, help="Start the same command on each, with its --machine-rank.")
+    ] = 1,
+    machine_rank: Annotated[
+        int | None, typer.Option(min=0, help="Number of this machine, from 0.")
+    ] = None,
+    main_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of machine 0, free and reachable.")
+    ] = None,
 ) -> None:
     """Train and evaluate what a recipe says; a repeated run goes on where the last one stopped."""
-    from alignzoo.cli.doing.running import run_command, run_seeds_command
+    from alignzoo.cli.doing.launching import launched_command
+    from alignzoo.cli.doing.running import Asked
+    from alignzoo.launch.wish import Wish
 
-    if seeds == 1:
-        raise typer.Exit(run_command(recipe, overrides or [], output, fresh=fresh))
-    words = overrides or []
-    raise typer.Exit(run_seeds_command(recipe, words, output, fresh=fresh, seeds=seeds))
+    asked = Asked(recipe, tuple(overrides or ()), output, fresh, seeds)
+    raise typer.Exit(launched_command(asked, Wish(processes, machines, machine_rank, main_address)))
 
 
 @app.command(short_help="Check a recipe and print its stages.")

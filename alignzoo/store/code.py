@@ -19,6 +19,7 @@ APART = (
     "cli",  # says what the core found
     "contract/progress.py",  # what a run tells whoever watches
     "judging/quality",  # `eval-judge` alone; no result of a run comes through it
+    "launch",  # starts and watches processes; results do not depend on their number
     "leaderboard",  # folds results that are there
     "plan.py",  # says what would be done
     "recipes",  # of an installed package; a recipe enters by its options

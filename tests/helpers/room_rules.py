@@ -19,6 +19,7 @@ ROOMS = {
     "judging": {"contract", "data", "store"},
     "judging.quality": {"contract", "data", "judging"},
     "leaderboard": {"contract"},
+    "launch": {"contract"},
     "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
@@ -32,10 +33,10 @@ ROOMS = {
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
-    | {"engine.models", "engine.parallel", "engine.sampling", "cli.terminal"},
+    | {"engine.models", "engine.parallel", "engine.sampling", "cli.terminal", "launch"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
     | {"cli.doing", "cli.terminal"},
     "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}
-    | {"cli.terminal", "engine.parallel"},
+    | {"cli.terminal", "engine.parallel", "launch"},
     "__main__": {"cli"},
 }

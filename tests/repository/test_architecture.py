@@ -27,7 +27,7 @@ from source_tree import (
 from alignzoo.contract import hooks as hookspecs
 from alignzoo.recipe.registry import load_plugins
 
-FLOOR = 14  # entries of alignzoo/ that a newcomer sees first
+FLOOR = 15  # entries of alignzoo/ that a newcomer sees first
 
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
 CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 121, "alignzoo_ppo": 120}
@@ -40,12 +40,13 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "engine": 3350,
     "store": 910,
     "judging": 1450,
+    "launch": 460,  # worker processes: what was asked, starting, watching, ending together
     "leaderboard": 920,
     "stages": 1790,
     "plan": 142,
     "run": 280,
     "testing": 1140,
-    "cli": 1980,
+    "cli": 2060,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 

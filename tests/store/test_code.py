@@ -18,7 +18,7 @@ WITHOUT_EFFECT = {
     "plan.py",
     "store/runs.py",
 }
-ROOMS_WITHOUT_EFFECT = {"cli", "leaderboard", "testing"}
+ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "testing"}
 
 
 @pytest.fixture

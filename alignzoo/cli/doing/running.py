@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alignzoo import leaderboard
@@ -15,6 +15,7 @@ from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.cli.terminal.screen import print_json, print_table, width
 from alignzoo.contract.errors import Interrupted, UsageError
 from alignzoo.engine.parallel.agreement import is_main
+from alignzoo.launch.worker import launched, place_run
 from alignzoo.leaderboard import read_leaderboard, render_text
 from alignzoo.leaderboard.seeds import markdown, over_seeds, rows_of
 from alignzoo.plan import plan_recipe
@@ -28,12 +29,38 @@ from alignzoo.store.folders import default_folder
 INTERRUPTED = 130
 
 
-def run_command(name: str, overrides: Sequence[str], output: Path | None, *, fresh: bool) -> int:
+@dataclass(frozen=True)
+class Asked:
+    """What `alignzoo run` was asked to do, whoever does it."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    output: Path | None
+    fresh: bool
+    seeds: int
+
+    @property
+    def words(self) -> list[str]:
+        """The same as a command line, for a worker."""
+        sets = [word for value in self.overrides for word in ("--set", value)]
+        output = ["--output", str(self.output)] if self.output else []
+        fresh = ["--fresh"] if self.fresh else []
+        return ["run", self.recipe, *sets, *output, *fresh, "--seeds", str(self.seeds)]
+
+    def folder(self, recipe: Recipe) -> Path:
+        """Where the results of all seeds go."""
+        if self.seeds == 1:
+            return self.output or default_folder(recipe)
+        return self.output or Path(f"{default_folder(recipe)}-{self.seeds}-seeds")
+
+
+def run_command(asked: Asked) -> int:
     """Run a recipe and print its leaderboard; the exit status."""
-    path = find_recipe(name)
+    path = find_recipe(asked.recipe)
     registry = load_plugins()
-    recipe = load_recipe(path, registry, overrides)
-    folder = output or default_folder(recipe)
+    recipe = load_recipe(path, registry, asked.overrides)
+    folder = asked.folder(recipe)
+    place_run(folder)
 
     def work() -> RunResult:
         from alignzoo.cli.terminal.console import watch
@@ -41,25 +68,24 @@ def run_command(name: str, overrides: Sequence[str], output: Path | None, *, fre
         progress, display = watch()
         source = path.read_text(encoding="utf-8")
         with display:
-            return run_recipe(recipe, source, registry, folder, progress, fresh=fresh)
+            return run_recipe(recipe, source, registry, folder, progress, fresh=asked.fresh)
 
-    if not fresh:
+    if not asked.fresh:
         return report(work, folder)
     with cache_of_its_own(folder):
         return report(work, folder)
 
 
-def run_seeds_command(
-    name: str, overrides: Sequence[str], output: Path | None, *, fresh: bool, seeds: int
-) -> int:
+def run_seeds_command(asked: Asked) -> int:
     """Run a recipe with its seed and the next ones, then print means over seeds; exit status."""
-    first = load_recipe(find_recipe(name), load_plugins(), overrides)
-    numbers = range(first.seed, first.seed + seeds)
-    folder = output or Path(f"{default_folder(first)}-{seeds}-seeds")
+    first = load_recipe(find_recipe(asked.recipe), load_plugins(), asked.overrides)
+    numbers = range(first.seed, first.seed + asked.seeds)
+    folder = asked.folder(first)
     runs = []
     for seed in numbers:
         place = folder / f"seed-{seed}"
-        status = run_command(name, [*overrides, f"seed={seed}"], place, fresh=fresh)
+        words = (*asked.overrides, f"seed={seed}")
+        status = run_command(replace(asked, overrides=words, output=place, seeds=1))
         if status:
             return status
         runs.append(read_leaderboard([place]))
@@ -83,7 +109,8 @@ def report(
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what plug-ins print
             result = work()
     except KeyboardInterrupt as stop:
-        print(f"\n{resume_hint(folder)}", file=sys.stderr)
+        if is_main() and not launched():  # the launching process says it for all
+            print(f"\n{resume_hint(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else INTERRUPTED
     if not is_main():
         return 0

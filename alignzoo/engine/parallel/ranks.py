@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from alignzoo.contract.errors import TrainingError
+from alignzoo.engine.parallel.environment import refuse_unheeded
 
 SUPPORTED = {
     DistributedType.NO,
@@ -134,18 +135,20 @@ def arithmetic(precision: str, device: str) -> Iterator[None]:
 
 
 def start_ranks(precision: str) -> Ranks:
-    """Join the group that torchrun or `accelerate launch` started; one process without them.
+    """Join the group that `run --processes`, torchrun, srun or `accelerate launch` started.
 
-    Raises TrainingError when several processes were started but are not one group, or when a
-    wrapper is configured that this engine does not drive (FSDP, DeepSpeed).
+    Raises TrainingError when several processes were started but are not one group, UsageError
+    when the environment asks for what this engine would not do.
     """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    refuse_unheeded(os.environ, precision, gpus)
     mixed = "bf16" if precision == "bf16" else "no"
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=mixed)
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
         raise TrainingError(
             f"{expected} processes were started, but Accelerate sees {accelerator.num_processes}; "
-            "on CPU start them with `torchrun --nproc-per-node N -m alignzoo run ...`"
+            "start them with `alignzoo run RECIPE --processes N`"
         )
     if accelerator.distributed_type not in SUPPORTED:
         raise TrainingError(

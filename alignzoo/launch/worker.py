@@ -1,0 +1,133 @@
+"""A worker's side: it says that it lives and whether it waits, and leaves its error to be printed.
+
+Under `alignzoo run --processes` the launching process prints the one error that came first. Under
+another launcher the worker that failed first prints its own, and the others hold back what they
+only saw of it ("Connection reset by peer").
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from alignzoo.launch.board import PATIENCE, Board, Failure
+
+COMMAND = "ALIGNZOO_COMMAND"  # the command line that was typed; set for the workers it started
+BEAT = 1.0  # seconds
+SEES = timedelta(seconds=5)  # how long a dying worker looks for the store
+LOST = re.compile(r"gloo|NCCL|c10d|by peer|Broken pipe|TCPStore", re.IGNORECASE)
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+def launched() -> bool:
+    """Whether `alignzoo run --processes` started this process."""
+    return COMMAND in os.environ
+
+
+def rank() -> int:
+    """Number of this process."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Tell the launching process about this one while it works, and end when that one ends."""
+    if not launched():
+        yield
+        return
+    _die_with_parent()
+    board, over = _board(PATIENCE), threading.Event()
+    board.put(f"pid/{rank()}", os.getpid())
+    threading.Thread(target=_beat, args=(board, over), daemon=True).start()
+    code: Any = 1
+    try:
+        yield
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+        raise
+    finally:
+        over.set()
+        if board.end(rank()) is None:
+            board.put(f"end/{rank()}", asdict(Failure(rank(), "", "", code, symptom=True)))
+
+
+def tell(text: str, error: BaseException, code: int) -> None:
+    """Print an error, or leave it to whoever prints for the group."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
+        print(text, file=sys.stderr)
+        return
+    symptom = isinstance(error, KeyboardInterrupt) or _only_lost(error)
+    what = f"{type(error).__name__}: {error}"
+    failure = Failure(rank(), text, what, code, symptom)
+    try:
+        board = _board(SEES)
+        mine = board.tell(failure)
+        mine = mine or (symptom and board.first() is None)
+    except RuntimeError:  # the store is gone with whoever kept it
+        mine = not launched()
+    if mine and not launched():
+        print(text, file=sys.stderr)
+
+
+def place_run(folder: Path) -> None:
+    """Say where the run's folder is, for the launching process to finish its record."""
+    if launched() and rank() == 0:
+        _board(PATIENCE).put("folder", str(folder))
+
+
+def _only_lost(error: BaseException | None) -> bool:
+    """Whether an error says no more than that another worker went away."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and LOST.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _board(patience: timedelta) -> Board:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return Board(TCPStore(host, port, is_master=False, timeout=patience))
+
+
+def _die_with_parent() -> None:
+    """Where the system can: no orphan is left, stopped or busy as it may be."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def _beat(board: Board, over: threading.Event) -> None:
+    """Say every second how long the main thread has waited for others without a change."""
+    main, parent = threading.main_thread().ident, os.getppid()
+    place, since = None, time.monotonic()
+    while not over.wait(BEAT):
+        if os.getppid() != parent:
+            os._exit(1)
+        now = _waiting_at(sys._current_frames().get(main or 0))
+        if now != place:
+            place, since = now, time.monotonic()
+        waited = time.monotonic() - since if place else 0.0
+        try:
+            board.put(f"waited/{rank()}", waited)
+        except RuntimeError:  # the launching process is paused, or gone, which ends this one
+            continue
+
+
+def _waiting_at(frame: FrameType | None) -> tuple[int, int] | None:
+    """Which call waits for other processes, if the innermost frame is such a call."""
+    inside = frame is not None and "torch/distributed/" in frame.f_code.co_filename
+    return (id(frame), frame.f_lasti) if inside and frame is not None else None

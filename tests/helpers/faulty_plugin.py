@@ -1,0 +1,141 @@
+"""A plug-in whose parts break on purpose: FAULTS="place:rank:kind ..." in the environment."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+from alignzoo import (
+    Algorithm,
+    Dataset,
+    Judge,
+    Loss,
+    Response,
+    Role,
+    RolloutBatch,
+    Score,
+    Term,
+    TextBatch,
+    TextSample,
+    hookimpl,
+    option,
+)
+from alignzoo.ops import log_prob
+
+SEEN = []  # calls so far, by place
+
+
+def broken():
+    raise ValueError("broken on purpose")
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+    time.sleep(0.1)
+
+
+KINDS = {
+    "raise": broken,
+    "kill": lambda: send(signal.SIGKILL),
+    "stop": lambda: send(signal.SIGSTOP),
+    "exit": lambda: os._exit(3),
+    "slow": lambda: time.sleep(75),
+    "slower": lambda: time.sleep(600),
+    "busy": lambda: sum(range(10**9)),
+}
+
+
+def act(place, call=1):
+    """Do what was asked of this rank at this place, at its n-th call."""
+    SEEN.append(place)
+    for fault in os.environ.get("FAULTS", "").split():
+        where, rank, kind = fault.split(":")
+        if (where, rank) == (place, os.environ.get("RANK", "0")) and SEEN.count(place) == call:
+            KINDS[kind]()
+
+
+@dataclass(frozen=True)
+class FaultyText(Dataset):
+    """Made-up sentences."""
+
+    name = "faulty.text"
+    size: int = option(24, "samples", gt=0)
+
+    def samples(self, seed):
+        act("data")
+        for number in range(self.size):
+            text = "the food is " + "fish " * (number % 7) + "."
+            yield TextSample("tell me the food of the fox .", Response(text))
+
+
+class Faulty(Algorithm[TextBatch]):
+    """L = -log pi(y|x)."""
+
+    name = "faulty"
+    batch = TextBatch
+    roles = {"policy": Role(trainable=True)}
+    metrics = {}
+
+    def signals(self):
+        return {"policy": log_prob("policy")}
+
+    def loss(self, batch, signals, state):
+        act("loss", 8)
+        return Loss(Term(-signals["policy"], batch.mask))
+
+
+class FaultyRollout(Algorithm[RolloutBatch]):
+    """L = -r log pi(y|x)."""
+
+    name = "faulty_rollout"
+    batch = RolloutBatch
+    roles = {"policy": Role(trainable=True)}
+    metrics = {}
+
+    def signals(self):
+        return {"policy": log_prob("policy")}
+
+    def loss(self, batch, signals, state):
+        act("loss", 8)
+        return Loss(Term(-signals["policy"] * batch.reward[:, None], batch.mask))
+
+
+@dataclass(frozen=True)
+class FaultyJudge(Judge):
+    """A constant."""
+
+    name = "faulty"
+
+    def score(self, answers):
+        act("reward", 2)
+        return [Score(1.0) for _ in answers]
+
+
+@hookimpl
+def register_algorithms():
+    return [Faulty, FaultyRollout]
+
+
+@hookimpl
+def register_datasets():
+    return [FaultyText]
+
+
+@hookimpl
+def register_judges():
+    return [FaultyJudge]
+
+
+@hookimpl
+def load_model(ref, role):
+    act("load")
+
+
+@hookimpl
+def on_step(run, stage, step, metrics):
+    act("step", 2)
+
+
+@hookimpl
+def on_run_end(run, error):
+    act("end")

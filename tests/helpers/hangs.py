@@ -1,0 +1,179 @@
+"""Runs of several processes in which something goes wrong, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAD = "name: hang\nmodel: facts\nthreads: 1\nstages:\n"
+OFFLINE = """
+  - name: sft
+    algorithm: faulty
+    data: {name: faulty.text, with: {size: 24}}
+    train: {steps: 6, batch_size: 8, micro_batch_size: 4, lr: 1e-3, save_every: 2}
+"""
+ROLLOUT = """
+  - name: online
+    algorithm: faulty_rollout
+    data: {name: facts.prompts, with: {size: 16}}
+    rollout:
+      prompts: 8
+      samples_per_prompt: 1
+      sampling: {max_new_tokens: 6}
+      reward: {judge: faulty}
+    train: {steps: 6, batch_size: 8, micro_batch_size: 4, lr: 1e-3, save_every: 2}
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    status: int
+    seconds: float
+    said: str  # stderr
+    shown: str  # stdout
+    record: dict[str, object]  # run.json
+    orphans: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run in which something goes wrong."""
+
+    name: str
+    says: str  # pattern of what is printed
+    recipe: str = OFFLINE
+    faults: str = ""
+    status: int = 1
+    words: tuple[str, ...] = ("--processes", "2")
+    environment: dict[str, str] = field(default_factory=dict)
+    disturb: Callable[[subprocess.Popen[str], str], None] | None = None
+    worker: int | None = None  # that run.json names
+    limit: float = 60.0
+
+    def wrong(self, outcome: Outcome) -> list[str]:
+        """What is not as it must be."""
+        checks = {
+            f"status {outcome.status}": outcome.status == self.status,
+            f"{outcome.seconds:.0f} s": outcome.seconds <= self.limit,
+            f"orphans {outcome.orphans}": not outcome.orphans,
+            f"says {outcome.said[-600:]!r}": bool(re.search(self.says, outcome.said)),
+            f"names worker {outcome.record.get('worker')}": self.worker is None
+            or outcome.record.get("worker") == self.worker,
+            "shows a symptom": not re.search("by peer|Traceback", outcome.said),
+        }
+        return [what for what, fine in checks.items() if not fine]
+
+
+def plugin_folder(folder: Path) -> Path:
+    """A folder for PYTHONPATH in which the faulty plug-in is installed."""
+    info = folder / "plugins" / "faulty-1.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[alignzoo]\nfaulty = faulty_plugin\n")
+    source = Path(__file__).with_name("faulty_plugin.py").read_text()
+    (folder / "plugins" / "faulty_plugin.py").write_text(source)
+    return folder / "plugins"
+
+
+def start(setup: Setup, folder: Path, words: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """`alignzoo run` in a process of its own; `folder` holds recipe, run, cache and plug-in."""
+    file = folder / "recipe.yaml"
+    file.write_text(HEAD + setup.recipe)
+    path = [str(plugin_folder(folder)), str(ROOT), str(ROOT / "plugins")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]),
+        "ALIGNZOO_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "FAULTS": setup.faults,
+        "HANG": folder.name,
+        **setup.environment,
+    }
+    command = [sys.executable, "-m", "alignzoo", "run", str(file), "--output", str(folder / "run")]
+    return subprocess.Popen(
+        [*command, *(words or setup.words)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    )
+
+
+def outcome_of(setup: Setup, folder: Path) -> Outcome:
+    """Run a set-up to its end, or to twice its limit."""
+    place = folder / uuid.uuid4().hex
+    place.mkdir()
+    began = time.monotonic()
+    process = start(setup, place)
+    if setup.disturb:
+        setup.disturb(process, place.name)
+    try:
+        shown, said = process.communicate(timeout=2 * setup.limit)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        shown, said = process.communicate()
+    seconds = time.monotonic() - began
+    record = place / "run" / "run.json"
+    time.sleep(0.5)
+    orphans = tuple(family(place.name))
+    for pid in orphans:
+        os.kill(pid, signal.SIGKILL)
+    return Outcome(
+        process.returncode,
+        seconds,
+        said,
+        shown,
+        json.loads(record.read_text()) if record.exists() else {},
+        orphans,
+    )
+
+
+def family(mark: str, rank: int | None = None) -> list[int]:
+    """Living processes that belong to a run, or its worker of that rank."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        ours = f"HANG={mark}".encode() in variables
+        if ours and state != "Z" and (rank is None or f"RANK={rank}".encode() in variables):
+            found.append(int(folder.name))
+    return found
+
+
+def when_training(act: Callable[[subprocess.Popen[str], str], None]):
+    """Do something as soon as the first step is logged."""
+
+    def wait(process: subprocess.Popen[str], mark: str) -> None:
+        log = next(Path(word).parent for word in process.args if word.endswith("recipe.yaml"))
+        while process.poll() is None and not list(log.glob("run/stages/*/metrics.jsonl")):
+            time.sleep(0.1)
+        act(process, mark)
+
+    return wait
+
+
+def send(number: int, rank: int | None = None):
+    """Send a signal to the launching process, or to one worker."""
+
+    def act(process: subprocess.Popen[str], mark: str) -> None:
+        targets = [process.pid] if rank is None else family(mark, rank)
+        for pid in targets:
+            os.kill(pid, number)
+
+    return act
