@@ -11,10 +11,10 @@ from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Item, Response, Sample, Tokens
 from alignzoo.data.tokens import Encoded
 from alignzoo.data.vocabulary import Vocabulary, difference, other_tokens, vocabulary_of
+from alignzoo.engine.models.bounds import Bounds
 from alignzoo.engine.models.fit import check_end, embedding_rows, without_a_row
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
-from alignzoo.store.checkpoints import checkpoint_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -85,6 +85,7 @@ def check_ids(
     main: str,
     refs: Mapping[str, ModelRef],
     tokenizer: PreTrainedTokenizerBase,
+    bounds: Mapping[ModelRef, Bounds],
     context: StageContext,
     scoring: Container[str] = (),
 ) -> None:
@@ -93,13 +94,12 @@ def check_ids(
     `refs` has a model for each role or column; those in `scoring` have a scalar head, to which no
     token is an end. Raises DataError when an id means something else to one of them.
     """
-    own, start = vocabulary_of(tokenizer), checkpoint_in(refs[main].path)
-    rows = start.rows if start else None
+    own, rows = vocabulary_of(tokenizer), bounds[refs[main]].ids
     for role, ref in refs.items():
         if ref == refs[main]:
             continue
         place = f"{context.name}, {role}"
-        other = known_vocabulary(ref, context)
+        other = known_vocabulary(ref, context, bounds[ref].ends)
         if other is None:
             context.progress.note(f"{place}: no tokenizer beside '{ref.name}' to compare ids with")
         elif what := (other_tokens if role in scoring else difference)(own, other, rows):
@@ -111,24 +111,12 @@ def check_ids(
             context.progress.note(f"{place}: '{ref.name}' has another chat template; unused")
 
 
-def known_vocabulary(ref: ModelRef, context: StageContext) -> Vocabulary | None:
+def known_vocabulary(
+    ref: ModelRef, context: StageContext, ends: Iterable[int]
+) -> Vocabulary | None:
     """The ids of a model as its tokenizer reads them; None when it comes without one."""
     try:
         tokenizer = load_tokenizer(context.registry.hooks, ref)
     except AlignzooError:
         return None
-    return vocabulary_of(tokenizer, _ends(ref))
-
-
-def _ends(ref: ModelRef) -> tuple[int, ...]:
-    """The ids that a model's generation settings name as ends of an answer."""
-    from transformers import GenerationConfig
-
-    if not ref.path.is_dir() and ref.name.count("/") != 1:
-        return ()  # a plug-in's name; nobody is asked for it
-    revision = ref.revision or "main"
-    try:
-        named = GenerationConfig.from_pretrained(ref.name, revision=revision).eos_token_id
-    except (OSError, ValueError):
-        return ()
-    return tuple(named) if isinstance(named, list) else () if named is None else (named,)
+    return vocabulary_of(tokenizer, ends)

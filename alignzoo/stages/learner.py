@@ -11,7 +11,7 @@ from alignzoo.contract.errors import DataError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import Reader
-from alignzoo.engine.models.bounds import bounds_by_name
+from alignzoo.engine.models.bounds import Bounds, bounds_by_name
 from alignzoo.recipe.blocks import USUAL_LENGTH, DataSpec
 from alignzoo.recipe.training import too_wide
 from alignzoo.stages.reading import rules_of
@@ -27,7 +27,12 @@ class Learner:
 
     tokenizer: PreTrainedTokenizerBase
     ends: tuple[int, ...]
-    contexts: Mapping[str, int]  # model -> tokens, of all models that read the sequences
+    bounds: Mapping[ModelRef, Bounds]  # of all models that read the sequences
+
+    @property
+    def contexts(self) -> Mapping[str, int]:
+        """Model -> the longest sequence it can read, in tokens, where it has a limit."""
+        return {ref.name: b.context for ref, b in self.bounds.items() if b.context is not None}
 
     @property
     def context(self) -> int | None:
@@ -61,5 +66,4 @@ def learner_of(
     roles = algorithm.roles
     kinds = {**{ref: roles[role] for role, ref in refs.items()}, refs[main]: roles[main]}
     bounds = {ref: bounds_by_name(hooks, ref, kind) for ref, kind in kinds.items()}
-    contexts = {ref.name: b.context for ref, b in bounds.items() if b.context is not None}
-    return Learner(tokenizer, end_ids(tokenizer, bounds[refs[main]].ends), contexts)
+    return Learner(tokenizer, end_ids(tokenizer, bounds[refs[main]].ends), bounds)

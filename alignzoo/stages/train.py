@@ -60,8 +60,8 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     tokenizer = load_tokenizer(hooks, refs[main])
     kinds, said = algorithm.roles, set[str]()
     scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
-    check_ids(main, refs, tokenizer, context, scoring)
     learner = learner_of(tokenizer, refs, main, algorithm, hooks)
+    check_ids(main, refs, tokenizer, learner.bounds, context, scoring)
     ranks = start_ranks(context.recipe.precision)
 
     def load(role: str) -> PreTrainedModel:

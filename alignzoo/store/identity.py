@@ -19,7 +19,7 @@ from alignzoo.contract.evaluation import Benchmark, Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
 from alignzoo.data.samples import cached_file, data_digest
-from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, StageSpec
+from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, StageSpec, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.reading import declared
 from alignzoo.recipe.registry import Registry
@@ -56,7 +56,7 @@ def stage_identity(
     return Identity(
         {
             **_common(spec, recipe),
-            "plugins": _plugins(spec, registry),
+            "plugins": sorted({*_plugins(spec, registry), *_savers(spec, registry)}),
             "models": {
                 place: model_digest(name, recipe, registry, outputs)
                 for place, name in models_of(spec).items()
@@ -134,21 +134,25 @@ def _settings(spec: EvaluateSpec, registry: Registry) -> dict[str, Any]:
 
 
 def model_digest(name: str, recipe: Recipe, registry: Registry, outputs: Outputs) -> str:
-    """What stands for a model's content: its bytes, or its name and revision and who loads it."""
+    """What stands for a model: its bytes, or its name and revision, and who may load it.
+
+    A plug-in's `load_model` is asked first, for folders and the results of stages too: only what it
+    makes of them is the model.
+    """
     ref = model_ref(name, recipe, outputs)
     stated = stated_identity(ref, registry)
-    known = "" if stated is None else f" stated {stated}"
+    loaders = "+".join(_implementing(registry, "load_model", "load_tokenizer"))
+    by = f"loaded by {loaders or 'the core'}" + ("" if stated is None else f" stated {stated}")
     if name in outputs:
         recorded = recorded_output(outputs[name], "model")
         if recorded is None:
             raise DataError(f"stage '{name}' left no model; name one that trains")
-        return f"files:{recorded}{known}"
+        return f"files:{recorded} {by}"
     if ref.path.exists():
         check_output(ref.path.parent, ref.path.name)
-        return f"files:{digest_of(ref.path)}{known}"
+        return f"files:{digest_of(ref.path)} {by}"
     revision = hub_commit(ref) or ref.revision or "latest"
-    loaders = "+".join(_loaders(registry))
-    return f"name:{ref.name}@{revision} seed {ref.seed} loaded by {loaders or 'the core'}{known}"
+    return f"name:{ref.name}@{revision} seed {ref.seed} {by}"
 
 
 def stated_identity(ref: ModelRef, registry: Registry) -> str | None:
@@ -230,12 +234,17 @@ def _judges(spec: Spec) -> list[str]:
     return [judge.name for judge in given]
 
 
-def _loaders(registry: Registry) -> list[str]:
-    """The plug-ins that may answer for a model's name."""
+def _savers(spec: StageSpec, registry: Registry) -> list[str]:
+    """The plug-ins that may write a stage's model."""
+    return _implementing(registry, "save_model") if isinstance(spec, TrainSpec) else []
+
+
+def _implementing(registry: Registry, *hooks: str) -> list[str]:
+    """The plug-ins with one of these hooks. Which of them would answer, only calling them tells."""
     names = {
         implementation.plugin_name
-        for hook in (registry.hooks.load_model, registry.hooks.load_tokenizer)
-        for implementation in hook.get_hookimpls()
+        for hook in hooks
+        for implementation in getattr(registry.hooks, hook).get_hookimpls()
     }
     return sorted(plugin.identity for plugin in registry.plugins if plugin.module in names)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from alignzoo import TextBatch
+from alignzoo import Role, TextBatch
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Item, PairBatch, Tokens
 from alignzoo.engine.layout.optim import Optim
@@ -159,6 +161,36 @@ def test_the_start_of_a_method_is_checked_without_the_routers_loss(tmp_path):
     equal = dict.fromkeys(("policy", "reference"), "x")
     rails = Rails(stop=True, say=said.append)
     train(job(tmp_path / "run", DPO(), digests=equal, rails=rails, **changes))
+    assert said == []
+
+
+class Twins(DPO):
+    """DPO whose reference learns too: two models with routers."""
+
+    roles: ClassVar = {"policy": Role(trainable=True), "reference": Role(True, like="policy")}
+
+    def signals(self):
+        return {"policy": log_prob("policy"), "reference": log_prob("reference")}
+
+    def snapshots(self):
+        return {}
+
+
+def test_the_start_of_a_method_is_checked_without_the_losses_of_several_routers(tmp_path):
+    said = []
+    rows = [item.rows[0] for item in items(*[6] * 12)]  # of one length: one forward pass
+    pairs = [Item(pair) for pair in zip(rows[:6], rows[6:], strict=True)]
+    optim = replace(ONCE, aux_loss=True)
+    changes = {"items": pairs, "load": lambda role: mixture(), "optim": optim}
+    equal = dict.fromkeys(("policy", "reference"), "x")
+    rails = Rails(stop=True, say=said.append)
+    train(job(tmp_path / "run", Twins(), digests=equal, rails=rails, **changes))
+    row = first_row(tmp_path / "run")
+    right = plain(mixture(), PairBatch.collate(pairs, 0)).item()
+    for role in ("policy", "reference"):
+        assert row[f"loss/router/{role}"] == pytest.approx(COEFFICIENT * right, rel=1e-6)
+    routers = row["loss/router/policy"] + row["loss/router/reference"]
+    assert row["loss"] - routers == pytest.approx(math.log(2), abs=1e-6)
     assert said == []
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import types
+from dataclasses import replace
 
 import alignzoo_facts
 import pytest
@@ -16,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from alignzoo import ModelRef, Role, hookimpl
 from alignzoo.contract.errors import AlignzooError, DataError, PluginError
 from alignzoo.recipe.blocks import Recipe
-from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.registry import build_registry, load_plugins
 from alignzoo.run import run_recipe
 
 
@@ -260,6 +262,54 @@ def test_a_plugin_that_states_no_identity_is_named(tmp_path):
     hooks = plugin(load_model=loading(base), load_tokenizer=tokenizer)
     said = run(tmp_path / "r", hooks, recipe=training(MINE)).said
     assert any("'mine' and states no `identity(ref)`" in text for text in said)
+
+
+def plain_folder(path):
+    build_model(ModelRef("facts"), Role()).save_pretrained(path)
+    build_tokenizer().save_pretrained(path)
+    return path
+
+
+def edited(hooks, code):
+    """A registry in which a plug-in's code has this digest."""
+    known = load_plugins([hooks])
+    pairs = [(sys.modules.get(p.module, hooks), p) for p in known.plugins]
+    return build_registry([(m, replace(p, digest=code) if m is hooks else p) for m, p in pairs])
+
+
+@pytest.mark.parametrize("hook", ["load_model", "load_tokenizer", "save_model"])
+def test_work_on_a_folder_is_done_again_when_a_plugin_that_may_answer_for_it_changes(
+    tmp_path, hook
+):
+    first = training(str(plain_folder(tmp_path / "base")))
+    more = first.stages[0].model_copy(update={"name": "more", "policy": "sft"})
+    recipe = first.model_copy(update={"stages": (*first.stages, more)})
+    hooks = plugin(**{hook: HOOKS[hook]})
+
+    def pieces(code):
+        notes = Notes()
+        run_recipe(recipe, "", edited(hooks, code), tmp_path / "r", notes)
+        return notes.pieces
+
+    assert pieces("1") == ["run sft", "run more"]
+    assert pieces("1") == ["reuse sft", "reuse more"]
+    assert pieces("2") == ["run sft", "run more"], "the result of a stage is loaded by it, too"
+
+
+def test_work_on_a_folder_is_reused_when_a_plugin_that_answers_for_no_model_changes(tmp_path):
+    recipe = training(str(plain_folder(tmp_path / "base")))
+    hooks = plugin(on_step=lambda run, stage, step, metrics: None)
+    for code, expected in (("1", ["run sft"]), ("2", ["reuse sft"])):
+        notes = Notes()
+        run_recipe(recipe, "", edited(hooks, code), tmp_path / "r", notes)
+        assert notes.pieces == expected
+
+
+HOOKS = {
+    "load_model": lambda ref, role: None,
+    "load_tokenizer": lambda ref: None,
+    "save_model": lambda model, folder: None,
+}
 
 
 def test_the_embedded_world_states_what_its_model_is_made_of():

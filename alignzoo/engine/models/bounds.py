@@ -1,4 +1,4 @@
-"""What a model says about its texts: the ids that end an answer, and how long one may be."""
+"""What a model says about its texts: its ids, those that end an answer, and how long one may be."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.stage import ModelRef
+from alignzoo.engine.models.hooked import plugin_model
 from alignzoo.engine.models.load import load_model
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Both come from the model's own files, as plain transformers reads them."""
+    """All come from the model's own files, as plain transformers reads them."""
 
     ends: tuple[int, ...]  # of its generation config, within its vocabulary
     context: int | None  # tokens; None: no fixed context
+    ids: int  # of its vocabulary; those beyond cannot be emitted
 
 
 def bounds_of(model: PreTrainedModel) -> Bounds:
@@ -27,15 +29,18 @@ def bounds_of(model: PreTrainedModel) -> Bounds:
 
 
 def bounds_by_name(hooks: pluggy.HookRelay, ref: ModelRef, role: Role) -> Bounds:
-    """The bounds of a model that is not loaded yet; a plug-in's own model is loaded for it."""
-    if ref.path.is_dir() or ref.name.count("/") == 1:
-        where = {"revision": ref.revision, "trust_remote_code": False}
-        try:
-            config = AutoConfig.from_pretrained(ref.name, **where)
-        except Exception:  # loading says what is wrong, or a plug-in knows the name
-            return bounds_of(load_model(hooks, ref, role))
-        return _bounds(config, _generation(ref, config))
-    return bounds_of(load_model(hooks, ref, role))
+    """The bounds of a model that is not loaded yet: of a plug-in's own, if one knows the name, else
+    of the model's files.
+    """
+    made = plugin_model(hooks, ref, role)
+    if made is not None:
+        return bounds_of(made)
+    where = {"revision": ref.revision, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(ref.name, **where)
+    except Exception:  # loading says what is wrong
+        return bounds_of(load_model(hooks, ref, role))
+    return _bounds(config, _generation(ref, config))
 
 
 def _generation(ref: ModelRef, config: Any) -> GenerationConfig:
@@ -50,4 +55,5 @@ def _bounds(config: Any, generation: GenerationConfig | None) -> Bounds:
     named = getattr(generation, "eos_token_id", None)
     several = named if isinstance(named, list) else [named]
     known = [id_ for id_ in several if isinstance(id_, int) and 0 <= id_ < text.vocab_size]
-    return Bounds(tuple(known), getattr(text, "max_position_embeddings", None))
+    context = getattr(text, "max_position_embeddings", None)
+    return Bounds(tuple(known), context, text.vocab_size)

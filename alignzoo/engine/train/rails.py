@@ -13,6 +13,7 @@ from torch import Tensor
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Batch, Signal
+from alignzoo.engine.train.balance import routers_share
 from alignzoo.ops import kl, sequence_sum
 
 KL = "kl_full/"  # full-vocabulary KL(trained || frozen), summed over a response, in nats
@@ -64,7 +65,7 @@ class Watch:
 
     def _identities(self, metrics: Mapping[str, float]) -> None:
         known = self.algorithm.at_start().items()
-        router = metrics["loss/router"] if "router/aux_loss" in metrics else 0.0  # not its own
+        router = routers_share(metrics)  # not the method's own
         for name, expected in ((n, x) for n, x in known if n in metrics):  # over nothing: absent
             actual = metrics[name] - (router if name == "loss" else 0.0)
             if not abs(actual - expected) <= self.rails.tolerance * max(1.0, abs(expected)):

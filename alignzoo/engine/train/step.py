@@ -17,7 +17,7 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import padding_share
-from alignzoo.engine.train.balance import Balance
+from alignzoo.engine.train.balance import AUX, Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.guard import fingerprint, guarded_loss
 
@@ -234,7 +234,7 @@ class Stepper:
         collect(self.algorithm, loss, sums)
         sums.mark(loss, part)
         for name in self.balance.names:
-            sums.add(f"{name}/aux_loss", loss.named[name].value, loss.named[name].weights)
+            sums.add(name + AUX, loss.named[name].value, loss.named[name].weights)
         sums.add("response_length", part.response.sum(-1), None)
         lengths = part.attention.sum(-1)
         share_of_padding = lengths.new_tensor(

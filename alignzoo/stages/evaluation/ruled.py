@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.evaluation import (
     WIN_RATE,
@@ -23,9 +24,11 @@ from alignzoo.contract.evaluation import (
     ScoredBenchmark,
     mean,
 )
+from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import GroupSample, PromptSample, Tokens
 from alignzoo.data.rows import n_tokens, row_from_sample, sample_from_row
 from alignzoo.data.tokens import prompt_ids
+from alignzoo.engine.models.bounds import bounds_by_name, bounds_of
 from alignzoo.engine.models.load import pad_id_of
 from alignzoo.engine.scoring.measure import sequence_kl
 from alignzoo.recipe.blocks import EvaluateSpec
@@ -62,7 +65,7 @@ def run_evaluation(
         raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
     refs = {f"kl({name})": context.model(name) for name in spec.kl_to}
     speaker = load_speaker(context.model(model), context)
-    check_ids("model", {"model": context.model(model), **refs}, speaker.tokenizer, context)
+    _check_ids(context.model(model), refs, speaker, context)
     sampled = sample_answers(prompts, spec, speaker, context)
     groups = [
         GroupSample(prompt.prompt, responses, meta=prompt.meta)
@@ -84,6 +87,15 @@ def run_evaluation(
     )
     known = {n: [x for x in c.values if x is not None] for n, c in columns.items() if c.better}
     context.summary(answer_figures(sampled) | {n: mean(xs) for n, xs in known.items() if xs})
+
+
+def _check_ids(
+    own: ModelRef, others: Mapping[str, ModelRef], speaker: Speaker, context: StageContext
+) -> None:
+    hooks = context.registry.hooks
+    bounds = {ref: bounds_by_name(hooks, ref, Role()) for ref in others.values()}
+    bounds[own] = bounds_of(speaker.model)
+    check_ids("model", {"model": own, **others}, speaker.tokenizer, bounds, context)
 
 
 def read_answers(folder: Path) -> Answers:
