@@ -29,7 +29,7 @@ from transformers import (
 
 from alignzoo import Role, TextBatch
 from alignzoo.contract.errors import TrainingError
-from alignzoo.contract.types import Item, PairBatch, Tokens
+from alignzoo.contract.types import Item, Loss, PairBatch, Signal, Term, Tokens
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.quiet import own_config, silence
 from alignzoo.engine.models.routers import router_of
@@ -152,6 +152,29 @@ def test_over_micro_batches_it_is_the_mean_of_their_losses_by_tokens(tmp_path):
     assert first_row(tmp_path / "run")["router/aux_loss"] == pytest.approx(
         sum(losses) / sum(lengths), rel=1e-6
     )
+
+
+class OnChosen(SFT):
+    """SFT on the chosen half of pairs: the other half is not read."""
+
+    batch: ClassVar = PairBatch
+
+    def signals(self):
+        chosen = lambda b: b.mask & (torch.arange(len(b.ids)) < b.n_items)[:, None]  # noqa: E731
+        return {"policy": Signal(("policy",), log_prob("policy").reduce, chosen)}
+
+    def loss(self, batch, signals, state):
+        return Loss(Term(-signals["policy"][batch.chosen], batch.mask[batch.chosen]))
+
+
+def test_rows_that_a_method_does_not_read_count_in_no_routers_loss(tmp_path):
+    rows = [item.rows[0] for item in items(*[6] * 12)]
+    pairs = [Item(pair) for pair in zip(rows[:6], rows[6:], strict=True)]
+    optim = replace(ONCE, aux_loss=True)
+    changes = {"items": pairs, "load": lambda role: mixture(), "optim": optim}
+    train(job(tmp_path / "run", OnChosen(), **changes))
+    right = plain(mixture(), TextBatch.collate([Item((row,)) for row in rows[:6]], 0)).item()
+    assert first_row(tmp_path / "run")["router/aux_loss"] == pytest.approx(right, rel=1e-6)
 
 
 def test_the_start_of_a_method_is_checked_without_the_routers_loss(tmp_path):

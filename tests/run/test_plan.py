@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from run_parts import Heard, recipe, registry
+from small_models import logged, run_stages, word_model, write_rows
 
 from alignzoo.contract.errors import DataError
 from alignzoo.plan import plan_recipe
@@ -89,6 +90,35 @@ def test_a_plan_counts_the_steps_of_files_and_of_datasets_with_a_length(tmp_path
     rollout = {"prompts": 4, "samples_per_prompt": 2, "epochs": 3}
     planned = steps_of(prompts, tmp_path / "r", "ppo", rollout=rollout, **small)
     assert planned == "30 (9 prompts)"  # 2 epochs x 3 passes x (2 + 2 + 1) updates
+
+
+SHORT = {"max_new_tokens": 4}
+SAID = ["hello", "the cat", "how are", "sat on", "a mat", "bye", "you ran"]
+COUNTED = {  # 7 rows; 14 for kto, whose batches are never smaller than 2
+    "sft": ({"batch_size": 3, "epochs": 2}, {}, 2 * 3),
+    "dpo": ({"batch_size": 2, "epochs": 2}, {}, 2 * 4),
+    "kto": ({"batch_size": 13}, {}, 1),
+    "ppo": (  # buffers of 3, 3 and 1 prompts: 6, 6 and 2 answers
+        {"batch_size": 4},
+        {"rollout": {"prompts": 3, "samples_per_prompt": 2, "epochs": 2, "sampling": SHORT}},
+        2 * (2 + 2 + 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("algorithm", COUNTED)
+def test_a_run_takes_the_steps_that_its_plan_counted(tmp_path, monkeypatch, algorithm):
+    monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
+    train, more, steps = COUNTED[algorithm]
+    model = word_model(tmp_path / "m")
+    rows = [{"prompt": p, "response": " fine"} for p in SAID]
+    if algorithm in ("dpo", "kto"):
+        rows = [{"prompt": p, "chosen": " fine", "rejected": " bye"} for p in SAID]
+    data = write_rows(tmp_path / "d.jsonl", rows)
+    block = {"data": {"name": data}, "train": {"lr": 1e-9, **train}, **more}
+    planned = steps_of(data, tmp_path / "p", algorithm, **{k: block[k] for k in ("train", *more)})
+    run_stages(model, tmp_path / "r", {"name": "it", "algorithm": algorithm, **block})
+    assert int(planned.split()[0]) == len(logged(tmp_path / "r/stages/01-it")) == steps
 
 
 def test_a_plan_says_how_steps_follow_from_data_that_it_does_not_read(tmp_path):

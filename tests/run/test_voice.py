@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from alignzoo_facts.model import build_model, build_tokenizer
+from small_models import run_stages, word_model, write_rows
 from test_hooks import Notes, base, loading, plugin, tokenizer, training
 
 from alignzoo import ModelRef, Role
@@ -91,3 +92,14 @@ def test_a_load_report_becomes_one_line_and_no_library_warning_is_shown(tmp_path
     assert any("1 tensors of the checkpoint are not used, such as stray" in text for text in lines)
     shown = capfd.readouterr()
     assert "LOAD REPORT" not in shown.out + shown.err
+
+
+def test_the_head_for_words_that_a_reward_model_leaves_behind_is_no_news(tmp_path):
+    model = word_model(tmp_path / "base")  # its head is no copy of the embedding
+    row = {"prompt": "the cat", "chosen": " sat", "rejected": " ran"}
+    data = write_rows(tmp_path / "pairs.jsonl", [row, row | {"prompt": "hello"}])
+    train = {"steps": 1, "batch_size": 2, "lr": 1e-3}
+    stage = {"name": "rm", "algorithm": "reward_model", "data": {"name": data}, "train": train}
+    lines = run_stages(model, tmp_path / "r", stage)
+    assert any("has no score.weight; drawn at random" in text for text in lines)
+    assert not any("lm_head" in text or "are not used" in text for text in lines)

@@ -33,6 +33,34 @@ def test_a_max_length_beyond_the_context_is_refused_before_training(tmp_path):
         run_stages(model, tmp_path / "r", sft({"name": data, "max_length": 33}))
 
 
+def test_a_max_length_of_exactly_the_context_is_trained_with(tmp_path):
+    model = word_model(tmp_path / "m", context=32)
+    data = write_rows(tmp_path / "d.jsonl", [{"prompt": "hello", "response": " you" * 60}])
+    run_stages(model, tmp_path / "r", sft({"name": data, "max_length": 32}))
+    assert logged(tmp_path / "r/stages/01-it")[0]["response_length"] == 31
+
+
+@pytest.mark.parametrize("narrow", ["policy", "reference"])
+def test_the_narrowest_model_of_a_stage_sets_the_length_whichever_role_it_has(tmp_path, narrow):
+    contexts = {"policy": 48, "reference": 48} | {narrow: 24}
+    policy, reference = (word_model(tmp_path / r, context=n) for r, n in contexts.items())
+    row = {"prompt": "the cat", "chosen": " sat on" * 30, "rejected": " a mat" * 30}
+    data = write_rows(tmp_path / "d.jsonl", [row])
+    stage = {
+        "name": "it",
+        "algorithm": "dpo",
+        "roles": {"reference": reference},
+        "data": {"name": data},
+        "train": {"lr": 1e-9, "batch_size": 1},
+    }
+    notes = run_stages(policy, tmp_path / "r", stage)
+    assert f"it: max_length of {data} is 24, the model's context" in notes
+    assert logged(tmp_path / "r/stages/01-it")[0]["response_length"] == 24 - 2
+    stage["data"]["max_length"] = 25
+    with pytest.raises(DataError, match=rf"25 is more than .*{narrow}', which is 24"):
+        run_stages(policy, tmp_path / "s", stage)
+
+
 def test_many_rows_left_out_are_one_line_with_counts_and_the_first_three_places(tmp_path):
     model = word_model(tmp_path / "m", context=32)
     rows = [{"prompt": "hello", "response": " you" * (60 if n % 2 else 1)} for n in range(40)]
