@@ -10,6 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 from alignzoo_dpo import DPO
+from alignzoo_reward_model import RewardModel
 from alignzoo_sft import SFT
 from engine_jobs import job, rollout
 from transformers import (
@@ -19,6 +20,7 @@ from transformers import (
     GraniteMoeForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    MixtralForSequenceClassification,
     OlmoeConfig,
     OlmoeForCausalLM,
     PhimoeConfig,
@@ -231,6 +233,16 @@ def test_aux_loss_of_a_model_without_experts_is_refused(tmp_path):
     changes = {"load": lambda role: tiny_model(), "optim": replace(ONCE, aux_loss=True)}
     with pytest.raises(TrainingError, match="no model that learns has a router"):
         train(job(tmp_path / "run", SFT(), **changes))
+
+
+def test_aux_loss_of_a_scalar_head_is_refused_as_plain_transformers_has_none(tmp_path):
+    torch.manual_seed(0)
+    config = MixtralConfig(**SMALL, num_local_experts=4, num_labels=1)
+    made = MixtralForSequenceClassification(config).eval()
+    silence(made)
+    changes = {"load": lambda role: made, "optim": replace(ONCE, aux_loss=True)}
+    with pytest.raises(TrainingError, match="no model that learns has a router"):
+        train(job(tmp_path / "run", RewardModel(), **changes))
 
 
 def test_a_model_that_gives_its_router_logits_can_be_sampled_and_keeps_its_config(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -117,6 +118,18 @@ def test_a_flawed_session_is_told_which_promise_it_breaks(members, promise):
         check_judge(judge, PROMPTS)
 
 
+ODD = [
+    ({"identity": lambda self: {"x": object()}}, "its identity is JSON, stable, and holds no key"),
+    ({"cost": lambda self, usage: -1.0}, "a reply costs nothing less than 0, or it is not known"),
+    ({"__doc__": None}, "docstring"),
+]
+
+
+def test_every_promise_of_an_asked_judge_has_a_flawed_plugin():
+    flawed = {promise for _, promise in (*SESSIONS, *ODD)}
+    assert {c.promise for c in run_judge_checks(Nod(), PROMPTS)} == flawed
+
+
 def test_a_judge_that_shows_a_key_of_the_environment_is_told_the_variable(monkeypatch):
     monkeypatch.setitem(os.environ, "SOME_API_KEY", "secret-0123456789")
     promise = "its identity is JSON, stable, and holds no key"
@@ -125,16 +138,10 @@ def test_a_judge_that_shows_a_key_of_the_environment_is_told_the_variable(monkey
     assert "secret-0123456789" not in str(found)
 
 
-@pytest.mark.parametrize(
-    ("members", "promise"),
-    [
-        ({"identity": lambda self: {"x": object()}}, "its identity is JSON, stable"),
-        ({"cost": lambda self, usage: -1.0}, "a reply costs nothing less than 0"),
-    ],
-)
-def test_identity_and_price_have_to_be_sound(members, promise):
+@pytest.mark.parametrize(("members", "promise"), ODD)
+def test_identity_price_and_docstring_have_to_be_sound(members, promise):
     judge = type("Odd", (Nod,), {"__doc__": "Odd.", **members})()
-    assert any(name.startswith(promise) for name in broken(run_judge_checks(judge, PROMPTS)))
+    assert promise in broken(run_judge_checks(judge, PROMPTS))
 
 
 # --- benchmarks ----------------------------------------------------------------------------------
@@ -233,7 +240,22 @@ BENCHMARKS = [
 ]
 
 
-@pytest.mark.parametrize(("members", "promise"), BENCHMARKS)
+def drawn(self, seed):
+    return [PromptSample(str(random.random()))]
+
+
+PROMPTED = [
+    ({"prompts": drawn}, "prompts depend on the seed alone"),
+    ({"__doc__": None}, "docstring"),
+]
+
+
+def test_every_promise_of_a_judged_benchmark_has_a_flawed_plugin():
+    flawed = {promise for _, promise in (*PROMPTED, *BENCHMARKS)}
+    assert {c.promise for c in run_benchmark_checks(Better())} == flawed
+
+
+@pytest.mark.parametrize(("members", "promise"), [*PROMPTED, *BENCHMARKS])
 def test_a_flawed_benchmark_is_told_which_promise_it_breaks(members, promise):
     benchmark = variant(**members)
     assert promise in broken(run_benchmark_checks(benchmark))
