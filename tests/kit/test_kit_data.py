@@ -179,6 +179,15 @@ def torn(self, inputs, rows):
     (inputs.folder / "data.jsonl").write_text('{"answer": "no prompt"}\n')
 
 
+def blank(self, inputs, rows):
+    (inputs.folder / "data.jsonl").write_text("")
+
+
+def hollow(self, inputs):
+    Halve.run(self, inputs)
+    (inputs.folder / "model/model.safetensors").unlink()
+
+
 LEAVES = "it leaves a model or samples"
 STAGES = [
     (made(Halve, __doc__=None), "docstring"),
@@ -188,6 +197,8 @@ STAGES = [
     (made(Halve, reads_data=None), "it says which models and data it reads"),
     (made(Halve, run=nothing), LEAVES),
     (made(Halve, write=torn), LEAVES),
+    (made(Halve, write=blank), LEAVES),
+    (made(Halve, run=hollow), LEAVES),
     (made(Halve, run=no_number), "it logs finite numbers"),
     (made(Halve, write=by_chance), "equal inputs give equal files"),
 ]

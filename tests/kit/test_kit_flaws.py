@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -23,7 +24,8 @@ from alignzoo import (
 )
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.ops import log_prob, sequence_sum
-from alignzoo.testing import run_algorithm_checks, run_engine_checks
+from alignzoo.testing import algorithms, run_algorithm_checks, run_engine_checks
+from alignzoo.testing.checks import try_all
 
 LEFT = "batch, signals and state are left as they were"
 STEADY = "equal inputs give an equal loss: no randomness"
@@ -134,6 +136,14 @@ class Hoards(Sound):
         return {"policy": Signal(("policy",), reduce)}
 
 
+class Rootless(Sound):
+    """L = -S(y_w) + sqrt(0), whose gradient is no number. Source: https://example.org."""
+
+    def loss(self, batch, signals, state):
+        total = sequence_sum(signals["policy"], batch.mask)[batch.chosen]
+        return Loss(Term(-total + (total - total).sqrt()), {"nll": Mean(-total.detach())})
+
+
 CARELESS = [
     (Scribbles, LEFT),
     (PreparesInPlace, LEFT),
@@ -144,8 +154,53 @@ CARELESS = [
     (Sometimes, ALWAYS),
     (Unbound, "roles can be bound"),
     (Centred, "chunked scoring equals dense"),
+    (Rootless, "finite gradients, on trainable roles only"),
     (Hoards, "no tensor of positions x vocabulary"),
 ]
+
+
+class Formless(Sound):
+    """The likelihood of chosen responses. Source: https://example.org."""
+
+
+class Sourceless(Sound):
+    """L = -S(y_w), the likelihood of chosen responses."""
+
+
+class Mute(Sound):
+    """L = -S(y_w). Source: https://example.org."""
+
+    metrics: ClassVar = {"nll": Metric("")}
+
+
+class Idle(Sound):
+    """L = -S(y_w) of a model that never learns. Source: https://example.org."""
+
+    roles: ClassVar = {"policy": Role()}
+
+
+class Stranger(Sound):
+    """L = -S(y_w) of a model that is nobody's role. Source: https://example.org."""
+
+    def snapshots(self):
+        return {"other": log_prob("other")}
+
+
+DETAILS = [
+    (Formless, "docstring has formula and source", "is not a formula"),
+    (Sourceless, "docstring has formula and source", "names no source"),
+    (Mute, "options and metrics are explained", "no explanation of nll"),
+    (Idle, "roles can be bound", "no role is trainable"),
+    (Stranger, "roles can be bound", r"undeclared roles: \['other'\]"),
+]
+
+
+@pytest.mark.parametrize(("flawed", "promise", "detail"), DETAILS, ids=lambda x: str(x)[:30])
+def test_every_part_of_a_promise_that_can_be_read_is_told_apart(flawed, promise, detail):
+    checks = try_all(algorithms._static(flawed()), flawed())
+    (broken,) = [c for c in checks if not c.kept]
+    assert broken.promise == promise
+    assert re.search(detail, broken.detail)
 
 
 def line_of(cls, member):
