@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from contextlib import asynccontextmanager
@@ -107,6 +108,7 @@ SESSIONS = [
     ({"replies": not_finite}, "one reply per question, in order"),
     ({"capabilities": Capabilities("")}, "it connects and says what it can do"),
     ({"capabilities": Capabilities("x", top_logprobs=-1)}, "it connects and says what it can do"),
+    ({"capabilities": Capabilities("x", context_length=0)}, "it connects and says what it can do"),
 ]
 
 
@@ -118,8 +120,11 @@ def test_a_flawed_session_is_told_which_promise_it_breaks(members, promise):
         check_judge(judge, PROMPTS)
 
 
+KNOWN = "its identity is JSON, stable, and holds no key"
+CALLS = itertools.count()
 ODD = [
-    ({"identity": lambda self: {"x": object()}}, "its identity is JSON, stable, and holds no key"),
+    ({"identity": lambda self: {"x": object()}}, KNOWN),
+    ({"identity": lambda self: {"call": next(CALLS)}}, KNOWN),
     ({"cost": lambda self, usage: -1.0}, "a reply costs nothing less than 0, or it is not known"),
     ({"__doc__": None}, "docstring"),
 ]
@@ -205,6 +210,10 @@ def forgetful(self, answers, baseline):
     return (replace(q, decoding=changed) for q in Better.questions(self, answers, baseline))
 
 
+def renumbered(self, answers, baseline):
+    return (replace(q, id=f"{next(CALLS)}") for q in Better.questions(self, answers, baseline))
+
+
 def shows(column):
     return lambda self, answers, baseline, verdicts: {"win_rate": column(len(answers))}
 
@@ -216,6 +225,7 @@ FINITE = "columns are finite with all verdicts, some and none"
 NAN = float("nan")
 BENCHMARKS = [
     ({"questions": asks(id="0")}, STABLE),
+    ({"questions": renumbered}, STABLE),
     ({"questions": lambda *_: iter(())}, STABLE),
     ({"questions": forgetful, "calls": []}, STABLE),
     ({"questions": asks(candidate=2)}, SHOWN),
