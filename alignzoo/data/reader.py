@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -30,13 +31,29 @@ class Rules:
 USUAL = Rules()
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """The model that is given the ids, and how many of them it has rows for."""
+
+    model: str
+    rows: int
+
+    def lacks(self, token: str, number: int) -> str:
+        """That a token has no row, with both numbers."""
+        return (
+            f"{token!r}, id {number}, but the embedding of '{self.model}' has {self.rows} rows; "
+            "take the token out of the text, or resize the embedding"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """A tokenizer, its rules, and where answers end."""
+    """A tokenizer, its rules, where answers end, and the model that reads the ids, if known."""
 
     tokenizer: Tokenizer
     rules: Rules = USUAL
     ends: tuple[int, ...] = ()  # ids that end an answer
+    embedding: Embedding | None = None
 
     @cached_property
     def control(self) -> Control:
@@ -60,14 +77,33 @@ class Reader:
         return kept if kept([i for i, token in added if token.special]) else None
 
     @cached_property
+    def _lacking(self) -> Mapping[str, int]:
+        """The tokens that the model has no row for, longest first, with their ids."""
+        if self.embedding is None or len(self.tokenizer) <= self.embedding.rows:
+            return {}
+        every = self.tokenizer.get_vocab().items()
+        beyond = [(token, i) for token, i in every if i >= self.embedding.rows]
+        return dict(sorted(beyond, key=lambda one: -len(one[0])))
+
+    @cached_property
+    def _spelt(self) -> re.Pattern[str] | None:
+        return re.compile("|".join(map(re.escape, self._lacking))) if self._lacking else None
+
+    @cached_property
     def is_blank(self) -> Callable[[int], bool]:
         """Whether an id is white space; every answer's last ids are asked about."""
         return cache(lambda id_: not str(self.tokenizer.decode([id_])).strip())
 
     def protected(self, text: str, place: str) -> str:
-        """The text with its control tokens marked as letters."""
+        """The text with its control tokens marked as letters.
+
+        Raises DataError for a token that the model has no row for, unless `split` says that these
+        are letters: whoever wrote it meant the token.
+        """
         if self.rules.special == "parse":
             return text
+        if self._spelt and self.rules.special is None and (found := self._spelt.search(text)):
+            raise self._no_row(place, "spells", found[0], self._lacking[found[0]])
         if not text.isascii() and RESERVED.search(text):
             raise DataError(f"{place}: a text holds a character for private use, U+0FFExx")
         return self.control.marked(text) if self.control.first(text) else text
@@ -115,7 +151,7 @@ class Reader:
         """The ids of a text, marked or not; `alone`: with the BOS that the tokenizer adds."""
         if self.rules.special == "parse" or text.isascii() or not RESERVED.search(text):
             made = self.tokenizer(text, add_special_tokens=alone, verbose=False)
-            return tuple(made["input_ids"])
+            return self.with_rows(tuple(made["input_ids"]), place)
         ids = self._letters.encode(text, alone=alone) if self._letters else None
         if ids is None:
             token = self.control.first(self.control.unmarked(text))
@@ -123,7 +159,19 @@ class Reader:
                 f"{place}: a text holds {token}, which this tokenizer can read as a control token "
                 "only; take it out, or say data.special: parse to let it stand for that token"
             )
+        return self.with_rows(ids, place)
+
+    def with_rows(self, ids: tuple[int, ...], place: str) -> tuple[int, ...]:
+        """The ids, if the model has a row for each."""
+        largest = max(ids, default=0)
+        if self._lacking and self.embedding and largest >= self.embedding.rows:
+            token = str(self.tokenizer.convert_ids_to_tokens(largest))
+            raise self._no_row(place, "holds", token, largest)
         return ids
+
+    def _no_row(self, place: str, how: str, token: str, number: int) -> DataError:
+        told = self.embedding.lacks(token, number) if self.embedding else ""
+        return DataError(f"{place}: {how} {told}")
 
     def decoded(self, ids: Sequence[int]) -> str:
         """The text of ids with the special tokens that are content, without the others."""

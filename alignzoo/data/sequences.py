@@ -146,7 +146,7 @@ def _left_out(
 
 def _check_ids(start: tuple[int, ...], response: Response, reader: Reader, place: str) -> None:
     """Sampled ids must spell their text; those of another tokenizer would be learnt as noise."""
-    whole = [*start, *(response.ids or ())]
+    whole = [*start, *reader.with_rows(response.ids or (), place)]
     text = "".join(response.text.split())
     if not any(text in "".join(f(whole).split()) for f in (reader.plain, reader.decoded)):
         raise DataError(

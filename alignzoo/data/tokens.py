@@ -193,9 +193,11 @@ def _nothing_left(dropped: Sequence[str], bad: Sequence[str], limits: Limits) ->
 # --- samples --------------------------------------------------------------------------------
 
 
-def prompt_ids(sample: Sample, tokenizer: Tokenizer | Reader) -> tuple[int, ...]:
+def prompt_ids(
+    sample: Sample, tokenizer: Tokenizer | Reader, place: str = "the prompt"
+) -> tuple[int, ...]:
     """The ids to sample a response from: the prompt, with the opening of the answer's turn."""
-    return prompt_start(sample, reader_of(tokenizer), "the sample").ids
+    return prompt_start(sample, reader_of(tokenizer), place).ids
 
 
 def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.stage import ModelRef
-from alignzoo.contract.types import Item, Response, Sample, Tokens
-from alignzoo.data.tokens import Encoded
+from alignzoo.contract.types import Item, Tokens
+from alignzoo.data.reader import Embedding
 from alignzoo.data.vocabulary import Vocabulary, difference, other_tokens, vocabulary_of
 from alignzoo.engine.models.bounds import Bounds
-from alignzoo.engine.models.fit import check_end, embedding_rows, without_a_row
+from alignzoo.engine.models.fit import check_end, embedding_rows
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
 
@@ -48,37 +48,8 @@ def check_rows(
     rows = embedding_rows(model)
     if largest.number >= rows:
         token = tokenizer.convert_ids_to_tokens(largest.number)
-        raise DataError(
-            f"{largest.place}: holds {token!r}, id {largest.number}, but the embedding of '{name}' "
-            f"has {rows} rows; take the token out of the text, or resize the embedding"
-        )
-
-
-def check_spelling(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, data: Encoded
-) -> None:
-    """Raises DataError when a text spells a token without a row, also where it is read as letters:
-    whoever wrote it meant the token.
-    """
-    tokens = without_a_row(model, tokenizer)
-    for sample, place in zip(data.samples, data.places, strict=True) if tokens else ():
-        texts = list(_texts(sample))
-        for number, token in tokens:
-            if any(token in text for text in texts):
-                raise DataError(
-                    f"{place}: spells {token!r}, id {number}, but the embedding of '{name}' has "
-                    f"{embedding_rows(model)} rows; take it out, or resize the embedding"
-                )
-
-
-def _texts(sample: Sample) -> Iterator[str]:
-    """What is read of a sample: its prompt and its answers."""
-    prompt = sample.prompt
-    yield from [prompt] if isinstance(prompt, str) else (str(m.get("content")) for m in prompt)
-    for part in fields(sample):
-        value = getattr(sample, part.name)
-        answers = value if isinstance(value, tuple) else (value,)
-        yield from (answer.text for answer in answers if isinstance(answer, Response))
+        lacks = Embedding(name, rows).lacks(str(token), largest.number)
+        raise DataError(f"{largest.place}: holds {lacks}")
 
 
 def check_ids(

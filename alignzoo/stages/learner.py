@@ -10,7 +10,7 @@ from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.data.ends import end_ids
-from alignzoo.data.reader import Reader
+from alignzoo.data.reader import Embedding, Reader
 from alignzoo.engine.models.bounds import Bounds, bounds_by_name
 from alignzoo.recipe.blocks import USUAL_LENGTH, DataSpec
 from alignzoo.recipe.training import too_wide
@@ -28,6 +28,7 @@ class Learner:
     tokenizer: PreTrainedTokenizerBase
     ends: tuple[int, ...]
     bounds: Mapping[ModelRef, Bounds]  # of all models that read the sequences
+    embedding: Embedding
 
     @property
     def contexts(self) -> Mapping[str, int]:
@@ -52,7 +53,7 @@ class Learner:
 
     def reader(self, spec: DataSpec) -> Reader:
         """How it reads the data of a block."""
-        return Reader(self.tokenizer, rules_of(spec), self.ends)
+        return Reader(self.tokenizer, rules_of(spec), self.ends, self.embedding)
 
 
 def learner_of(
@@ -66,4 +67,6 @@ def learner_of(
     roles = algorithm.roles
     kinds = {**{ref: roles[role] for role, ref in refs.items()}, refs[main]: roles[main]}
     bounds = {ref: bounds_by_name(hooks, ref, kind) for ref, kind in kinds.items()}
-    return Learner(tokenizer, end_ids(tokenizer, bounds[refs[main]].ends), bounds)
+    own = bounds[refs[main]]
+    embedding = Embedding(refs[main].name, own.ids)
+    return Learner(tokenizer, end_ids(tokenizer, own.ends), bounds, embedding)

@@ -11,9 +11,10 @@ from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Sample, Tokens
 from alignzoo.data.ends import end_ids
-from alignzoo.data.reader import Reader, Rules
+from alignzoo.data.reader import Embedding, Reader, Rules
 from alignzoo.data.sequences import Start, prompt_start, sequence
 from alignzoo.data.vocabulary import difference, vocabulary_of
+from alignzoo.engine.models.bounds import Bounds
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
 
@@ -46,13 +47,13 @@ def rereader_for(
     ref: ModelRef,
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Sample],
-    named: Sequence[int],
+    bounds: Bounds,
     rules: Rules,
     context: StageContext,
 ) -> Rereader | None:
     """None when the model reads every id, and the one that ends an answer, as the policy does.
 
-    `named` are the ends of answers that the model itself names.
+    `bounds` are the model's own.
 
     Raises DataError when the model's template cannot write one of the prompts.
     """
@@ -66,7 +67,8 @@ def rereader_for(
     if not what:
         return None
     context.progress.note(f"{place} has another tokenizer and is given the text: {what}")
-    reader = Reader(other, rules, end_ids(other, named))
+    embedding = Embedding(ref.name, bounds.ids)
+    reader = Reader(other, rules, end_ids(other, bounds.ends), embedding)
     starts = [prompt_start(sample, reader, place) for sample in samples]
     return Rereader(reader, starts, place)
 

@@ -122,7 +122,7 @@ def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     )
     model.to(task.device)  # type: ignore[arg-type]
     own = task.reader.tokenizer
-    other = rereader_for(ref, own, task.samples, bounds_of(model).ends, task.reader.rules, context)
+    other = rereader_for(ref, own, task.samples, bounds_of(model), task.reader.rules, context)
     tokenizer = other.tokenizer if other else own
     check_end(model, tokenizer, ref.name)
 

@@ -17,11 +17,11 @@ from alignzoo.contract.rollout import Completion, RolloutSession, Sampling, samp
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Response, Sample
 from alignzoo.data.ends import end_ids, stop_ids
-from alignzoo.data.reader import USUAL, Reader, Rules
+from alignzoo.data.reader import USUAL, Embedding, Reader, Rules
 from alignzoo.data.rows import row_from_sample
 from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.engine.models.bounds import bounds_of
-from alignzoo.engine.models.fit import check_end
+from alignzoo.engine.models.fit import check_end, embedding_rows
 from alignzoo.engine.models.hooked import Listener
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
@@ -44,11 +44,13 @@ class Speaker:
     tokenizer: PreTrainedTokenizerBase
     ends: tuple[int, ...]
     rules: Rules = USUAL
+    name: str = ""
 
     @cached_property
     def reader(self) -> Reader:
         """How it reads prompts, and how its answers become text."""
-        return Reader(self.tokenizer, self.rules, self.ends)
+        embedding = Embedding(self.name, embedding_rows(self.model))
+        return Reader(self.tokenizer, self.rules, self.ends, embedding)
 
 
 def load_speaker(ref: ModelRef, context: StageContext, rules: Rules = USUAL) -> Speaker:
@@ -60,7 +62,7 @@ def load_speaker(ref: ModelRef, context: StageContext, rules: Rules = USUAL) -> 
     model.eval()
     tokenizer = load_tokenizer(context.registry.hooks, ref)
     check_end(model, tokenizer, ref.name)
-    return Speaker(model, tokenizer, end_ids(tokenizer, bounds_of(model).ends), rules)
+    return Speaker(model, tokenizer, end_ids(tokenizer, bounds_of(model).ends), rules, ref.name)
 
 
 def sample_answers(
@@ -75,7 +77,7 @@ def sample_answers(
     answer the same prompts share their noise, which narrows paired differences.
     """
     check_writable(prompts)
-    ids = [prompt_ids(prompt, speaker.reader) for prompt in prompts]
+    ids = [prompt_ids(p, speaker.reader, f"prompt {n}") for n, p in enumerate(prompts, 1)]
     jobs = [(p, k) for p in range(len(prompts)) for k in range(spec.samples)]
     wanted = spec.sampling if isinstance(spec, GenerateSpec) else spec.sampling.over({})
     sampling = resolve(wanted, speaker.tokenizer, speaker.ends)

@@ -16,7 +16,6 @@ from alignzoo.contract.errors import DataError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import (
     Batch,
-    Item,
     RolloutBatch,
     Tokens,
 )
@@ -37,7 +36,7 @@ from alignzoo.recipe.options import build_options
 from alignzoo.recipe.roles import bound_roles, main_role
 from alignzoo.recipe.training import off_policy, off_policy_note
 from alignzoo.stages.context import StageContext
-from alignzoo.stages.ids import Largest, check_ids, check_rows, check_spelling, largest_of, rows_of
+from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.learner import Learner, learner_of
 from alignzoo.stages.reading import read_items
 from alignzoo.stages.rollouts import rollout_of
@@ -71,20 +70,20 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         _tell_switched_off(model, context, said)
         check_rows(model, tokenizer, refs[role].name, held)
         if role == main:
-            _check_main(model, learner, refs[role].name, encoded, spec.data, context)
+            _tell_unread(outside(model, tokenizer, refs[role].name), context)
         return model
 
     encoded = None if spec.rollout else _encoded(spec.data, algorithm.batch, learner, context)
     sampled = rollout_of(spec, learner, context, ranks.device) if spec.rollout else None
-    validation = _validation(spec, algorithm, learner, context)
-    held = _largest(encoded, sampled, validation)
+    held_out = _held_out(spec, algorithm, learner, context)
+    held = _largest([source for source in (encoded, held_out) if source], sampled)
     job = Job(
         algorithm=algorithm,
         load=load,
         digests=_digests(bound, context),
         items=encoded.items if encoded else (),
         rollout=sampled,
-        validation=validation,
+        validation=_validation(spec, held_out),
         optim=Optim(**spec.train.model_dump()),
         pad_id=pad_id_of(tokenizer),
         seed=context.seed,
@@ -101,21 +100,6 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     if ranks.is_main:
         _keep(trained, main, learner, context)
     ranks.barrier()
-
-
-def _check_main(
-    model: PreTrainedModel,
-    learner: Learner,
-    name: str,
-    encoded: Encoded | None,
-    data: DataSpec,
-    context: StageContext,
-) -> None:
-    """Tokens that the main model has no row for must not stand in its data, and are told."""
-    if encoded is not None and data.special != "split":
-        check_spelling(model, learner.tokenizer, name, encoded)
-    if told := outside(model, learner.tokenizer, name):
-        context.note(told)
 
 
 def _keep(
@@ -145,20 +129,17 @@ def _tell_switched_off(model: PreTrainedModel, context: StageContext, told: set[
         )
 
 
-def _largest(
-    encoded: Encoded | None, rollout: Rollout | None, validation: Validation | None
-) -> Largest:
+def _largest(sources: Sequence[Encoded], rollout: Rollout | None) -> Largest:
     """The largest id of everything that the models will read beside their own samples."""
-    items = rows_of(encoded.items, encoded.places) if encoded else ()
+    rows = (row for source in sources for row in rows_of(source.items, source.places))
     prompts = zip(rollout.places, rollout.prompts, strict=True) if rollout else ()
-    held_out = enumerate(validation.items, 1) if validation else ()
-    return largest_of(
-        [
-            *items,
-            *((place, Tokens(ids, ())) for place, ids in prompts),
-            *((f"validation item {n}", row) for n, item in held_out for row in item.rows),
-        ]
-    )
+    return largest_of([*rows, *((place, Tokens(ids, ())) for place, ids in prompts)])
+
+
+def _tell_unread(tokens: str, context: StageContext) -> None:
+    """Which tokens the main model has no row for, if there are any."""
+    if tokens:
+        context.note(tokens)
 
 
 def _plugged(
@@ -201,15 +182,6 @@ def _digests(bound: Mapping[str, str | None], context: StageContext) -> dict[str
     }
 
 
-def _items(
-    spec: DataSpec,
-    kind: type[Batch],
-    learner: Learner,
-    context: StageContext,
-) -> Sequence[Item]:
-    return _encoded(spec, kind, learner, context).items
-
-
 def _encoded(
     spec: DataSpec,
     kind: type[Batch],
@@ -228,19 +200,26 @@ def _encoded(
     return encoded
 
 
-def _validation(
+def _held_out(
     spec: TrainSpec,
     algorithm: Algorithm[Any],
     learner: Learner,
     context: StageContext,
-) -> Validation | None:
-    chosen = spec.validation
-    if chosen is None:
+) -> Encoded | None:
+    """The data of `validation:`."""
+    if spec.validation is None:
         return None
     if issubclass(algorithm.batch, RolloutBatch):
         raise DataError(
             f"{context.name}: '{spec.algorithm}' has no loss on held-out data, it learns from "
             "samples alone; remove `validation:`"
         )
-    items = _items(chosen.data, algorithm.batch, learner, context)
-    return Validation(items, chosen.every, chosen.metric, {"lower": -1, "higher": 1}[chosen.better])
+    return _encoded(spec.validation.data, algorithm.batch, learner, context)
+
+
+def _validation(spec: TrainSpec, held_out: Encoded | None) -> Validation | None:
+    chosen = spec.validation
+    if chosen is None or held_out is None:
+        return None
+    better = {"lower": -1, "higher": 1}[chosen.better]
+    return Validation(held_out.items, chosen.every, chosen.metric, better)

@@ -92,7 +92,7 @@ def test_a_prompt_to_sample_from_is_looked_at_too(cli):
 def test_generate_refuses_a_prompt_that_the_model_cannot_read(cli):
     status, _, err = cli("generate", "model", "the [PAD]", "--plain")
     assert status == 1
-    assert "holds id 12, but the model's vocabulary has 12" in err
+    assert "prompt 1: holds '[PAD]', id 12, but the embedding of 'model' has 12 rows" in err
 
 
 PLAN, RUN = ("plan", "x.yaml"), ("run", "x.yaml", "--output", "run")
@@ -108,6 +108,66 @@ def test_an_end_of_answers_without_a_row_is_refused_with_both_sizes(cli, words):
     assert "the embedding has 12 rows" in err
     assert "knows 13 tokens" in err
     assert "ends answers with '<end>', id 12" in err
+
+
+SAMPLED = "prompts: 1, samples_per_prompt: 2, sampling: {max_new_tokens: 4}"
+SPELT = "spells '[PAD]', id 12, but the embedding of 'model' has 12 rows"
+STAGE = "stages:\n  - {name: it, %s}\n"
+READERS = {  # who reads a text -> its part of a recipe, and the place of the row that spells it
+    "training": (STAGE % "algorithm: sft, data: texts.jsonl", "texts.jsonl:2"),
+    "validation": (
+        STAGE % "algorithm: sft, data: good.jsonl, validation: {data: texts.jsonl}",
+        "texts.jsonl:2",
+    ),
+    "rollout prompts": (
+        STAGE
+        % (
+            "algorithm: rloo, data: texts.jsonl, rollout: {%s, reward: {judge: facts.oracle}}"
+            % SAMPLED
+        ),
+        "texts.jsonl:2",
+    ),
+    "generate": (STAGE % "stage: generate, data: texts.jsonl", "texts.jsonl:2"),
+    "evaluation": (
+        "stages: []\nevaluate:\n  - {benchmark: pairwise, with: {prompts_file: texts.jsonl}, "
+        "judge: facts.oracle, models: [initial], baseline: initial}\n",
+        "prompt 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_whoever_reads_a_text_refuses_one_that_spells_a_token_without_a_row(cli, reader):
+    good = {"prompt": "the fox", "response": " eats"}
+    write("good.jsonl", [good])
+    write("texts.jsonl", [good, {"prompt": "the [PAD]", "response": " runs"}])
+    work, place = READERS[reader]
+    Path("x.yaml").write_text(f"name: x\nmodel: model\n{work}")
+    status, _, err = cli("run", "x.yaml", "--output", "run")
+    assert status == 1
+    assert f"{place}: {SPELT}" in err
+    assert "unexpected" not in err
+
+
+def test_a_held_out_row_with_an_id_without_a_row_is_refused_with_its_place(cli):
+    write("good.jsonl", [{"prompt": "the fox", "response": " eats"}])
+    ids = [*AutoTokenizer.from_pretrained("model")("sees").input_ids, 12]
+    known = {"text": "sees", "ids": ids, "ended": False}
+    write("held.jsonl", [{"prompt": "the owl", "response": known}])
+    data = "algorithm: sft, data: good.jsonl, validation: {data: held.jsonl}"
+    Path("x.yaml").write_text(f"name: x\nmodel: model\n{STAGE % data}")
+    status, _, err = cli("run", "x.yaml", "--output", "run")
+    assert status == 1
+    assert "held.jsonl:1: holds '[PAD]', id 12, but the embedding of 'model' has 12 rows" in err
+
+
+def test_letters_asked_for_by_name_are_read_as_letters(cli):
+    """`special: split` says that a spelt control token is no token, with or without a row."""
+    write("texts.jsonl", [{"prompt": "the fox", "response": " eats [PAD]"}])
+    data = "algorithm: sft, data: {name: texts.jsonl, special: split}"
+    Path("x.yaml").write_text(f"name: x\nmodel: model\n{STAGE % data}")
+    status, _, err = cli("run", "x.yaml", "--output", "run")
+    assert "spells" not in err
 
 
 def test_a_text_that_spells_a_token_without_a_row_is_refused_though_it_could_be_letters(cli):

@@ -17,7 +17,7 @@ from alignzoo.contract.rollout import RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import GroupSample, Message, PromptSample, RolloutBatch
 from alignzoo.data.ends import end_ids
-from alignzoo.data.reader import USUAL, Reader, Rules
+from alignzoo.data.reader import USUAL, Embedding, Reader, Rules
 from alignzoo.data.rows import row_from_sample
 from alignzoo.data.samples import DataSource, convert, load_samples
 from alignzoo.data.tokens import decode_answer, prompt_ids
@@ -66,7 +66,7 @@ class Voice:
 
     def answer(self, prompts: Sequence[PromptSample]) -> list[GroupSample]:
         """All answers to all prompts; an answer depends on its prompt's number and the seed."""
-        ids = [prompt_ids(prompt, self.reader) for prompt in prompts]
+        ids = [prompt_ids(p, self.reader, f"prompt {n}") for n, p in enumerate(prompts, 1)]
         jobs = [(p, k) for p in range(len(prompts)) for k in range(self.wish.samples)]
         keys = [sample_key(self.wish.seed, "answer", p, k) for p, k in jobs]
         sampling = self._fitting(max(map(len, ids), default=0))
@@ -111,7 +111,8 @@ def voice(wish: Wish) -> Iterator[Voice]:
     context = bounds.context or sys.maxsize
     with closing(TransformersEngine().start(model)) as session:
         rules = Rules(special="parse") if wish.plain else USUAL
-        yield Voice(session, Reader(tokenizer, rules), sampling, context, wish)
+        embedding = Embedding(ref.name, bounds.ids)
+        yield Voice(session, Reader(tokenizer, rules, (), embedding), sampling, context, wish)
 
 
 def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:

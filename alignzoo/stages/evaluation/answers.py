@@ -188,7 +188,7 @@ class Talk:
             prompts = [_conversation(self.questions[n], given[n]) for n in some]
             seed, later = self.context.seed, _later(number)
             keys = [sample_key(seed, "answer", n, 0, *later) for n in some]
-            return self._replies(prompts, sampling, keys)
+            return self._replies(prompts, sampling, keys, some)
 
         replies = done_in_parts(file, batches, answered)
         for (_, some), rows in zip(batches, replies, strict=True):
@@ -196,12 +196,17 @@ class Talk:
                 yield n, Response(text, tuple(ids), ended, plain)
 
     def _replies(
-        self, prompts: Sequence[PromptSample], sampling: SamplingSpec, keys: Sequence[int]
+        self,
+        prompts: Sequence[PromptSample],
+        sampling: SamplingSpec,
+        keys: Sequence[int],
+        numbers: Sequence[int],
     ) -> list[tuple[Any, ...]]:
         """The fields of each reply."""
         reader = self.speaker.reader
         wanted = resolve(sampling, reader.tokenizer, reader.ends)
-        ids = [prompt_ids(prompt, reader) for prompt in prompts]
+        numbered = zip(numbers, prompts, strict=True)
+        ids = [prompt_ids(prompt, reader, f"prompt {n + 1}") for n, prompt in numbered]
         with self.context.arithmetic():
             done = self.session.generate(ids, wanted, keys)
         replies = [
