@@ -50,6 +50,7 @@ def item_lines(
     lengths = {"prompt": report.prompt_length, **report.response_lengths}
     return [
         ("items", _items(report)),
+        *_empty(report),
         ("learnt", "; ".join(_learnt(samples, kind, rules))),
         *_template(report),
         ("tokens", "mean: " + ", ".join(f"{name} {x:.1f}" for name, x in lengths.items())),
@@ -87,6 +88,14 @@ def _items(report: Report) -> str:
     equal = f"; {report.equal} pairs of equal answers" if report.equal else ""
     fate = f"; left out: {', '.join(left_out)}" if left_out else ""
     return f"{report.items}{fate}{equal}"
+
+
+def _empty(report: Report) -> Iterator[tuple[str, str]]:
+    if report.n_empty:
+        more = ", ..." if report.n_empty > len(report.empty) else ""
+        places = ", ".join(report.empty)
+        rows = _counted(report.n_empty, "row")
+        yield "empty", f"the answer of {rows}, learnt as an end at once: {places}{more}"
 
 
 def _learnt(samples: Sequence[Sample], kind: type[Batch], rules: Rules) -> Iterator[str]:

@@ -19,17 +19,30 @@ class Columns(dict[str, Any]):
     def __init__(self, row: Mapping[str, Any]) -> None:
         """The row as it was read."""
         super().__init__(row)
-        self._used: dict[str, None] = {}
+        self._used: set[str] = set()
+        self._answers: set[str] = set()
 
     def use(self, name: str) -> Any:
         """The column's value, which counts as used; None if it is not there."""
-        self._used[name] = None
+        self._used.add(name)
         return self.get(name)
+
+    def answer(self, name: str) -> Any:
+        """The same for an answer: an empty text is one."""
+        self._answers.add(name)
+        return self.use(name)
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The columns that were used and hold something."""
-        return tuple(name for name in self if name in self._used and holds(self[name]))
+        """The columns that were used and hold something, or an answer."""
+        return tuple(
+            name
+            for name in self
+            if name in self._used and (holds(self[name]) or self._is_empty_answer(name))
+        )
+
+    def _is_empty_answer(self, name: str) -> bool:
+        return name in self._answers and self[name] == ""
 
     @property
     def ignored(self) -> tuple[str, ...]:

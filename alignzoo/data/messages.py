@@ -23,6 +23,8 @@ CALL = "function_call"  # ShareGPT's speaker of a tool call, whose value is {"na
 
 def messages_of(value: Any, key: str) -> tuple[Message, ...]:
     """The messages of a list; raises DataError with the place in the row."""
+    if value is None:
+        raise DataError(f"{key} is missing; give a text or a list of messages")
     if not is_list(value):
         raise DataError(f"{key} is {describe(value)}, not a text or a list of messages")
     if not value:
@@ -61,6 +63,8 @@ def answerable(prompt: tuple[Message, ...], key: str) -> tuple[Message, ...]:
 
 def text_of(value: Any, key: str, wanted: str = "a text") -> str:
     """The value, if it is a text that can be written as UTF-8."""
+    if value is None:
+        raise DataError(f"{key} is missing; give {wanted}")
     if not isinstance(value, str):
         raise DataError(f"{key} is {describe(value)}, not {wanted}")
     _encodable(value, key)
@@ -73,8 +77,8 @@ def is_list(value: Any) -> bool:
 
 
 def describe(value: Any) -> str:
-    """A value in words, as far as JSON has a word for it: "a list", "missing"."""
-    names = {type(None): "missing", str: "a text", bool: "a truth value", dict: "an object"}
+    """A value in words, as far as JSON has a word for it: "a list", "null"."""
+    names = {type(None): "null", str: "a text", bool: "a truth value", dict: "an object"}
     names |= {int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), f"a {type(value).__name__}")
 

@@ -111,7 +111,9 @@ def shared_length(one: Sequence[Any], other: Sequence[Any]) -> int:
 
 def _group(row: Columns, meta: Mapping[str, Any]) -> GroupSample:
     values = row.use("responses")
-    if not is_list(values) or not values:
+    if is_list(values) and not values:
+        raise DataError("responses is an empty list")
+    if not is_list(values):
         raise DataError(f"responses is {describe(values)}, not a list of answers")
     prompt = _prompt(row)
     answers = [_answer(prompt, value, f"responses[{i}]") for i, value in enumerate(values)]
@@ -122,7 +124,7 @@ def _group(row: Columns, meta: Mapping[str, Any]) -> GroupSample:
 
 
 def _pair(row: Columns, meta: Mapping[str, Any]) -> PairSample:
-    answers = {key: row.use(key) for key in ("chosen", "rejected")}
+    answers = {key: row.answer(key) for key in ("chosen", "rejected")}
     for key, value in answers.items():
         if value is None:
             raise DataError(f"{key} is missing")
@@ -156,7 +158,7 @@ def _conversation(row: Columns, key: str, meta: Mapping[str, Any]) -> Sample:
 def _answered(
     prompt: PromptText, key: str, row: Columns, meta: Mapping[str, Any]
 ) -> TextSample | LabelledSample:
-    prompt, response = _answer(prompt, row.use(key), key)
+    prompt, response = _answer(prompt, row.answer(key), key)
     if "label" not in row:
         return TextSample(prompt, response, meta)
     return LabelledSample(prompt, response, _label(row.use("label")), meta)

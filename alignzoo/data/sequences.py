@@ -8,7 +8,7 @@ Nothing here looks for a token to find the prompt: BOS, EOS and padding may be o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from alignzoo.contract.errors import DataError
@@ -46,6 +46,7 @@ class Row:
     tokens: Tokens
     left_out: tuple[str, ...] = ()
     spells: bool = False  # control tokens stand in it that are read as letters
+    empty: bool = False  # the answer is its end alone
 
 
 def prompt_start(sample: Sample, reader: Reader, place: str) -> Start:
@@ -78,7 +79,7 @@ def sequence(sample: Sample, start: Start, response: Response, reader: Reader, p
     row = _answered(sample, start, response, reader, place)
     if is_chat and reader.rules.learn == "all":
         tokens, earlier = all_turns(sample, row.tokens, reader, place)
-        row = Row(tokens, (*row.left_out, *earlier), row.spells)
+        row = replace(row, tokens=tokens, left_out=(*row.left_out, *earlier))
     if row.left_out and reader.rules.template_cuts == "refuse":
         raise DataError(
             f"{place}: the chat template leaves out {row.left_out[0]}, which is to be learnt; use "
@@ -93,7 +94,8 @@ def _answered(sample: Sample, start: Start, response: Response, reader: Reader, 
         if not response.ids:
             raise DataError(f"{place}: a response has no tokens")
         _check_ids(start.ids, response, reader, place)
-        return Row(Tokens(start.ids, response.ids))
+        empty = response.ended and len(response.ids) == 1
+        return Row(Tokens(start.ids, response.ids), empty=empty)
     text = _joint_text(sample, start, response, reader, place)
     joint = reader.ids(text, place, alone=not is_chat)
     if is_chat:
@@ -105,12 +107,13 @@ def _answered(sample: Sample, start: Start, response: Response, reader: Reader, 
     if response.ended:
         end = end or (end_token(tokenizer, place),)
         answer = (*answer, *end)
-    if not answer or (answer == end and _says_more(response, tokenizer)):
+    says_more = _says_more(response, tokenizer)
+    if not answer or (answer == end and says_more):
         raise DataError(
             f"{place}: the answer gives no tokens; the tokenizer or its chat template leaves it out"
         )
     left_out = _left_out(sample, start, response, text, reader, place) if is_chat else ()
-    return Row(Tokens(joint[:cut], answer), left_out, Start(text, joint).spells)
+    return Row(Tokens(joint[:cut], answer), left_out, Start(text, joint).spells, not says_more)
 
 
 def _says_more(response: Response, tokenizer: Tokenizer) -> bool:

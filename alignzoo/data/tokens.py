@@ -72,6 +72,8 @@ class Report:
     left_out: Mapping[str, int] = field(default_factory=dict)  # what templates skip -> samples
     spelt: int = 0  # samples in which control tokens are read as letters
     equal: int = 0  # pairs whose two answers became the same tokens
+    empty: tuple[str, ...] = ()  # the first places of rows with an answer that is an end alone
+    n_empty: int = 0  # such rows
     unlearnt: int = 0  # samples of which a method of this kind learns nothing: undesirable answers
 
 
@@ -94,6 +96,7 @@ class _Whole:
     values: Mapping[str, float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # what the chat template did not write, in words
     spells: bool = False  # control tokens stand in it that are read as letters
+    empty: int = 0  # answers that are an end alone
 
 
 def encode(
@@ -139,11 +142,14 @@ def encode_all(
         found.append(place)
     if not items:
         raise DataError(_nothing_left(dropped, bad, limits))
+    empty = _empty([(place, whole) for _, place, whole in wholes])
     if issubclass(kind, LabelledBatch):
         items = _with_mismatched(items, kept, reader, limits)
     report = replace(
         _report(items, kind, truncated, dropped),
         bad=tuple(bad),
+        empty=empty[:SHOWN],
+        n_empty=len(empty),
         unlearnt=unlearnt,
         left_out=Counter(part for *_, whole in wholes for part in whole.left_out),
         spelt=sum(whole.spells for *_, whole in wholes),
@@ -182,6 +188,17 @@ def _wholes(
     return made, bad, unlearnt
 
 
+def _empty(wholes: Sequence[tuple[str, _Whole]]) -> tuple[str, ...]:
+    """The places of rows with an answer that is an end alone; DataError when all answers are."""
+    found = dict.fromkeys(place for place, whole in wholes if whole.empty)
+    if found and all(whole.empty == len(whole.rows) for _, whole in wholes):
+        raise DataError(
+            f"{next(iter(found))}: the answer is empty, and so are all others; nothing but to end "
+            "at once can be learnt from them: name the column that holds the answers"
+        )
+    return tuple(found)
+
+
 def _nothing_left(dropped: Sequence[str], bad: Sequence[str], limits: Limits) -> str:
     if bad:
         return bad[0] + (f"\n... and {len(bad) - 1} more rows" if len(bad) > 1 else "")
@@ -208,7 +225,9 @@ def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:
     lost = [*start.left_out, *("parts of answers" for row in rows if row.left_out)]
     spells = start.spells or any(row.spells for row in rows)
     prompt_alone = (Tokens(start.ids, ()),)
-    return _Whole(tokens or prompt_alone, responses, values, tuple(dict.fromkeys(lost)), spells)
+    lost = list(dict.fromkeys(lost))
+    empty = sum(row.empty for row in rows)
+    return _Whole(tokens or prompt_alone, responses, values, tuple(lost), spells, empty)
 
 
 def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float]]:
@@ -347,20 +366,6 @@ def _warnings(
 
 
 # --- sampled ids ---------------------------------------------------------------------------
-
-
-def decode_response(
-    prompt: Sequence[int],
-    response: Sequence[int],
-    tokenizer: Tokenizer | Reader,
-    stop: Collection[int] = (),
-) -> str:
-    """The text of a response as it goes on from its prompt, with its leading space.
-
-    Special tokens that are content, such as <think>, stand in it. Control tokens (BOS, EOS,
-    padding, those of turns) are left out, and so is a last token that is one of `stop`.
-    """
-    return reader_of(tokenizer).continuation(prompt, _body(response, stop))
 
 
 def decode_answer(

@@ -69,11 +69,6 @@ class Standing:
         """Price of the rest at the present average; None: not known yet, or never."""
         return None if self.cost is None else self._left(self.cost)
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Time for the rest at the present average; None: not known yet."""
-        return self._left(self.seconds)
-
     def _left(self, used: float) -> float | None:
         rest = self.total - self.done
         return used / self.settled * rest if self.settled else None if rest else 0.0

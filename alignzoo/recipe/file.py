@@ -7,18 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as File
 from typing import Any, TypeVar, get_args
 
-from alignzoo.contract.algorithm import Algorithm
 from alignzoo.recipe.blocks import (
     NO_STAGE_KIND,
     STAGE_SPECS,
     EvaluateSpec,
     Recipe,
-    TrainSpec,
     stage_kind,
 )
 from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults, strategy_faults
 from alignzoo.recipe.faults import Block, BlockAt, Fault, Path, validate
-from alignzoo.recipe.options import build_options, options_schema
+from alignzoo.recipe.options import options_schema
 from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
@@ -41,17 +39,6 @@ def load_recipe(path: File, registry: Registry, overrides: Sequence[str] = ()) -
     if recipe is None:
         raise source.error(faults)
     return recipe
-
-
-def algorithm_of(spec: TrainSpec, registry: Registry) -> Algorithm[Any]:
-    """The algorithm of a train stage with its options.
-
-    Raises PluginError or RecipeError as `Registry.find` and `build_options` do.
-    """
-    algorithm: Algorithm[Any] = build_options(
-        registry.find("algorithm", spec.algorithm), spec.with_
-    )
-    return algorithm
 
 
 def recipe_faults(data: dict[str, Any], registry: Registry) -> Iterator[Fault]:

@@ -14,7 +14,6 @@ from alignzoo.data.reader import Reader, Rules
 from alignzoo.data.tokens import (
     Limits,
     decode_answer,
-    decode_response,
     encode,
     encode_all,
     prompt_ids,
@@ -163,7 +162,8 @@ def test_an_answer_as_text_holds_think_and_neither_turns_nor_padding():
     )
     assert (response.text, response.plain) == ("<think>a</think>b", "ab")
     padded = (*body, ids("<|pad|>"), ids("<|im_start|>"))
-    assert decode_response(start, padded, tokenizer) == "<think>a</think>b"
+    again = decode_answer(start, padded, Reader(tokenizer), ended=True)
+    assert again.text == "<think>a</think>b"
     stories = story_tokenizer()
     said = Completion(tuple(stories(" a dog")["input_ids"][1:]), (0.0,) * 2, False)
     assert decode_answer((1,), said.ids, Reader(stories), ended=False).plain is None

@@ -18,11 +18,12 @@ from alignzoo.contract.types import (
     Tokens,
 )
 from alignzoo.data.ends import end_ids, stop_ids
+from alignzoo.data.reader import Reader
 from alignzoo.data.samples import DataSource, load_samples
 from alignzoo.data.tokens import (
     Limits,
     TooLong,
-    decode_response,
+    decode_answer,
     encode,
     encode_all,
     prompt_ids,
@@ -211,13 +212,18 @@ def test_a_tokenizer_without_an_end_token_is_refused():
         encode(TextSample("hello", Response(" bye")), word_tokenizer(eos=None), WIDE)
 
 
+def text_of(prompt, response, tokenizer, stop=()):
+    """The text of a sampled answer."""
+    return decode_answer(prompt, response, Reader(tokenizer), stop, ended=True).text
+
+
 def test_decoding_keeps_the_leading_space_and_leaves_stop_tokens_out(stories):
     (row,) = rows(TextSample("There was a dog.", Response(" He ran.")), stories)
     for end in ((2,), (1,), (13,)):
         sampled = (*row.response[:-1], *end)
-        assert decode_response(row.prompt, sampled, stories, (13, 1, 2)) == " He ran."
-    assert decode_response(row.prompt, (13,), stories, (13,)) == ""
-    assert decode_response(row.prompt, (13,), stories) == "\n"
+        assert text_of(row.prompt, sampled, stories, (13, 1, 2)) == " He ran."
+    assert text_of(row.prompt, (13,), stories, (13,)) == ""
+    assert text_of(row.prompt, (13,), stories) == "\n"
 
 
 def test_stop_tokens_are_found_by_name_also_ordinary_ones(stories):
@@ -335,7 +341,7 @@ def test_all_real_pairs_encode_with_an_end_token_and_their_own_text(stories, nam
     for item in made.items:
         assert all(row.prompt[0] == 1 and row.response[-1] == 2 for row in item.rows)
     for item, sample in zip(made.items[:50], made.samples, strict=False):
-        text = decode_response(item.rows[0].prompt, item.rows[0].response, stories)
+        text = text_of(item.rows[0].prompt, item.rows[0].response, stories)
         assert text.strip() == sample.chosen.text.strip()
 
 

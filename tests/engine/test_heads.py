@@ -36,8 +36,8 @@ CHANGED = [
 ]
 
 
-def load(folder, role=None, dtype=torch.float32, **ref):
-    return load_model(load_plugins().hooks, ModelRef(str(folder), **ref), role or Role(), dtype)
+def load(folder, role=None, **ref):
+    return load_model(load_plugins().hooks, ModelRef(str(folder), **ref), role or Role())
 
 
 def test_a_transform_scales_before_it_caps():
@@ -122,8 +122,9 @@ def _changed(model, change):
 
 
 def test_float32_logits_of_a_bfloat16_model_are_no_reason_to_refuse_it(tmp_path):
-    model = load(save(NAMED["mamba"], 1, tmp_path), dtype=torch.bfloat16)
+    model = load(save(NAMED["mamba"], 1, tmp_path)).to(torch.bfloat16)
     assert isinstance(model, MambaForCausalLM) and model.dtype == torch.bfloat16
+    check_head(model)
 
 
 def test_checking_leaves_modes_and_hooks_as_they_were():

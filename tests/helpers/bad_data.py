@@ -41,7 +41,7 @@ DATA = {  # what -> (name of the file, its bytes, the stage that reads it, the c
         "d.jsonl",
         b"[1]\nnull\n",
         "sft",
-        r"d\.jsonl:1: a list, not an object\n.*d\.jsonl:2: missing, not an object",
+        r"d\.jsonl:1: a list, not an object\n.*d\.jsonl:2: null, not an object",
     ),
     "an empty file": ("d.jsonl", b"", "sft", r"d\.jsonl: has no rows"),
     "only blank lines": ("d.jsonl", b"\n\n", "sft", r"d\.jsonl: has no rows"),

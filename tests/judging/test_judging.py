@@ -28,7 +28,7 @@ def test_every_question_gets_its_verdict_in_order():
     assert (standing.done, standing.total, standing.failed, standing.settled) == (9, 9, 0, 9)
     assert standing.spent.usage == Usage(90, 18)
     assert standing.cost == pytest.approx(0.18)
-    assert standing.cost_left == standing.seconds_left == 0
+    assert standing.cost_left == 0
 
 
 def test_a_restart_asks_only_for_what_is_missing():

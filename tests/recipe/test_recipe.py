@@ -9,7 +9,7 @@ from recipe_plugins import Copy, Margin, Online, registry
 
 from alignzoo.contract.errors import PluginError, RecipeError
 from alignzoo.recipe.blocks import GenerateSpec, LabelSpec, PluginStageSpec, Recipe, TrainSpec
-from alignzoo.recipe.file import algorithm_of, load_recipe, recipe_schema
+from alignzoo.recipe.file import load_recipe, recipe_schema
 from alignzoo.recipe.options import build_options, option_table, options_schema
 
 GOOD = """
@@ -138,7 +138,9 @@ def test_an_override_inside_a_short_form_keeps_its_name(tmp_path):
 
 
 def test_options_become_an_instance_of_the_plugin_class(tmp_path):
-    assert algorithm_of(load(tmp_path).stages[3], registry()) == Margin(beta=0.5)
+    stage = load(tmp_path).stages[3]
+    found = registry().find("algorithm", stage.algorithm)
+    assert build_options(found, stage.with_) == Margin(beta=0.5)
 
 
 def test_lists_become_tuples_and_whole_numbers_become_floats():

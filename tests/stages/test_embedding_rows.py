@@ -111,6 +111,7 @@ def test_an_end_of_answers_without_a_row_is_refused_with_both_sizes(cli, words):
 
 
 SAMPLED = "prompts: 1, samples_per_prompt: 2, sampling: {max_new_tokens: 4}"
+REWARD = "reward: {judge: facts.oracle}"
 SPELT = "spells '[PAD]', id 12, but the embedding of 'model' has 12 rows"
 STAGE = "stages:\n  - {name: it, %s}\n"
 READERS = {  # who reads a text -> its part of a recipe, and the place of the row that spells it
@@ -120,11 +121,7 @@ READERS = {  # who reads a text -> its part of a recipe, and the place of the ro
         "texts.jsonl:2",
     ),
     "rollout prompts": (
-        STAGE
-        % (
-            "algorithm: rloo, data: texts.jsonl, rollout: {%s, reward: {judge: facts.oracle}}"
-            % SAMPLED
-        ),
+        STAGE % f"algorithm: rloo, data: texts.jsonl, rollout: {{{SAMPLED}, {REWARD}}}",
         "texts.jsonl:2",
     ),
     "generate": (STAGE % "stage: generate, data: texts.jsonl", "texts.jsonl:2"),
@@ -166,7 +163,7 @@ def test_letters_asked_for_by_name_are_read_as_letters(cli):
     write("texts.jsonl", [{"prompt": "the fox", "response": " eats [PAD]"}])
     data = "algorithm: sft, data: {name: texts.jsonl, special: split}"
     Path("x.yaml").write_text(f"name: x\nmodel: model\n{STAGE % data}")
-    status, _, err = cli("run", "x.yaml", "--output", "run")
+    _, _, err = cli("run", "x.yaml", "--output", "run")
     assert "spells" not in err
 
 

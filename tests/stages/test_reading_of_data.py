@@ -259,3 +259,32 @@ def test_a_judge_declares_whether_it_reads_special_tokens_and_old_ones_do():
     for who, seen in ((Thoughts(), 2.0), (Blind(), 0.0)):
         columns = Quiz(who).measure([[answer]], [[answer]])
         assert columns["score"].values == (seen,) and columns["win_rate"].values == (0.5,)
+
+
+def test_an_empty_answer_is_learnt_as_written_and_named_and_counted(tmp_path):
+    model = story_model(tmp_path / "m")
+    rows = ({"prompt": "Tim ran.", "response": answer} for answer in (" He fell.", "", ""))
+    data = write(tmp_path / "d.jsonl", *rows)
+    train = {"steps": 1, "batch_size": 3, "micro_batch_size": 3, "lr": 1e-9}
+    notes = run_stages(model, tmp_path / "run", one_step("sft", data, train=train))
+    account = told(notes)
+    assert "columns prompt, response items" in account  # of all rows, the empty ones too
+    assert f"empty the answer of 2 rows, learnt as an end at once: {data}:2, {data}:3" in account
+    words = story_tokenizer()
+    prompt = words("Tim ran.").input_ids
+    whole = [*words("Tim ran. He fell.").input_ids, 2]
+    said = -mean_log_prob(model, prompt, whole[len(prompt) :]) * (len(whole) - len(prompt))
+    ended = -mean_log_prob(model, prompt, [2])
+    right = (said + 2 * ended) / (len(whole) - len(prompt) + 2)
+    assert logged(tmp_path / "run/stages/01-it")[0]["loss"] == pytest.approx(right, abs=1e-5)
+
+
+def test_an_empty_rejected_answer_is_named_and_data_without_any_text_is_refused(tmp_path):
+    model = story_model(tmp_path / "m")
+    pair = {"prompt": "Tim ran.", "chosen": " He fell.", "rejected": ""}
+    data = write(tmp_path / "d.jsonl", pair, {**pair, "rejected": " No."})
+    notes = run_stages(model, tmp_path / "run", one_step("simpo", data))
+    assert f"empty the answer of 1 row, learnt as an end at once: {data}:1" in told(notes)
+    blank = write(tmp_path / "e.jsonl", *[{"prompt": "Tim ran.", "response": ""}] * 2)
+    with pytest.raises(DataError, match=r"e\.jsonl:1: the answer is empty, and so are all others"):
+        run_stages(model, tmp_path / "refused", one_step("sft", blank))

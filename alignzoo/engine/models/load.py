@@ -34,10 +34,9 @@ def load_model(
     hooks: pluggy.HookRelay,
     ref: ModelRef,
     role: Role,
-    dtype: torch.dtype = torch.float32,
     listener: Listener = SILENT,
 ) -> PreTrainedModel:
-    """The model a name stands for, with the head a role needs.
+    """The model a name stands for in float32, with the head a role needs.
 
     Whatever is random in training is switched off, see `quiet`. A scalar head that the checkpoint
     lacks is drawn from a generator keyed by the seed if the role is trained. Raises AlignzooError
@@ -47,9 +46,9 @@ def load_model(
     """
     torch.manual_seed(sample_key(ref.seed, "head", role.head) % 2**63)
     made = plugin_model(hooks, ref, role)
-    found = _from_pretrained(ref, role, dtype, listener) if made is None else made
+    found = _from_pretrained(ref, role, listener) if made is None else made
     silence(found)  # references, rollouts and policy must be one function
-    model: PreTrainedModel = found.to(dtype)  # type: ignore[arg-type]
+    model: PreTrainedModel = found.to(torch.float32)  # type: ignore[arg-type]
     set_attention(model, ref)
     freeze_other_parts(model)
     if role.head == "lm":
@@ -118,12 +117,11 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, verbose=False).input_ids)
 
 
-def _from_pretrained(
-    ref: ModelRef, role: Role, dtype: torch.dtype, listener: Listener
-) -> PreTrainedModel:
+def _from_pretrained(ref: ModelRef, role: Role, listener: Listener) -> PreTrainedModel:
     extra = {"num_labels": 1} if role.head == "scalar" else {}
     config = _loaded(AutoConfig, ref, {"trust_remote_code": False, **extra})
-    kwargs = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "config": config}
+    safe = {"use_safetensors": True, "trust_remote_code": False}
+    kwargs = {"dtype": torch.float32, "config": config, **safe}
     auto = class_for(config, role, ref.name)
     loaded = _loaded(auto, ref, {**kwargs, "output_loading_info": True})
     model: PreTrainedModel = loaded[0]
