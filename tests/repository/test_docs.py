@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import pytest
 from parity_ledger import LEDGER
 from source_tree import ROOT
 
+from alignzoo.recipe.blocks import DataSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.testing import gradients, toy_items
@@ -26,6 +28,20 @@ def generated():
 def test_a_generated_page_is_what_the_plugins_declare(name):
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert page == generated()[name], "run: python docs/make.py"
+
+
+def test_every_key_of_a_data_block_stands_in_the_page_about_data_with_its_default():
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    table = page.partition("## Keys of `data:`")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) ?\|", table, re.MULTILINE))
+    fields = {field.alias or name: field for name, field in DataSpec.model_fields.items()}
+    assert set(rows) == set(fields)
+    for name, field in fields.items():
+        if name in ("name", "with", "max_length"):
+            continue  # no default, or one that depends on the model
+        default = field.default
+        shown = f"{default:g}" if isinstance(default, float) else str(default).lower()
+        assert rows[name] == shown
 
 
 @pytest.mark.parametrize("entry", LEDGER, ids=lambda e: f"{e.method}: {e.topic}, {e.other}")
