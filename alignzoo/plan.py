@@ -21,6 +21,7 @@ from alignzoo.store.belonging import check_models
 from alignzoo.store.folders import default_folder, evaluation_folder, model_folder, stage_folder
 from alignzoo.store.identity import evaluation_identity, stage_identity
 from alignzoo.store.inputs import INITIAL, check_prompts, evaluated_models, models_of, stages_read
+from alignzoo.store.presence import check_inputs
 from alignzoo.store.records import Identity, find, resumable
 from alignzoo.store.sizes import known_items
 
@@ -45,15 +46,16 @@ class Plan:
     stages: tuple[Step, ...]
     evaluations: tuple[Step, ...]
     strategy: str = "ddp"  # what each process that trains holds
-    notes: tuple[str, ...] = ()  # about models that differ in ways that a run can live with
+    notes: tuple[str, ...] = ()  # models to get, or that differ in ways that a run can live with
 
 
 def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) -> Plan:
     """The plan of a recipe in a run folder (default: the one `run` would take).
 
-    Raises DataError when a data file is missing, or holds rendered chats as plain prompts,
-    RecipeError when models do not belong together.
+    Raises AbsentInputs when files or folders that it names are not there, RecipeError when models
+    do not belong together, DataError when a data file holds rendered chats as plain prompts.
     """
+    notes = check_inputs(recipe, registry)
     check_prompts(recipe)
     folder = default_folder(recipe) if folder is None else folder
     finished: dict[str, Path] = {}
@@ -70,7 +72,7 @@ def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) 
         steps = _steps(spec, registry, finished)
         stages.append(_stage_step(spec, status, recipe, registry, steps))
     evaluations = tuple(_evaluations(recipe, registry, folder, finished))
-    notes = check_models(recipe, registry, finished)
+    notes = (*notes, *check_models(recipe, registry, finished))
     return Plan(folder, tuple(stages), evaluations, recipe.parallel.strategy, notes)
 
 

@@ -43,6 +43,7 @@ from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import evaluation_folder, model_folder, stage_folder
 from alignzoo.store.identity import evaluation_identity, hub_commit, stage_identity
 from alignzoo.store.inputs import check_prompts, evaluated_models, model_ref, models_of
+from alignzoo.store.presence import fetch_config, require_inputs
 from alignzoo.store.records import (
     STATE,
     Identity,
@@ -129,6 +130,7 @@ def run_recipe(
         if is_main():
             if unread := unread_config(os.environ):
                 voice.note(unread)
+            require_inputs(recipe, registry)
             check_prompts(recipe)
             _check_files(run)
         outputs: dict[str, Path] = {}
@@ -332,15 +334,8 @@ def _fetch_revisions(names: Iterable[str], run: Run, outputs: Mapping[str, Path]
     """Learn the commits of hub models before they enter an identity."""
     for name in names:
         ref = model_ref(name, run.recipe, outputs)
-        if ref.name.count("/") != 1 or ref.path.exists() or hub_commit(ref):
-            continue
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        try:
-            hf_hub_download(ref.name, "config.json", revision=ref.revision)
-        except (OSError, HfHubHTTPError, HFValidationError):
-            continue  # a plug-in may know the name; loading says what is wrong otherwise
+        if ref.name.count("/") == 1 and not ref.path.exists() and not hub_commit(ref):
+            fetch_config(ref)  # a plug-in may know the name; loading says what is wrong otherwise
 
 
 @contextmanager

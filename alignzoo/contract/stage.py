@@ -25,6 +25,11 @@ class ModelRef:
         """The name as a path; it may not exist."""
         return Path(self.name)
 
+    @property
+    def names_folder(self) -> bool:
+        """Whether only a folder can be called so, and no model of the hub."""
+        return self.name.startswith((".", "/", "~")) or self.name.count("/") > 1
+
 
 @dataclass(frozen=True)
 class StageInputs:

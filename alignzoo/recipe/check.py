@@ -145,8 +145,6 @@ def _model_faults(name: str, path: Path, user: Draft, scope: Scope) -> Iterator[
     if stage is None:
         if name != INITIAL and not _is_place(name) and (near := scope.near(name)):
             yield Fault(path, f"no stage '{name}'; {near}")
-        if name.startswith(FOLDERS) and not File(name).exists():
-            yield Fault(path, f"{name}: no such folder")
     elif stage.index >= user.index:
         yield Fault(path, _too_late(stage, user))
     elif stage.kind in ("generate", "label"):
@@ -165,9 +163,6 @@ def _too_late(stage: Draft, user: Draft) -> str:
     if stage.index == user.index:
         return f"stage '{stage.name}' cannot use itself; name an earlier stage"
     return f"stage '{stage.name}' comes later; a stage can use only earlier ones"
-
-
-FOLDERS = ("./", "../", "/", "~")  # begin the name of a folder, never of a hub model
 
 
 def _is_place(name: str) -> bool:

@@ -120,10 +120,6 @@ STAGES = {
         "4:63: stages.0.data.max_length: has no effect here, because this stage does not read it; "
         "take it out",
     ),
-    "a folder that is not there": (
-        "  - {name: a, algorithm: margin, policy: ./nofolder, data: toys}",
-        "4:42: stages.0.policy: ./nofolder: no such folder",
-    ),
     "a misspelt dataset": (
         "  - {name: a, algorithm: margin, data: toyss}",
         "4:40: stages.0.data.name: no stage or dataset 'toyss'; did you mean 'toys'?",

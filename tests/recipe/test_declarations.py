@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -143,7 +144,12 @@ def test_show_prints_what_a_stage_reads(cli, monkeypatch):
     assert "does not declare what it reads" in cli("show", "silent")[1]
 
 
-def test_a_sample_of_another_kind_is_refused_by_its_place_before_the_stage_runs(tmp_path):
+def test_a_sample_of_another_kind_is_refused_by_its_place_before_the_stage_runs(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("org/a", "org/b"):
+        Path(folder).mkdir(parents=True)
     data = tmp_path / "data.jsonl"
     pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
     data.write_text(json.dumps(pair) + "\n" + json.dumps({"prompt": "p"}) + "\n")

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from alignzoo import ModelRef, Role, hookimpl
-from alignzoo.contract.errors import AlignzooError, DataError, PluginError
+from alignzoo.contract.errors import AlignzooError, PluginError, RecipeError
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import build_registry, load_plugins
 from alignzoo.run import run_recipe
@@ -112,7 +112,7 @@ def test_the_error_of_the_run_stays_the_cause_when_a_watcher_fails_at_its_end(tm
     recipe = training()
     broken = recipe.model_dump(by_alias=True, exclude_none=True)
     broken["stages"][0]["data"] = {"name": str(tmp_path / "missing.jsonl")}
-    with pytest.raises(DataError, match="missing"):
+    with pytest.raises(RecipeError, match="missing"):
         run(tmp_path / "r", plugin(on_run_end=leaves), recipe=Recipe.model_validate(broken))
 
 

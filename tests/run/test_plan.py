@@ -7,11 +7,11 @@ import pytest
 from run_parts import Heard, recipe, registry
 from small_models import logged, run_stages, word_model, write_rows
 
-from alignzoo.contract.errors import DataError
 from alignzoo.plan import plan_recipe
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.run import run_recipe
+from alignzoo.store.presence import AbsentInputs
 from alignzoo.store.records import begin
 
 
@@ -30,7 +30,7 @@ def trained():
                     "name": "dpo",
                     "algorithm": "dpo",
                     "policy": "sft",
-                    "data": {"name": "sft-pairs.jsonl"},
+                    "data": {"name": "their/pairs"},
                     "train": {"steps": 7},
                 },
             ],
@@ -147,7 +147,7 @@ def test_a_plan_says_when_training_would_resume(tmp_path, monkeypatch):
 def test_a_missing_data_file_is_a_sentence(tmp_path):
     stage = {"name": "one", "stage": "write", "data": {"name": str(tmp_path / "gone.jsonl")}}
     what = Recipe.model_validate({"name": "r", "model": "m", "stages": [stage]})
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(AbsentInputs, match=r"stages\.0\.data\.name: .*gone\.jsonl: no such file"):
         plan_recipe(what, registry(), tmp_path)
 
 

@@ -22,9 +22,11 @@ from alignzoo.plan import plan_recipe
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.text import read_source
 from alignzoo.run import RunResult, run_recipe
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import default_folder
+from alignzoo.store.presence import AbsentInputs
 
 INTERRUPTED = 130
 
@@ -67,13 +69,22 @@ def run_command(asked: Asked) -> int:
 
         progress, display = watch()
         source = path.read_text(encoding="utf-8")
-        with display:
+        with display, placed(path, asked.overrides):
             return run_recipe(recipe, source, registry, folder, progress, fresh=asked.fresh)
 
     if not asked.fresh:
         return report(work, folder)
     with cache_of_its_own(folder):
         return report(work, folder)
+
+
+@contextmanager
+def placed(path: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Say where in its file a recipe names what is not there."""
+    try:
+        yield
+    except AbsentInputs as error:
+        raise read_source(path, overrides).error(error.faults) from error
 
 
 def run_seeds_command(asked: Asked) -> int:
@@ -156,8 +167,10 @@ def plan_command(
 ) -> None:
     """Print what a run of the recipe would do."""
     registry = load_plugins()
-    recipe: Recipe = load_recipe(find_recipe(name), registry, overrides)
-    plan = plan_recipe(recipe, registry, output)
+    path = find_recipe(name)
+    recipe: Recipe = load_recipe(path, registry, overrides)
+    with placed(path, overrides):
+        plan = plan_recipe(recipe, registry, output)
     if as_json:
         print_json(asdict(plan))
         return

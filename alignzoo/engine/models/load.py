@@ -178,6 +178,8 @@ def _loaded(auto: Any, ref: ModelRef, kwargs: dict[str, Any]) -> Any:
     try:
         return auto.from_pretrained(ref.name, revision=ref.revision, **kwargs)
     except Exception as error:  # a damaged folder makes the libraries raise anything
+        if ref.names_folder and not ref.path.exists():
+            raise AlignzooError(f"{ref.name}: no such folder, and no plug-in knows it") from error
         where = "folder" if ref.path.exists() else "hub name (no folder or plug-in of that name)"
         cause = _lacking(ref.path) or _first_line(error)
         raise AlignzooError(f"cannot load '{ref.name}' as a {where}: {cause}") from error
