@@ -83,6 +83,7 @@ class Run:
     again: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)  # model -> its name in tables
     observers: Observers | None = None
+    told: dict[str, str] = field(default_factory=dict)  # what is said once -> the piece that did
 
     def label(self, model: str) -> str:
         """How tables call a model."""
@@ -309,6 +310,7 @@ def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContex
         progress=run.progress,
         again=run.again,
         observers=run.observers,
+        told=run.told,
     )
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from alignzoo.cli.terminal.stopping import before_work
+
 # Rich help would triple the time that `--help` takes.
 PLAIN = {
     "rich_markup_mode": None,
@@ -80,12 +82,14 @@ def run(
     ] = None,
 ) -> None:
     """Train and evaluate what a recipe says; a repeated run goes on where the last one stopped."""
-    from alignzoo.cli.doing.launching import launched_command
-    from alignzoo.cli.doing.running import Asked
-    from alignzoo.launch.wish import Wish
+    with before_work():
+        from alignzoo.cli.doing.launching import launched_command
+        from alignzoo.cli.doing.running import Asked
+        from alignzoo.launch.wish import Wish
 
-    asked = Asked(recipe, tuple(overrides or ()), output, fresh, seeds)
-    raise typer.Exit(launched_command(asked, Wish(processes, machines, machine_rank, main_address)))
+        asked = Asked(recipe, tuple(overrides or ()), output, fresh, seeds)
+        wish = Wish(processes, machines, machine_rank, main_address)
+        raise typer.Exit(launched_command(asked, wish))
 
 
 @app.command(short_help="Check a recipe and print its stages.")
@@ -179,12 +183,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure models, or files of anybody's outputs, with a benchmark and print the table."""
-    from alignzoo.cli.evaluating.measuring import Manner, Measurement, eval_command
+    with before_work():
+        from alignzoo.cli.evaluating.measuring import Manner, Measurement, eval_command
 
-    wanted = Measurement(
-        targets, benchmark, judge or [], baseline, samples, limit, options or [], seed
-    )
-    raise typer.Exit(eval_command(wanted, output, Manner(dry_run, rejudge_failed, as_json)))
+        wanted = Measurement(
+            targets, benchmark, judge or [], baseline, samples, limit, options or [], seed
+        )
+        raise typer.Exit(eval_command(wanted, output, Manner(dry_run, rejudge_failed, as_json)))
 
 
 @app.command("eval-judge", short_help="Measure a judge against people.")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+ALIKE = 0.65  # two letters of three, so that a swap in a short word is found and chance is not
+
 
 class AlignzooError(Exception):
     """Base of every error alignzoo raises on purpose; the CLI prints it without a traceback."""
@@ -70,8 +72,13 @@ class Interrupted(KeyboardInterrupt):
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known word, else an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=ALIKE)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things in words: "1 row", "2 rows"."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def described(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from alignzoo.contract.errors import counted
 from alignzoo.contract.types import (
     Batch,
     GroupSample,
@@ -24,10 +25,10 @@ from alignzoo.data.tokens import Report
 WIDTH = 9  # of the words before the figures
 
 
-def table(source: str, loaded: Loaded, lines: Sequence[tuple[str, str]], bad: Path | None) -> str:
+def table(source: str, loaded: Loaded, lines: Sequence[tuple[str, str]], bad: Path) -> str:
     """The account of a source: its rows and columns, and further (word, text) lines.
 
-    `bad` is the file that lists unusable rows, if there are any.
+    `bad` is the file that lists unusable rows.
     """
     whole = [*_columns(loaded), *lines]
     rest = "".join(f"\n  {word:<{WIDTH}} {text}" for word, text in whole)
@@ -37,7 +38,7 @@ def table(source: str, loaded: Loaded, lines: Sequence[tuple[str, str]], bad: Pa
 def prompt_lines(samples: Sequence[Sample], report: Report) -> list[tuple[str, str]]:
     """The lines of data whose prompts alone are used."""
     answered = sum(not isinstance(sample, PromptSample) for sample in samples)
-    answers = f"; the answers of {answered} rows are not used" if answered else ""
+    answers = f"; the answers of {counted(answered, 'row')} are not used" if answered else ""
     return [("used", f"prompts alone{answers}"), *_template(report)]
 
 
@@ -57,13 +58,13 @@ def item_lines(
     ]
 
 
-def _rows(source: str, loaded: Loaded, bad: Path | None) -> str:
+def _rows(source: str, loaded: Loaded, bad: Path) -> str:
     left_out = [
         *([f"{len(loaded.bad)} unusable, listed in {bad}"] if loaded.bad else []),
         *([f"{loaded.skipped} skipped (data.skip)"] if loaded.skipped else []),
     ]
     fate = f"left out: {'; '.join(left_out)}" if left_out else "all used"
-    return f"{_counted(loaded.read, 'row')} of {source}, {fate}"
+    return f"{counted(loaded.read, 'row')} of {source}, {fate}"
 
 
 def _columns(loaded: Loaded) -> Iterator[tuple[str, str]]:
@@ -76,7 +77,7 @@ def _columns(loaded: Loaded) -> Iterator[tuple[str, str]]:
 def _named(columns: Mapping[str, int], rows: int) -> str:
     """Columns with the number of rows that fill them, unless all rows do."""
     return ", ".join(
-        name if n == rows else f"{name} (in {_counted(n, 'row')})" for name, n in columns.items()
+        name if n == rows else f"{name} (in {counted(n, 'row')})" for name, n in columns.items()
     )
 
 
@@ -85,7 +86,7 @@ def _items(report: Report) -> str:
         *([f"{report.dropped} too long"] if report.dropped else []),
         *([f"{report.unlearnt} undesirable"] if report.unlearnt else []),
     ]
-    equal = f"; {report.equal} pairs of equal answers" if report.equal else ""
+    equal = f"; {counted(report.equal, 'pair')} of equal answers" if report.equal else ""
     fate = f"; left out: {', '.join(left_out)}" if left_out else ""
     return f"{report.items}{fate}{equal}"
 
@@ -94,7 +95,7 @@ def _empty(report: Report) -> Iterator[tuple[str, str]]:
     if report.n_empty:
         more = ", ..." if report.n_empty > len(report.empty) else ""
         places = ", ".join(report.empty)
-        rows = _counted(report.n_empty, "row")
+        rows = counted(report.n_empty, "row")
         yield "empty", f"the answer of {rows}, learnt as an end at once: {places}{more}"
 
 
@@ -108,10 +109,10 @@ def _learnt(samples: Sequence[Sample], kind: type[Batch], rules: Rules) -> Itera
         yield ", ".join(dict.fromkeys(IMITATED[one] for one in kinds if one in IMITATED))
     earlier = sum(_has_earlier_turns(sample) for sample in samples)
     if earlier and rules.learn == "all":
-        yield f"every turn of the assistant, in {_counted(earlier, 'row')} several"
+        yield f"every turn of the assistant, in {counted(earlier, 'row')} several"
     elif earlier:
         yield (
-            f"the last turn of the assistant alone, in {_counted(earlier, 'row')} others come "
+            f"the last turn of the assistant alone, in {counted(earlier, 'row')} others come "
             "before it (data.learn)"
         )
 
@@ -133,11 +134,7 @@ def _has_earlier_turns(sample: Sample) -> bool:
 
 def _template(report: Report) -> Iterator[tuple[str, str]]:
     if report.left_out:
-        told = ", ".join(f"{part} ({_counted(n, 'row')})" for part, n in report.left_out.items())
+        told = ", ".join(f"{part} ({counted(n, 'row')})" for part, n in report.left_out.items())
         yield "template", f"leaves out {told}"
     if report.spelt:
-        yield "letters", f"control tokens that {_counted(report.spelt, 'row')} spell out in text"
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+        yield "letters", f"control tokens that {counted(report.spelt, 'row')} spell out in text"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from alignzoo.contract.errors import DataError
+from alignzoo.contract.errors import DataError, counted
 from alignzoo.contract.types import (
     Batch,
     GroupSample,
@@ -201,7 +201,8 @@ def _empty(wholes: Sequence[tuple[str, _Whole]]) -> tuple[str, ...]:
 
 def _nothing_left(dropped: Sequence[str], bad: Sequence[str], limits: Limits) -> str:
     if bad:
-        return bad[0] + (f"\n... and {len(bad) - 1} more rows" if len(bad) > 1 else "")
+        more = counted(len(bad) - 1, "more row")
+        return bad[0] + (f"\n... and {more}" if len(bad) > 1 else "")
     long = f"every sample is too long; raise max_length ({limits.max_length})"
     cause = long if dropped else "no sample has an answer to learn from, all are undesirable"
     return "\n".join([cause, *dropped[:SHOWN]])
@@ -351,9 +352,9 @@ def _warnings(
     if dropped:
         more = "; ..." if len(dropped) > SHOWN else ""
         first = "; ".join(dropped[:SHOWN])
-        yield f"{len(dropped)} of {total} items are too long and left out: {first}{more}"
+        yield f"{len(dropped)} of {total} items left out, too long: {first}{more}"
     if truncated:
-        yield f"{truncated} of {total} items are cut to the length limit"
+        yield f"{truncated} of {total} items cut to the length limit"
     if "chosen" in lengths:
         longer, shorter = sorted(("chosen", "rejected"), key=lambda name: -lengths[name])
         ratio = lengths[longer] / lengths[shorter]

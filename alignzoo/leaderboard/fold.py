@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -82,6 +82,8 @@ class Section:
     better: Mapping[str, Literal[-1, 0, 1]]  # column -> +1 larger is better, -1 smaller, 0 neither
     rows: tuple[Row, ...]
     judge: str | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)  # what its results share -> a hash of it
+    apart: str = ""  # how it differs from the table of this benchmark that is nearest to it
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -114,7 +116,21 @@ def fold(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Section]:
     grouped: dict[str, dict[tuple[str, str], tuple[str, Mapping[str, Any]]]] = {}
     for run, row in rows:
         grouped.setdefault(row["section"], {}).setdefault((row["model"], row["result"]), (run, row))
-    return [_section(list(group.values())) for group in grouped.values()]
+    sections = [_section(list(group.values())) for group in grouped.values()]
+    return [replace(section, apart=_apart(section, sections)) for section in sections]
+
+
+def _apart(section: Section, every: Sequence[Section]) -> str:
+    """What keeps a section out of another one of its benchmark, in words; of the nearest one."""
+    others = [
+        ([part for part, x in section.parts.items() if other.parts.get(part) != x], other.id)
+        for other in every
+        if other is not section and other.benchmark == section.benchmark and other.parts
+    ]
+    if not others or not section.parts:
+        return ""
+    differing, near = min(others, key=lambda one: len(one[0]))
+    return f"not in one table with section {near[:8]}: other {', '.join(differing)}"
 
 
 def as_json(sections: Sequence[Section]) -> list[dict[str, Any]]:
@@ -166,6 +182,7 @@ def _section(group: Sequence[tuple[str, Mapping[str, Any]]]) -> Section:
         better={name: cell["better"] for name, cell in columns.items()},
         rows=(),
         judge=_judge([row for _, row in group if row.get("judge")]),
+        parts=first.get("parts", {}),
     )
     rows = [_row(run, row) for run, row in group]
     ranked = sorted(rows, key=lambda row: _rank(row, section.lead))

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from itertools import accumulate
 
+from alignzoo.contract.errors import counted
 from alignzoo.leaderboard.fold import Cell, Row, Section
 
 GAP = 3  # characters between the columns of a table on a terminal
@@ -56,15 +57,18 @@ def labels(section: Section) -> list[str]:
 
 
 def notes(section: Section) -> list[str]:
-    """What is to be said about single figures: "model, column: note"."""
+    """What is to be said about single figures: "model, column: note", or "model: note"."""
     return [
         f"{label}, {words}"
         for label, row in zip(labels(section), section.rows, strict=True)
         for words in (
             *(f"{name}: {cell.note}" for name, cell in row.cells.items() if cell.note),
             *(f"{name}: {why}" for name, why in row.missing.items()),
-            *_alike(section, row),
         )
+    ] + [
+        f"{label}: {words}"
+        for label, row in zip(labels(section), section.rows, strict=True)
+        for words in _alike(section, row)
     ]
 
 
@@ -75,11 +79,13 @@ def _alike(section: Section, row: Row) -> list[str]:
         if cell.alike is not None and name in section.shown:
             by_number.setdefault(cell.alike, []).append(name)
     return [
-        f"{', '.join(names)}: the same on all {n} prompts, so no interval"
-        if n > 1
-        else f"{', '.join(names)}: one prompt, so no interval"
+        f"no interval for {' and '.join(names)}, {'each ' if len(names) > 1 else ''}{_why(n)}"
         for n, names in by_number.items()
     ]
+
+
+def _why(n: int) -> str:
+    return f"the same on all {n} prompts" if n > 1 else "measured on one prompt"
 
 
 def _about_judging(section: Section) -> list[str]:
@@ -108,8 +114,9 @@ def caption(section: Section) -> str:
     judged = f", judged by {section.judge}" if section.judge else ""
     samples = f" x {first.samples} samples" if first.samples > 1 else ""
     return (
-        f"{first.prompts} prompts{samples}{versus}{judged}; "
+        f"{counted(first.prompts, 'prompt')}{samples}{versus}{judged}; "
         f"95 % intervals over prompts; section {section.id[:8]}"
+        f"{f', {section.apart}' if section.apart else ''}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class StageContext:
     progress: Progress
     again: bool = False  # ask judges anew what they answered without a verdict
     observers: Observers | None = None
+    told: dict[str, str] = field(default_factory=dict)  # what a run says once -> who said it
 
     @property
     def seed(self) -> int:
@@ -63,6 +64,14 @@ class StageContext:
     def note(self, text: str) -> None:
         """Say a sentence about this stage."""
         self.progress.note(f"{self.name}: {text}")
+
+    def note_once(self, text: str, about: str, key: str = "") -> None:
+        """Say a sentence that is the same for several stages; the later ones name the first.
+
+        `about` says what it concerns; `key` stands for the text where it names a stage's own files.
+        """
+        first = self.told.setdefault(key or text, self.name)
+        self.note(text if first == self.name else f"{about}: the same as in stage '{first}'")
 
     def note_unstated(self, ref: ModelRef) -> None:
         """Say that a plug-in's model may change unseen, where the plug-in states no identity."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from alignzoo.contract.errors import DataError
+from alignzoo.contract.errors import DataError, counted
 from alignzoo.contract.types import Batch, PairBatch, PromptSample, RolloutBatch
 from alignzoo.data.account import item_lines, prompt_lines, table
 from alignzoo.data.reader import Reader, Rules
@@ -88,5 +89,6 @@ def _tell(
     if loaded.bad:
         known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         write_text(file, "\n".join(dict.fromkeys([*known, *loaded.bad])) + "\n")
-    text = table(spec.name, loaded, lines, file if loaded.bad else None)
-    context.progress.note(f"{context.name}: {text}")
+    text, key = (table(spec.name, loaded, lines, at) for at in (file, Path(file.name)))
+    about = f"{counted(loaded.read, 'row')} of {spec.name}"
+    context.note_once(text, about, key)

@@ -65,7 +65,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
 
     def load(role: str) -> PreTrainedModel:
         plugged = partial(_plugged, refs[role], kinds[role], learner, context)
-        listener = Listener(plugged, context.note)
+        listener = Listener(plugged, lambda text: context.note(f"role '{role}', {text}"))
         model = load_model(hooks, refs[role], kinds[role], listener=listener)
         _tell_switched_off(model, context, said)
         check_rows(model, tokenizer, refs[role].name, held)
@@ -194,9 +194,11 @@ def _encoded(
     report = encoded.report
     if (report.truncated or report.dropped) and spec.max_length is None:
         why = "the model's context" if length == learner.context else "the default"
-        context.progress.note(f"{context.name}: max_length of {spec.name} is {length}, {why}")
-    for warning in report.warnings:
-        context.progress.note(f"{context.name}: {warning}")
+        text = f"max_length of {spec.name} is {length}, {why}"
+        context.note_once(text, f"max_length of {spec.name}")
+    for number, warning in enumerate(report.warnings, 1):
+        about = f"warning {number} about {spec.name}"
+        context.note_once(warning, about, f"{spec.name}: {warning}")
     return encoded
 
 

@@ -93,7 +93,7 @@ def test_a_figure_without_an_interval_says_why():
     )
     for text in (render_text(sections), render_markdown(sections)):
         assert "9.000" in text and "9.000 ±" not in text and "9.000 [" not in text
-        assert "ours, grade, length: the same on all 10 prompts, so no interval" in text
+        assert "ours: no interval for grade and length, each the same on all 10 prompts" in text
     assert ",grade,9.0,,,,10" in render_csv(sections)
 
 

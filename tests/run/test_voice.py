@@ -89,7 +89,7 @@ def test_a_load_report_becomes_one_line_and_no_library_warning_is_shown(tmp_path
     assert any(
         re.search(r"has no score\.weight; drawn at random from the seed", text) for text in lines
     )
-    assert any("1 tensors of the checkpoint are not used, such as stray" in text for text in lines)
+    assert any("not used of the checkpoint: 1 tensor, such as stray" in text for text in lines)
     shown = capfd.readouterr()
     assert "LOAD REPORT" not in shown.out + shown.err
 

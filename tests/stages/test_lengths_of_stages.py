@@ -23,7 +23,7 @@ def test_a_row_longer_than_the_context_is_cut_there_and_that_is_said(tmp_path):
     metrics = logged(tmp_path / "r" / "stages" / "01-it")
     assert [row["response_length"] for row in metrics] == [30, 2]
     assert f"it: max_length of {data} is 32, the model's context" in notes
-    assert "it: 1 of 2 items are cut to the length limit" in notes
+    assert "it: 1 of 2 items cut to the length limit" in notes
 
 
 def test_a_max_length_beyond_the_context_is_refused_before_training(tmp_path):

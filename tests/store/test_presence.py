@@ -95,6 +95,6 @@ def test_a_plan_is_silent_about_models_of_stages_folders_plugins_and_the_hubs_ca
 
 
 def test_a_path_is_not_explained_as_a_name_of_the_hub():
-    with pytest.raises(AlignzooError, match="^runs/nope/dpo: no such folder") as caught:
+    with pytest.raises(AlignzooError, match=r"^runs/nope/dpo: no such folder") as caught:
         load_model(load_plugins().hooks, ModelRef("runs/nope/dpo"), Role())
     assert "hub" not in str(caught.value)

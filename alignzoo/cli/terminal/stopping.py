@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,18 @@ from alignzoo.contract.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AT_ONCE = b"\nstopped at once; the same command goes on from what is kept\n"
+
+
+@contextmanager
+def before_work() -> Iterator[None]:
+    """Say how to go on when a command is stopped while it is still getting ready."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        words = [word for word in sys.argv[1:] if word != "--fresh"]
+        again = shlex.join(["alignzoo", *words])
+        print(f"\nstopped before any work; `{again}` again begins it", file=sys.stderr)
+        raise
 
 
 @dataclass

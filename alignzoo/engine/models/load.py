@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from alignzoo.contract.algorithm import Role
-from alignzoo.contract.errors import AlignzooError, PluginError
+from alignzoo.contract.errors import AlignzooError, PluginError, counted
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.models.families import class_for, freeze_other_parts, set_attention
@@ -131,16 +131,18 @@ def _from_pretrained(ref: ModelRef, role: Role, listener: Listener) -> PreTraine
     lacking = [name for name in missing if role.head == "lm" or name.startswith(body)]
     if lacking:  # the library would draw them at random and go on
         raise AlignzooError(
-            f"cannot load '{ref.name}': its weights lack {len(lacking)} tensors that config.json "
-            f"asks for, such as {min(lacking)}; take weights and config.json of one model"
+            f"cannot load '{ref.name}': its weights lack {counted(len(lacking), 'tensor')} that "
+            f"config.json asks for, such as {min(lacking)}; take weights and config.json of one "
+            "model"
         )
     whole = role.head == "lm" and role.trainable  # what is left out here is not saved either
     unread = loaded[1]["unexpected_keys"]
     spare = [name for name in unread if whole or name.startswith(body)]
     if spare:  # the library would leave them out and go on
         raise AlignzooError(
-            f"cannot load '{ref.name}': its weights hold {len(spare)} tensors that config.json has "
-            f"no place for, such as {min(spare)}; take weights and config.json of one model"
+            f"cannot load '{ref.name}': its weights hold {counted(len(spare), 'tensor')} that "
+            f"config.json has no place for, such as {min(spare)}; take weights and config.json of "
+            "one model"
         )
     for text in _load_notes(loaded[1], role):
         listener.note(f"{ref.name}: {text}")
@@ -169,7 +171,7 @@ def _load_notes(found: Mapping[str, Iterable[str]], role: Role) -> Iterator[str]
     if role.head == "scalar":
         spare = [name for name in spare if not name.startswith("lm_head.")]
     if spare:
-        yield f"{len(spare)} tensors of the checkpoint are not used, such as {spare[0]}"
+        yield f"not used of the checkpoint: {counted(len(spare), 'tensor')}, such as {spare[0]}"
 
 
 def _loaded(auto: Any, ref: ModelRef, kwargs: dict[str, Any]) -> Any:

@@ -326,6 +326,7 @@ def _result(
             "prompts": len(contest.answers),
             "samples": 1,
             "section": digest_of_value(section),
+            "parts": {part: digest_of_value(x) for part, x in section.items()},
             "result": digest_of_value([section, answers, said]),
             "judge": ", ".join(bench.label for bench in benches),
             "counts": {

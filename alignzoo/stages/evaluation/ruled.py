@@ -215,6 +215,7 @@ def _result(
             "prompts": len(answers),
             "samples": spec.samples,
             "section": digest_of_value(section),
+            "parts": {part: digest_of_value(x) for part, x in section.items()},
             "result": digest_of_value([section, answers_digest]),
             "columns": {
                 name: summarise(
