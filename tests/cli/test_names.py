@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from alignzoo.cli.terminal.names import trained_stages
+from alignzoo.contract.errors import Interrupted, counted, suggest
 
 
 def finished(run, folder):
@@ -20,3 +23,38 @@ def test_stages_of_another_recipe_that_ran_in_the_folder_before_are_not_the_runs
 def test_a_run_whose_recipe_is_gone_still_shows_its_stages(tmp_path):
     finished(tmp_path, "01-sft")
     assert [stage.name for stage in trained_stages(tmp_path)] == ["sft"]
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "near"),
+    [
+        ("dop", ["sft", "dpo", "kto"], "dpo"),
+        ("betta", ["beta", "epsilon"], "beta"),
+        ("temperature", ["template_cuts"], ""),
+        ("sampling", ["example"], ""),
+        ("drop", ["dpo"], ""),
+    ],
+)
+def test_a_slip_is_guessed_and_an_unrelated_word_is_not(word, known, near):
+    assert suggest(word, known) == (f"; did you mean '{near}'?" if near else "")
+
+
+def test_one_thing_is_counted_in_the_singular():
+    assert [counted(n, "more row") for n in (0, 1, 2)] == [
+        "0 more rows",
+        "1 more row",
+        "2 more rows",
+    ]
+
+
+@pytest.mark.parametrize("words", [("run", "dpo", "--fresh"), ("eval", "facts", "--benchmark", "facts")])
+def test_a_command_that_is_stopped_while_it_gets_ready_says_how_to_begin(cli, monkeypatch, words):
+    def stopped(*_):
+        raise Interrupted(2)
+
+    monkeypatch.setattr("alignzoo.cli.doing.running.load_plugins", stopped)
+    monkeypatch.setattr("alignzoo.cli.evaluating.measuring.load_plugins", stopped)
+    status, _, err = cli(*words)
+    kept = " ".join(word for word in words if word != "--fresh")
+    assert status == 130
+    assert f"stopped before any work; `alignzoo {kept}` again begins it" in err

@@ -56,6 +56,20 @@ def test_results_that_cannot_be_compared_never_share_a_table():
     assert [[r.model for r in s.rows] for s in sections] == [["a"], ["a"]]
 
 
+def test_tables_of_one_benchmark_say_in_what_they_differ():
+    """`prompts` differs too from the third; the nearest table is the one that is named."""
+    parts = {"benchmark": "b", "prompts": "p1", "kl_to": "k1"}
+    rows = [
+        row("a", 1, section="s1" * 8, parts=parts),
+        row("a", 1, section="s2" * 8, parts={**parts, "kl_to": "k2"}),
+        row("a", 1, section="s3" * 8, parts={**parts, "kl_to": "k3", "prompts": "p3"}),
+    ]
+    text = render_markdown(fold([("run", one) for one in rows]))
+    assert "section s1s1s1s1, not in one table with section s2s2s2s2: other kl_to" in text
+    assert "section s3s3s3s3, not in one table with section s1s1s1s1: other prompts, kl_to" in text
+    assert "not in one table" not in render_markdown(fold([("run", rows[0])]))
+
+
 def test_an_equal_result_reached_twice_is_one_row(tmp_path):
     first = write(tmp_path / "first", [row("a", 1), row("b", 2)])
     second = write(tmp_path / "second", [row("a", 1), row("b", 3)])

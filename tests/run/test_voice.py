@@ -87,7 +87,8 @@ def test_a_load_report_becomes_one_line_and_no_library_warning_is_shown(tmp_path
     (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
     lines = said(recipe, tmp_path / "r")
     assert any(
-        re.search(r"has no score\.weight; drawn at random from the seed", text) for text in lines
+        re.search(r"role 'policy', .*has no score\.weight; drawn at random from the seed", text)
+        for text in lines
     )
     assert any("not used of the checkpoint: 1 tensor, such as stray" in text for text in lines)
     shown = capfd.readouterr()

@@ -66,8 +66,25 @@ def test_many_rows_left_out_are_one_line_with_counts_and_the_first_three_places(
     rows = [{"prompt": "hello", "response": " you" * (60 if n % 2 else 1)} for n in range(40)]
     data = write_rows(tmp_path / "d.jsonl", rows)
     notes = run_stages(model, tmp_path / "r", sft({"name": data, "too_long": "drop"}))
-    (line,) = [note for note in notes if "too long and left out" in note]
+    (line,) = [note for note in notes if "items left out, too long" in note]
     assert "20 of 40 items" in line and line.count(str(data)) == 3 and "\n" not in line
+
+
+def test_what_stages_say_alike_of_the_same_data_is_said_once_in_a_run(tmp_path):
+    model = word_model(tmp_path / "m", context=32)
+    long = {"prompt": "the cat", "response": " sat on a mat" * 30}
+    data = write_rows(tmp_path / "d.jsonl", [long, {"prompt": "hello", "response": " you"}])
+    rates = {"one": 1e-9, "two": 2e-9, "three": 3e-9}
+    stages = [sft(data, batch_size=2, lr=lr) | {"name": name} for name, lr in rates.items()]
+    stages[2]["data"] = {"name": data, "limit": 1}
+    notes = run_stages(model, tmp_path / "r", *stages)
+    (whole,) = [note for note in notes if note.startswith("one: 2 rows of")]
+    assert "columns" in whole and "tokens" in whole
+    assert f"two: 2 rows of {data}: the same as in stage 'one'" in notes
+    assert "one: 1 of 2 items cut to the length limit" in notes
+    assert f"two: warning 1 about {data}: the same as in stage 'one'" in notes
+    (other,) = [note for note in notes if note.startswith("three: 1 row of")]
+    assert "columns" in other
 
 
 def rollout(data, **sampling):
