@@ -117,7 +117,7 @@ def _steps(spec: StageSpec, registry: Registry, finished: Mapping[str, Path]) ->
     buffers = buffer_cut(cut, rollout.prompts, rollout.samples_per_prompt)
 
     def updates(n_prompts: int) -> int:
-        return rollout.epochs * cut.count(n_prompts * rollout.samples_per_prompt)
+        return cut.updates(n_prompts, rollout.samples_per_prompt, rollout.epochs)
 
     steps = None if items is None else optim.epochs * sum(map(updates, buffers.sizes(items)))
     rule = f"{optim.epochs} x {updates(rollout.prompts)} per {rollout.prompts} prompts"

@@ -15,6 +15,7 @@ from alignzoo.data.reader import Embedding, Reader, Rules
 from alignzoo.data.sequences import Start, prompt_start, sequence
 from alignzoo.data.vocabulary import difference, vocabulary_of
 from alignzoo.engine.models.bounds import Bounds
+from alignzoo.engine.models.context import context_of
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
 
@@ -75,8 +76,7 @@ def rereader_for(
 
 def check_context(model: PreTrainedModel, rows: Sequence[Tokens], name: str) -> None:
     """Raises DataError when a row is longer than the model was made for."""
-    config = model.config.get_text_config(decoder=True)
-    limit = getattr(config, "max_position_embeddings", None)  # absent: no fixed context
+    limit = context_of(model.config)
     longest = max(map(len, rows), default=0)
     if limit is not None and longest > limit:
         raise DataError(

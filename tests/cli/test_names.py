@@ -47,7 +47,9 @@ def test_one_thing_is_counted_in_the_singular():
     ]
 
 
-@pytest.mark.parametrize("words", [("run", "dpo", "--fresh"), ("eval", "facts", "--benchmark", "facts")])
+@pytest.mark.parametrize(
+    "words", [("run", "dpo", "--fresh"), ("eval", "facts", "--benchmark", "facts")]
+)
 def test_a_command_that_is_stopped_while_it_gets_ready_says_how_to_begin(cli, monkeypatch, words):
     def stopped(*_):
         raise Interrupted(2)

@@ -17,6 +17,7 @@ from torch import Tensor
 from alignzoo.contract.algorithm import option
 from alignzoo.contract.errors import DataError, TrainingError
 from alignzoo.contract.rollout import Completion, RolloutEngine, RolloutSession, Sampling
+from alignzoo.engine.models.context import context_of
 from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, way_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class TransformersSession(RolloutSession):
 
 def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
     config = model.config.get_text_config(decoder=True)
-    context = getattr(config, "max_position_embeddings", None)  # absent: no fixed context
+    context = context_of(model.config)
     for i, prompt in enumerate(prompts):
         need = len(prompt) + sampling.max_new_tokens
         if not prompt:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from alignzoo.engine.models.context import context_of
+
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
@@ -56,7 +58,7 @@ def way_of(model: PreTrainedModel) -> Way:
     before = {place: (id(x), age) for place, (x, age) in _states(model).items()}
     config = model.config.get_text_config(decoder=True)
     ids = torch.tensor([[config.vocab_size // 3, config.vocab_size // 2]], device=model.device)
-    room = getattr(config, "max_position_embeddings", TRIED + 2) - 2
+    room = (context_of(model.config) or TRIED + 2) - 2
     with sampling_mode(model):
         output = grow(
             model, ids, torch.ones_like(ids), None, max_new_tokens=max(1, min(TRIED, room))

@@ -40,6 +40,10 @@ class Cut:
         n = self.count(n_items)
         return [*[self.size] * (n - 1), n_items - self.size * (n - 1)]
 
+    def updates(self, n_prompts: int, samples_per_prompt: int, epochs: int) -> int:
+        """Optimiser steps on a rollout buffer of so many prompts."""
+        return epochs * self.count(n_prompts * samples_per_prompt)
+
     def parts(self, order: Tensor) -> list[Tensor]:
         """All item numbers [n] in batches: no item is left out."""
         return list(order.split(self.sizes(len(order))))

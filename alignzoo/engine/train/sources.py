@@ -136,7 +136,7 @@ class Rollout:
 
     def updates(self, n_prompts: int, cut: Cut) -> int:
         """Optimiser steps on a buffer of so many prompts."""
-        return self.epochs * cut.count(n_prompts * self.samples_per_prompt)
+        return cut.updates(n_prompts, self.samples_per_prompt, self.epochs)
 
 
 @dataclass(frozen=True)
