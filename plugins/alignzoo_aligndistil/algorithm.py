@@ -56,11 +56,7 @@ LOGGED: Mapping[str, tuple[Metric, str, Callable[[Tensor, Tensor], Mean | Max]]]
     "beta_t/max": (Metric("largest weight of a token's KL"), "beta_t", Max),
     "kl_full/teacher_seq": (Metric("KL(policy || dpo) of a response", "nats", 0.0), "kl_dpo", _seq),
     "kl_full/teacher_token": (Metric("the same per token", "nats", 0.0), "kl_dpo", _token),
-    "kl_full/anchor_seq": (
-        Metric("KL(policy || anchor) of a response", "nats", 0.0),
-        "kl_anchor",
-        _seq,
-    ),
+    "kl_full/anchor_seq": (Metric("KL(policy || anchor), summed", "nats", 0.0), "kl_anchor", _seq),
     "kl_full/anchor_token": (Metric("the same per token", "nats", 0.0), "kl_anchor", _token),
     "reward/token_avg": (Metric("beta0 log(dpo/anchor)(y_t) per token", "nats"), "reward", _token),
     "reward/seq": (Metric("the same, sum over a response", "nats"), "reward", _seq),

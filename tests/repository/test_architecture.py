@@ -35,18 +35,18 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "contract": 900,
     "ops": 180,
     "types": 5,
-    "data": 1730,
+    "data": 1800,
     "recipe": 1720,
-    "engine": 3430,
-    "store": 910,
+    "engine": 3445,
+    "store": 1005,
     "judging": 1450,
     "launch": 460,  # worker processes: what was asked, starting, watching, ending together
-    "leaderboard": 920,
+    "leaderboard": 935,
     "stages": 1790,
-    "plan": 142,
+    "plan": 146,
     "run": 280,
     "testing": 1140,
-    "cli": 2060,
+    "cli": 2085,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 

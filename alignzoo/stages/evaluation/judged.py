@@ -373,10 +373,7 @@ def _all(benchmark: JudgedBenchmark) -> dict[str, Any]:
 def _section(
     spec: EvaluateSpec, contest: Contest, benches: Sequence[Bench], context: StageContext
 ) -> dict[str, Any]:
-    """Everything that two results must share to stand in one table: all but the outputs.
-
-    How the outputs were decoded belongs to the outputs.
-    """
+    """What two results share in one table: all but the outputs and how they were decoded."""
     cls = context.registry.find("benchmark", spec.benchmark)
     theirs = contest.baseline
     return {
