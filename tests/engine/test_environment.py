@@ -45,7 +45,7 @@ def test_bf16_of_accelerate_and_of_the_recipe_agree():
 
 
 def test_more_processes_than_gpus_are_refused_with_both_numbers():
-    with pytest.raises(UsageError, match="4 processes .* 2 GPUs"):
+    with pytest.raises(UsageError, match=r"4 processes .* 2 GPUs"):
         refuse_unheeded({"LOCAL_WORLD_SIZE": "4"}, "fp32", gpus=2)
     refuse_unheeded({"LOCAL_WORLD_SIZE": "4"}, "fp32", gpus=0)
 
@@ -58,7 +58,7 @@ def test_several_processes_of_which_accelerate_starts_one_are_refused():
         args = launch_command_parser().parse_args([*flags, "script.py"])
         return prepare_simple_launcher_cmd_env(_validate_launch_command(args)[0])[1]
 
-    with pytest.raises(UsageError, match="started one.*--processes"):
+    with pytest.raises(UsageError, match=r"started one.*--processes"):
         refuse_unheeded(environment("--cpu", "--num_processes", "2"), "fp32", gpus=0)
     refuse_unheeded(environment("--cpu", "--num_processes", "1"), "fp32", gpus=0)
 
