@@ -31,6 +31,7 @@ from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.engine.parallel.agreement import agreed, is_main
 from alignzoo.engine.parallel.environment import refuse_unheeded, unread_config
 from alignzoo.judging.outputs import match, read_outputs
+from alignzoo.launch.worker import earlier_failure
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
 from alignzoo.recipe.blocks import EvaluateSpec, Recipe, TrainSpec
 from alignzoo.recipe.observers import Observers
@@ -354,7 +355,9 @@ def _writing(run: Run, source: str, *, fresh: bool) -> Iterator[None]:
 
 
 def _ended(run: Run, error: BaseException | None) -> None:
-    """Tell the watching plug-ins, and the run's reader which of them failed."""
+    """Tell the watching plug-ins, and the run's reader who failed: another worker, or they."""
+    if error is not None and (first := earlier_failure(error)):
+        note_run(run.folder, status="failed", error=first.what, worker=first.rank)
     if run.observers is None:
         return
     run.observers.tell("on_run_end", run=run.folder, error=error)

@@ -14,23 +14,26 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.errors import UsageError
 from alignzoo.launch.board import PATIENCE, Board, Failure
 from alignzoo.launch.watch import INTERRUPTED, Watch
-from alignzoo.launch.wish import Wish, threads
+from alignzoo.launch.wish import Wish
 from alignzoo.launch.worker import COMMAND
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig
 
-JOINING = timedelta(minutes=5)  # for the other machines
+JOINING = 300  # seconds for the other machines
+PARTING = 15  # seconds for them to read how it ended
 AT_LEISURE = 7 * 24 * 3600  # seconds to save after Ctrl-C; the second one does not wait
 SIGNALS = ("SIGINT", "SIGTERM")
 
@@ -40,8 +43,8 @@ class End:
     """How a launch ended: by itself, by a signal, or with the failure that came first."""
 
     failure: Failure | None
-    signal: int  # that this process got, or a worker alone; 0 is none
-    folder: Path | None  # of the run, where a worker said so
+    signal: int = 0  # that this process got, or a worker alone; 0 is none
+    folder: Path | None = None  # of the run, where a worker said so
 
 
 def launch(words: Sequence[str], wish: Wish) -> End:
@@ -51,20 +54,22 @@ def launch(words: Sequence[str], wish: Wish) -> End:
     when the machines cannot meet.
     """
     board = _board(wish)
-    _agree(board, words, wish)
+    _meet(board, words, wish)
     os.environ[COMMAND] = shlex.join(["alignzoo", *sys.argv[1:]])
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads(wish)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(wish.threads))
+    logging.disable(logging.ERROR)  # we say what matters of what elastic would
     watch = Watch(board, wish)
     with tempfile.TemporaryDirectory(prefix="alignzoo-workers-") as logs:
         watch.start()
-        logging.disable(logging.ERROR)  # we say what matters of what elastic would
         number, found = _run(_config(board, wish, logs), words)
         watch.over.set()
-        failure = _cause(board, wish, found, Path(logs)) if found else None
-    folder = Path(said) if (said := board.get("folder")) else None
-    if failure is not None and failure.code in INTERRUPTED:
-        return End(None, failure.code - 128, folder)
-    return End(failure, number, folder)
+        try:
+            end = _end(board, wish, number, _cause(board, wish, found, Path(logs)))
+            _part(board, wish)
+        except RuntimeError:
+            lost = f"machine 0, at {wish.address}, does not answer any more"
+            end = End(Failure(0, f"error: {lost}", lost) if watch.alone else None, number)
+    return end
 
 
 def _run(config: LaunchConfig, words: Sequence[str]) -> tuple[int, ChildFailedError | None]:
@@ -87,16 +92,16 @@ def _config(board: Board, wish: Wish, logs: str) -> LaunchConfig:
     from torch.distributed.launcher.api import LaunchConfig
 
     shown = wish.here == 0  # rank 0 alone speaks to the terminal
-    quiet = {n: Std.ALL for n in range(1 if shown else 0, wish.processes or 1)}
+    quiet = {n: Std.ALL for n in range(int(shown), len(wish.local))}
     heard = [s for s in SIGNALS if signal.getsignal(getattr(signal, s)) != signal.SIG_IGN]
     return LaunchConfig(
         min_nodes=wish.machines,
         max_nodes=wish.machines,
-        nproc_per_node=wish.processes or 1,
+        nproc_per_node=len(wish.local),
         run_id="alignzoo",
         rdzv_backend="static",
         rdzv_endpoint=f"{wish.host}:{board.store.port}",  # type: ignore[attr-defined]
-        rdzv_configs={"rank": wish.here, "timeout": int(JOINING.total_seconds())},
+        rdzv_configs={"rank": wish.here, "timeout": JOINING},
         max_restarts=0,
         monitor_interval=0.2,
         signals_to_handle=",".join(heard),
@@ -110,43 +115,74 @@ def _board(wish: Wish) -> Board:
     from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
     keeps = wish.here == 0
-    if not keeps:
-        print(f"machine {wish.here} joins {wish.address}", file=sys.stderr)
     try:
         store = TCPStore(
             wish.host,
             wish.port,
             is_master=keeps,
-            timeout=PATIENCE if keeps else JOINING,
+            timeout=timedelta(seconds=JOINING),
             multi_tenant=True,  # elastic opens it once more in this process
             wait_for_workers=False,
         )
     except (DistError, OSError) as error:
-        what = "cannot listen there; is the port taken?" if keeps else "nobody answers there"
-        raise UsageError(f"--main-address {wish.address}: {what} ({_line(error)})") from error
+        why = str(error).strip().splitlines()[0]
+        what = "this machine cannot listen there; is the port taken?" if keeps else "no answer"
+        raise UsageError(f"--main-address {wish.address}: {what} ({why})") from error
     store.set_timeout(PATIENCE)
     return Board(store)
 
 
-def _agree(board: Board, words: Sequence[str], wish: Wish) -> None:
+def _meet(board: Board, words: Sequence[str], wish: Wish) -> None:
     """All machines run the same command, and each has a number of its own."""
     from alignzoo import __version__
 
-    mine = {"words": [*words], "processes": wish.processes, "alignzoo": __version__}
-    owner = f"{os.uname().nodename} process {os.getpid()}"
-    theirs = board.claim(f"machine/{wish.here}", owner)
+    mine: dict[str, Any] = {"command": [*words], "version": __version__}
+    mine |= {"--processes": wish.processes, "--machines": wish.machines}
+    owner = f"process {os.getpid()} on {os.uname().nodename}"
+    theirs = board.claim(f"machine {wish.here}", owner)
     if theirs != owner:
         raise UsageError(f"--machine-rank {wish.here} is taken by {theirs}")
     asked = board.claim("asked", mine)
     if asked != mine:
-        raise UsageError(f"this machine was asked for {mine}, another one for {asked}")
+        odd = next(key for key in mine if mine[key] != asked.get(key))
+        raise UsageError(
+            f"machine {wish.here} has the {odd} {mine[odd]}, another one {asked.get(odd)}; start "
+            "the same command on all, but for --machine-rank"
+        )
+    _wait(board, [f"machine {n}" for n in range(wish.machines)], JOINING)
 
 
-def _cause(board: Board, wish: Wish, found: ChildFailedError, logs: Path) -> Failure:
+def _part(board: Board, wish: Wish) -> None:
+    """The store must outlive the machines that read how the run ended."""
+    board.put(f"the end of machine {wish.here}", True)
+    if wish.here == 0:
+        with suppress(UsageError):
+            _wait(board, [f"the end of machine {n}" for n in range(wish.machines)], PARTING)
+
+
+def _wait(board: Board, keys: Sequence[str], seconds: int) -> None:
+    for second in range(seconds):
+        missing = [key for key in keys if board.get(key) is None]
+        if not missing:
+            return
+        if second == 5:
+            print(f"waiting for {', '.join(missing)}", file=sys.stderr)
+        time.sleep(1.0 if second else 0.1)
+    raise UsageError(f"{', '.join(missing)} did not come within {seconds} s")
+
+
+def _end(board: Board, wish: Wish, number: int, failure: Failure | None) -> End:
+    folder = Path(said) if (said := board.get("folder")) else None
+    if failure is not None and failure.code in INTERRUPTED:
+        return End(None, failure.code - 128, folder)
+    return End(failure, number, folder)
+
+
+def _cause(board: Board, wish: Wish, found: ChildFailedError | None, logs: Path) -> Failure | None:
     """What made the first worker end: its error, else the signal or silence it ended with."""
     first = board.first()
-    if first is not None and first.code >= 0:
-        return first
+    if found is None or (first is not None and first.code >= 0):
+        return first if found else None
     silent = {n: f.exitcode for n, f in sorted(found.failures.items()) if board.end(n) is None}
     if silent:
         number = first.rank if first and first.rank in silent else next(iter(silent))
@@ -158,21 +194,11 @@ def _cause(board: Board, wish: Wish, found: ChildFailedError, logs: Path) -> Fai
 
 def _unsaid(number: int, wish: Wish, code: int, logs: Path) -> Failure:
     """A worker that ended without a word; the system's out-of-memory killer is a usual reason."""
-    how = f"exit status {code}"
-    if code < 0:
-        how = f"signal {-code}, {signal.Signals(-code).name}"
-    last = _last_words(number - wish.here * (wish.processes or 1), logs)
-    hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""
-    what = f"worker {number} of {wish.world} was ended by {how}{hint}{last}"
-    return Failure(number, f"error: {what}; the same command goes on from what is kept", what)
-
-
-def _last_words(local: int, logs: Path) -> str:
-    for file in sorted(logs.rglob(f"{local}/stderr.log")):
+    how = f"exit status {code}" if code > 0 else f"signal {-code}, {signal.Signals(-code).name}"
+    what = f"worker {number} of {wish.world} was ended by {how}"
+    if code == -signal.SIGKILL:
+        what += " (the system kills what takes too much memory)"
+    for file in logs.rglob(f"{wish.local.index(number)}/stderr.log"):
         if lines := file.read_text(errors="replace").strip().splitlines():
-            return f"; its last line: {lines[-1][:300]}"
-    return ""
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            what += f"; its last line: {lines[-1][:300]}"
+    return Failure(number, f"error: {what}; the same command goes on from what is kept", what)

@@ -32,6 +32,17 @@ class Wish:
         return (self.processes or 1) * self.machines
 
     @property
+    def local(self) -> range:
+        """Numbers of the workers on this machine."""
+        size = self.processes or 1
+        return range(self.here * size, (self.here + 1) * size)
+
+    @property
+    def threads(self) -> int:
+        """Of each worker, so that all together fit the machine."""
+        return max(1, (os.cpu_count() or 1) // (self.processes or 1))
+
+    @property
     def host(self) -> str:
         """Where machine 0 is found."""
         return self.address.rpartition(":")[0] if self.address else "127.0.0.1"
@@ -123,8 +134,3 @@ def _first_node(environment: Mapping[str, str]) -> str:
     if found is None:
         raise UsageError("srun named no node (SLURM_STEP_NODELIST); set MASTER_ADDR to the first")
     return found[1] + (found[2] or "")
-
-
-def threads(wish: Wish) -> int:
-    """Threads of each worker on a CPU, so that all together fit the machine."""
-    return max(1, (os.cpu_count() or 1) // (wish.processes or 1))

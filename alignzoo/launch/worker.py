@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +34,11 @@ DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 def launched() -> bool:
     """Whether `alignzoo run --processes` started this process."""
     return COMMAND in os.environ
+
+
+def in_group() -> bool:
+    """Whether this process is one of several that can be reached."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
 
 
 def rank() -> int:
@@ -66,7 +71,7 @@ def at_work() -> Iterator[None]:
 
 def tell(text: str, error: BaseException, code: int) -> None:
     """Print an error, or leave it to whoever prints for the group."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
+    if not in_group():
         print(text, file=sys.stderr)
         return
     symptom = isinstance(error, KeyboardInterrupt) or _only_lost(error)
@@ -80,6 +85,17 @@ def tell(text: str, error: BaseException, code: int) -> None:
         mine = not launched()
     if mine and not launched():
         print(text, file=sys.stderr)
+
+
+def earlier_failure(error: BaseException) -> Failure | None:
+    """The failure of another worker of which an error here is only a symptom."""
+    symptom = isinstance(error, KeyboardInterrupt) or _only_lost(error)
+    if not symptom or not in_group():
+        return None
+    try:
+        return _board(SEES).first()
+    except RuntimeError:
+        return None
 
 
 def place_run(folder: Path) -> None:
@@ -121,13 +137,17 @@ def _beat(board: Board, over: threading.Event) -> None:
         if now != place:
             place, since = now, time.monotonic()
         waited = time.monotonic() - since if place else 0.0
-        try:
-            board.put(f"waited/{rank()}", waited)
-        except RuntimeError:  # the launching process is paused, or gone, which ends this one
-            continue
+        with suppress(RuntimeError):  # the launching process is paused, or gone, which ends this
+            board.put(f"waited/{rank()}", [waited, bool(place and place[0])])
 
 
-def _waiting_at(frame: FrameType | None) -> tuple[int, int] | None:
-    """Which call waits for other processes, if the innermost frame is such a call."""
-    inside = frame is not None and "torch/distributed/" in frame.f_code.co_filename
-    return (id(frame), frame.f_lasti) if inside and frame is not None else None
+def _waiting_at(frame: FrameType | None) -> tuple[bool, int, int] | None:
+    """The call that the innermost frame is in, if others may keep it waiting; whether they do.
+
+    A backward pass waits for the gradients of other workers, and computes its own.
+    """
+    file = frame.f_code.co_filename if frame is not None else ""
+    sure = "torch/distributed/" in file
+    if frame is None or not (sure or "torch/autograd/" in file):
+        return None
+    return sure, id(frame), frame.f_lasti

@@ -1,9 +1,11 @@
 """A plug-in whose parts break on purpose: FAULTS="place:rank:kind ..." in the environment."""
 
+import ctypes
 import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from alignzoo import (
     Algorithm,
@@ -40,8 +42,7 @@ KINDS = {
     "stop": lambda: send(signal.SIGSTOP),
     "exit": lambda: os._exit(3),
     "slow": lambda: time.sleep(75),
-    "slower": lambda: time.sleep(600),
-    "busy": lambda: sum(range(10**9)),
+    "hold": lambda: ctypes.PyDLL(None).sleep(40),  # with Python's lock: no thread can run
 }
 
 
@@ -51,6 +52,7 @@ def act(place, call=1):
     for fault in os.environ.get("FAULTS", "").split():
         where, rank, kind = fault.split(":")
         if (where, rank) == (place, os.environ.get("RANK", "0")) and SEEN.count(place) == call:
+            Path(os.environ["FAULT_AT"]).touch()
             KINDS[kind]()
 
 

@@ -40,7 +40,7 @@ class Outcome:
     """How a run ended."""
 
     status: int
-    seconds: float
+    seconds: float  # from the start, or from the fault where there was one
     said: str  # stderr
     shown: str  # stdout
     record: dict[str, object]  # run.json
@@ -98,6 +98,7 @@ def start(setup: Setup, folder: Path, words: Sequence[str] = ()) -> subprocess.P
         "ALIGNZOO_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
         "FAULTS": setup.faults,
+        "FAULT_AT": str(folder / "fault"),
         "HANG": folder.name,
         **setup.environment,
     }
@@ -113,19 +114,20 @@ def start(setup: Setup, folder: Path, words: Sequence[str] = ()) -> subprocess.P
 
 
 def outcome_of(setup: Setup, folder: Path) -> Outcome:
-    """Run a set-up to its end, or to twice its limit."""
+    """Run a set-up to its end, or to the end of our patience."""
     place = folder / uuid.uuid4().hex
     place.mkdir()
-    began = time.monotonic()
+    began = time.time()
     process = start(setup, place)
     if setup.disturb:
         setup.disturb(process, place.name)
     try:
-        shown, said = process.communicate(timeout=2 * setup.limit)
+        shown, said = process.communicate(timeout=4 * setup.limit)
     except subprocess.TimeoutExpired:
         process.kill()
         shown, said = process.communicate()
-    seconds = time.monotonic() - began
+    fault = place / "fault"
+    seconds = time.time() - (fault.stat().st_mtime if fault.exists() else began)
     record = place / "run" / "run.json"
     time.sleep(0.5)
     orphans = tuple(family(place.name))
@@ -163,6 +165,7 @@ def when_training(act: Callable[[subprocess.Popen[str], str], None]):
         log = next(Path(word).parent for word in process.args if word.endswith("recipe.yaml"))
         while process.poll() is None and not list(log.glob("run/stages/*/metrics.jsonl")):
             time.sleep(0.1)
+        (log / "fault").touch()
         act(process, mark)
 
     return wait

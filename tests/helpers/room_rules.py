@@ -19,14 +19,14 @@ ROOMS = {
     "judging": {"contract", "data", "store"},
     "judging.quality": {"contract", "data", "judging"},
     "leaderboard": {"contract"},
-    "launch": {"contract"},
+    "launch": {"contract", "store"},
     "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
     | {"engine.models", "engine.scoring"},
     "plan": {"recipe", "store", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
-    | {"stages", "stages.evaluation"},
+    | {"stages", "stages.evaluation", "launch"},
     "testing": {"contract", "ops", "data", "recipe", "engine.parallel", "engine.sampling"}
     | {"engine.layout", "engine.scoring", "engine.train"},
     "cli.terminal": {"contract", "store"},
