@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 PATIENCE = timedelta(seconds=30)  # with an address that answered before
+RESUMES = "the same command goes on from what is kept"
 
 
 @dataclass(frozen=True)

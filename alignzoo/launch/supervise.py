@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.errors import UsageError
-from alignzoo.launch.board import PATIENCE, Board, Failure
+from alignzoo.launch.board import PATIENCE, RESUMES, Board, Failure
 from alignzoo.launch.watch import INTERRUPTED, Watch
 from alignzoo.launch.wish import Wish
 from alignzoo.launch.worker import COMMAND
@@ -138,10 +138,6 @@ def _meet(board: Board, words: Sequence[str], wish: Wish) -> None:
 
     mine: dict[str, Any] = {"command": [*words], "version": __version__}
     mine |= {"--processes": wish.processes, "--machines": wish.machines}
-    owner = f"process {os.getpid()} on {os.uname().nodename}"
-    theirs = board.claim(f"machine {wish.here}", owner)
-    if theirs != owner:
-        raise UsageError(f"--machine-rank {wish.here} is taken by {theirs}")
     asked = board.claim("asked", mine)
     if asked != mine:
         odd = next(key for key in mine if mine[key] != asked.get(key))
@@ -149,6 +145,10 @@ def _meet(board: Board, words: Sequence[str], wish: Wish) -> None:
             f"machine {wish.here} has the {odd} {mine[odd]}, another one {asked.get(odd)}; start "
             "the same command on all, but for --machine-rank"
         )
+    owner = f"process {os.getpid()} on {os.uname().nodename}"
+    theirs = board.claim(f"machine {wish.here}", owner)
+    if theirs != owner:
+        raise UsageError(f"--machine-rank {wish.here} is taken by {theirs}")
     _wait(board, [f"machine {n}" for n in range(wish.machines)], JOINING)
 
 
@@ -187,9 +187,24 @@ def _cause(board: Board, wish: Wish, found: ChildFailedError | None, logs: Path)
     if silent:
         number = first.rank if first and first.rank in silent else next(iter(silent))
         return _unsaid(number, wish, silent[number], logs)
-    ends = [end for n in range(wish.world) if (end := board.end(n)) and end.code]
-    errors = [end for end in ends if end.code not in INTERRUPTED]
-    return first or (errors or ends)[0]
+    return first or _lost(board, wish)
+
+
+def _lost(board: Board, wish: Wish) -> Failure:
+    """Where all that is known here are symptoms: what other machines say, or who went away."""
+    for _ in range(PARTING):
+        ends = {n: board.end(n) for n in range(wish.world)}
+        if (first := board.first()) or all(ends.values()):
+            break
+        time.sleep(1.0)
+    if first is not None:
+        return first
+    gone = next((n for n, end in ends.items() if end is None), None)
+    if gone is not None:
+        what = f"worker {gone} of {wish.world} was lost with its machine"
+        return Failure(gone, f"error: {what}; {RESUMES}", what)
+    bad = [end for end in ends.values() if end and end.code]
+    return next((end for end in bad if end.code not in INTERRUPTED), bad[0])
 
 
 def _unsaid(number: int, wish: Wish, code: int, logs: Path) -> Failure:
@@ -201,4 +216,4 @@ def _unsaid(number: int, wish: Wish, code: int, logs: Path) -> Failure:
     for file in logs.rglob(f"{wish.local.index(number)}/stderr.log"):
         if lines := file.read_text(errors="replace").strip().splitlines():
             what += f"; its last line: {lines[-1][:300]}"
-    return Failure(number, f"error: {what}; the same command goes on from what is kept", what)
+    return Failure(number, f"error: {what}; {RESUMES}", what)

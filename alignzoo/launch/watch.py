@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from alignzoo.launch.board import Board, Failure
+from alignzoo.launch.board import RESUMES, Board, Failure
 from alignzoo.launch.wish import Wish
 from alignzoo.store.files import read_json
 
@@ -110,7 +110,7 @@ class Watch(threading.Thread):
         return f" (in stage '{names[-1]}')" if names else ""
 
     def _fail(self, rank: int, what: str, code: int = 1) -> None:
-        text = f"error: {what}; the same command goes on from what is kept"
+        text = f"error: {what}; {RESUMES}"
         self.board.claim("first", asdict(Failure(rank, text, what, code)))
 
 

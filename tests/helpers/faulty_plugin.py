@@ -62,11 +62,12 @@ class FaultyText(Dataset):
 
     name = "faulty.text"
     size: int = option(24, "samples", gt=0)
+    longest: int = option(7, "words", gt=0)
 
     def samples(self, seed):
         act("data")
         for number in range(self.size):
-            text = "the food is " + "fish " * (number % 7) + "."
+            text = "the food is " + "fish " * (number**2 % self.longest) + "."
             yield TextSample("tell me the food of the fox .", Response(text))
 
 

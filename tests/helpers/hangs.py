@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,9 @@ ROLLOUT = """
 """
 
 
+Disturb = Callable[[list[subprocess.Popen[str]], Path], None]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended."""
@@ -58,7 +62,10 @@ class Setup:
     status: int = 1
     words: tuple[str, ...] = ("--processes", "2")
     environment: dict[str, str] = field(default_factory=dict)
-    disturb: Callable[[subprocess.Popen[str], str], None] | None = None
+    disturb: Disturb | None = None
+    machines: tuple[tuple[str, ...], ...] = ()  # what each machine's command has beside the words
+    of: int = 0  # the machine whose end is looked at
+    launcher: tuple[str, ...] = ()  # what starts the processes instead of `--processes`
     worker: int | None = None  # that run.json names
     limit: float = 60.0
 
@@ -87,7 +94,7 @@ def plugin_folder(folder: Path) -> Path:
     return folder / "plugins"
 
 
-def start(setup: Setup, folder: Path, words: Sequence[str] = ()) -> subprocess.Popen[str]:
+def start(setup: Setup, folder: Path, words: Sequence[str]) -> subprocess.Popen[str]:
     """`alignzoo run` in a process of its own; `folder` holds recipe, run, cache and plug-in."""
     file = folder / "recipe.yaml"
     file.write_text(HEAD + setup.recipe)
@@ -102,9 +109,9 @@ def start(setup: Setup, folder: Path, words: Sequence[str] = ()) -> subprocess.P
         "HANG": folder.name,
         **setup.environment,
     }
-    command = [sys.executable, "-m", "alignzoo", "run", str(file), "--output", str(folder / "run")]
+    command = [*setup.launcher, "-m", "alignzoo", "run", str(file), "--output", str(folder / "run")]
     return subprocess.Popen(
-        [*command, *(words or setup.words)],
+        [sys.executable, *command, *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -114,18 +121,16 @@ def start(setup: Setup, folder: Path, words: Sequence[str] = ()) -> subprocess.P
 
 
 def outcome_of(setup: Setup, folder: Path) -> Outcome:
-    """Run a set-up to its end, or to the end of our patience."""
+    """Run a set-up to its end, or to the end of our patience; of several machines, the first's."""
     place = folder / uuid.uuid4().hex
     place.mkdir()
+    address = ["--main-address", f"127.0.0.1:{free_port()}"] if setup.machines else []
+    command = [*setup.words, *address]
+    processes = [start(setup, place, [*command, *words]) for words in setup.machines or [()]]
     began = time.time()
-    process = start(setup, place)
     if setup.disturb:
-        setup.disturb(process, place.name)
-    try:
-        shown, said = process.communicate(timeout=4 * setup.limit)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        shown, said = process.communicate()
+        setup.disturb(processes, place)
+    ends = [ended(process, 4 * setup.limit) for process in processes]
     fault = place / "fault"
     seconds = time.time() - (fault.stat().st_mtime if fault.exists() else began)
     record = place / "run" / "run.json"
@@ -133,14 +138,25 @@ def outcome_of(setup: Setup, folder: Path) -> Outcome:
     orphans = tuple(family(place.name))
     for pid in orphans:
         os.kill(pid, signal.SIGKILL)
-    return Outcome(
-        process.returncode,
-        seconds,
-        said,
-        shown,
-        json.loads(record.read_text()) if record.exists() else {},
-        orphans,
-    )
+    shown, said = ends[setup.of]
+    found = json.loads(record.read_text()) if record.exists() else {}
+    return Outcome(processes[setup.of].returncode, seconds, said, shown, found, orphans)
+
+
+def ended(process: subprocess.Popen[str], patience: float) -> tuple[str, str]:
+    """What a process wrote until its end."""
+    try:
+        return process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def family(mark: str, rank: int | None = None) -> list[int]:
@@ -158,24 +174,24 @@ def family(mark: str, rank: int | None = None) -> list[int]:
     return found
 
 
-def when_training(act: Callable[[subprocess.Popen[str], str], None]):
+def when_training(act: Callable[[list[subprocess.Popen[str]], Path], None]) -> Disturb:
     """Do something as soon as the first step is logged."""
 
-    def wait(process: subprocess.Popen[str], mark: str) -> None:
-        log = next(Path(word).parent for word in process.args if word.endswith("recipe.yaml"))
-        while process.poll() is None and not list(log.glob("run/stages/*/metrics.jsonl")):
+    def wait(processes: list[subprocess.Popen[str]], place: Path) -> None:
+        logs = place / "run" / "stages"
+        while processes[0].poll() is None and not list(logs.glob("*/metrics.jsonl")):
             time.sleep(0.1)
-        (log / "fault").touch()
-        act(process, mark)
+        (place / "fault").touch()
+        act(processes, place)
 
     return wait
 
 
-def send(number: int, rank: int | None = None):
-    """Send a signal to the launching process, or to one worker."""
+def send(number: int, *, machine: int = 0, rank: int | None = None) -> Disturb:
+    """Send a signal to a launching process, or to one worker."""
 
-    def act(process: subprocess.Popen[str], mark: str) -> None:
-        targets = [process.pid] if rank is None else family(mark, rank)
+    def act(processes: list[subprocess.Popen[str]], place: Path) -> None:
+        targets = [processes[machine].pid] if rank is None else family(place.name, rank)
         for pid in targets:
             os.kill(pid, number)
 
