@@ -10,7 +10,7 @@ import warnings
 
 from alignzoo.cli.commands import app
 from alignzoo.cli.terminal.stopping import stoppable
-from alignzoo.contract.errors import AlignzooError, RecipeError
+from alignzoo.contract.errors import AlignzooError, Interrupted, RecipeError
 from alignzoo.engine.parallel.agreement import leave
 from alignzoo.launch.worker import at_work, tell
 
@@ -25,13 +25,16 @@ def main() -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # texts of models may have no form in UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
-    with stoppable() as stopping, at_work():
+    with stoppable() as stopping:
         try:
-            return _main()
+            with at_work():
+                return _main()
         except SystemExit as end:  # how typer ends; it knows only SIGINT
             if end.code == INTERRUPTED and stopping.number:
                 return 128 + stopping.number
             raise
+        except Interrupted as stop:  # on the way out, after an error was told
+            return stop.code
         finally:
             leave()
 

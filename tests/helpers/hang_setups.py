@@ -15,7 +15,7 @@ BROKEN = "broken on purpose"
 GOES_ON = r"^interrupted; `alignzoo run .*--processes 2` again resumes in stage 'sft' at step \d+$"
 TWO = (("--machine-rank", "0"), ("--machine-rank", "1"))
 MACHINES = {"words": ("--processes", "1", "--machines", "2"), "machines": TWO}
-FINE = {"status": 0, "says": r"\A\Z"}
+FINE = {"status": 0, "says": "^sft: done"}
 
 
 def stop_the_first(processes, place):
@@ -60,7 +60,7 @@ SETUPS = [
           disturb=when_training(send(signal.SIGKILL))),
     Setup("one that is slow", r"waiting for worker 1 since 6\d s \(in stage 'sft'\)", status=0,
           faults="loss:1:slow", limit=120),
-    Setup("one that holds Python's lock", r"\A\Z", status=0, faults="loss:1:hold", limit=90),
+    Setup("one that holds Python's lock", "^sft: done", status=0, faults="loss:1:hold", limit=90),
     Setup("a port that is taken", "cannot listen there; is the port taken", status=2,
           words=("--processes", "1", "--machines", "2", "--machine-rank", "0",
                  "--main-address", ELSEWHERE)),
@@ -80,5 +80,6 @@ SETUPS = [
           words=("--processes", "1", "--machines", "2"), of=1,
           machines=(TWO[0], (*TWO[1], "--set", "seed=5"))),
     Setup("torchrun, an error in the loss of one", BROKEN, faults="loss:1:raise", worker=1,
-          words=(), launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")),
+          words=(),
+          launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")),
 ]  # fmt: skip

@@ -56,7 +56,7 @@ class Setup:
     """A run in which something goes wrong."""
 
     name: str
-    says: str  # pattern of what is printed
+    says: str  # pattern of a line that is printed
     recipe: str = OFFLINE
     faults: str = ""
     status: int = 1
@@ -75,7 +75,10 @@ class Setup:
             f"status {outcome.status}": outcome.status == self.status,
             f"{outcome.seconds:.0f} s": outcome.seconds <= self.limit,
             f"orphans {outcome.orphans}": not outcome.orphans,
-            f"says {outcome.said[-600:]!r}": bool(re.search(self.says, outcome.said)),
+            f"says {outcome.said[-600:]!r}": bool(
+                re.search(self.says, f"{outcome.said}\n{outcome.shown}", re.MULTILINE)
+            ),
+            "complains": self.status != 0 or "error" not in outcome.said,
             f"names worker {outcome.record.get('worker')}": self.worker is None
             or outcome.record.get("worker") == self.worker,
             "shows a symptom": not re.search("by peer|Traceback", outcome.said),

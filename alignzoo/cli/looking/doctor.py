@@ -6,8 +6,10 @@ import importlib
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from io import StringIO
 from pathlib import Path
 
 from alignzoo.cli.terminal.screen import print_table
@@ -40,6 +42,8 @@ def doctor_command() -> int:
         *_python(),
         *_requirements(),
         _device(),
+        _processes(),
+        *_deepspeed(),
         *_plugins(registry),
         *_benchmark_files(registry),
         *_extras(),
@@ -97,6 +101,27 @@ def _device() -> Finding:
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return Finding("device", ", ".join(names))
     return Finding("device", f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+
+
+def _processes() -> Finding:
+    """How many workers `run --processes` can start here."""
+    try:
+        import torch
+        from torch import distributed
+    except Exception:  # reported among the requirements
+        return Finding("processes", "", "unknown without torch")
+    if not distributed.is_available():
+        return Finding("processes", "1: this torch was built without torch.distributed")
+    if gpus := torch.cuda.device_count() if torch.cuda.is_available() else 0:
+        return Finding("processes", f"--processes 1 to {gpus}, one per GPU (nccl)")
+    return Finding("processes", f"--processes N on the CPU (gloo), {os.cpu_count()} cores")
+
+
+def _deepspeed() -> Iterator[Finding]:
+    """Accelerate imports it in every run where it is installed, so a broken one breaks all."""
+    if found := _version("deepspeed"):
+        with redirect_stdout(StringIO()):  # its remarks about accelerators
+            yield Finding("deepspeed", found, _import_error("deepspeed"))
 
 
 def _plugins(registry: Registry) -> Iterator[Finding]:
