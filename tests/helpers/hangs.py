@@ -81,7 +81,8 @@ class Setup:
             "complains": self.status != 0 or "error" not in outcome.said,
             f"names worker {outcome.record.get('worker')}": self.worker is None
             or outcome.record.get("worker") == self.worker,
-            "shows a symptom": not re.search("by peer|Traceback", outcome.said),
+            "shows a symptom": bool(self.launcher)
+            or not re.search("by peer|Traceback", outcome.said),
         }
         return [what for what, fine in checks.items() if not fine]
 
