@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from alignzoo.contract.errors import UsageError
 from alignzoo.launch.board import PATIENCE, RESUMES, Board, Failure
 from alignzoo.launch.watch import INTERRUPTED, Watch
 from alignzoo.launch.wish import Wish
-from alignzoo.launch.worker import COMMAND
+from alignzoo.launch.worker import LAUNCHED
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -55,7 +54,7 @@ def launch(words: Sequence[str], wish: Wish) -> End:
     """
     board = _board(wish)
     _meet(board, words, wish)
-    os.environ[COMMAND] = shlex.join(["alignzoo", *sys.argv[1:]])
+    os.environ[LAUNCHED] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(wish.threads))
     logging.disable(logging.ERROR)  # we say what matters of what elastic would
     watch = Watch(board, wish)
@@ -165,7 +164,7 @@ def _wait(board: Board, keys: Sequence[str], seconds: int) -> None:
         missing = [key for key in keys if board.get(key) is None]
         if not missing:
             return
-        if second == 5:
+        if second == 5 and seconds == JOINING:
             print(f"waiting for {', '.join(missing)}", file=sys.stderr)
         time.sleep(1.0 if second else 0.1)
     raise UsageError(f"{', '.join(missing)} did not come within {seconds} s")
@@ -186,7 +185,9 @@ def _cause(board: Board, wish: Wish, found: ChildFailedError | None, logs: Path)
     silent = {n: f.exitcode for n, f in sorted(found.failures.items()) if board.end(n) is None}
     if silent:
         number = first.rank if first and first.rank in silent else next(iter(silent))
-        return _unsaid(number, wish, silent[number], logs)
+        failure = _unsaid(number, wish, silent[number], logs)
+        said = Failure(**board.claim("first", asdict(failure)))  # for the other machines
+        return failure if said.rank == number else said
     return first or _lost(board, wish)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from alignzoo.launch.board import PATIENCE, Board, Failure
 
-COMMAND = "ALIGNZOO_COMMAND"  # the command line that was typed; set for the workers it started
+LAUNCHED = "ALIGNZOO_LAUNCHED"  # set for the workers that `run --processes` starts
 BEAT = 1.0  # seconds
 SEES = timedelta(seconds=5)  # how long a dying worker looks for the store
 LOST = re.compile(r"gloo|NCCL|c10d|by peer|Broken pipe|TCPStore", re.IGNORECASE)
@@ -33,7 +33,7 @@ DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 def launched() -> bool:
     """Whether `alignzoo run --processes` started this process."""
-    return COMMAND in os.environ
+    return LAUNCHED in os.environ
 
 
 def in_group() -> bool:

@@ -11,6 +11,7 @@ LONG = OFFLINE.replace("steps: 6", "steps: 600")
 LABEL = """
   - {name: pairs, stage: label, data: {name: facts.prompts, with: {size: 8}}, judge: faulty}
 """
+SHARDED = "parallel: {strategy: fsdp2}\n"
 BROKEN = "broken on purpose"
 GOES_ON = r"^interrupted; `alignzoo run .*--processes 2` again resumes in stage 'sft' at step \d+$"
 TWO = (("--machine-rank", "0"), ("--machine-rank", "1"))
@@ -61,13 +62,25 @@ SETUPS = [
     Setup("one that is slow", r"waiting for worker 1 since 6\d s \(in stage 'sft'\)", status=0,
           faults="loss:1:slow", limit=120),
     Setup("one that holds Python's lock", "^sft: done", status=0, faults="loss:1:hold", limit=90),
+    Setup("FSDP2, unequal lengths", "^sft: done", status=0,
+          recipe=OFFLINE.replace("size: 24", "size: 24, longest: 90") + SHARDED),
+    Setup("FSDP2, fewer items than ranks", "^sft: done", status=0,
+          recipe=OFFLINE.replace("size: 24", "size: 1") + SHARDED),
+    Setup("FSDP2, an error in the loss of one", BROKEN, OFFLINE + SHARDED, "loss:1:raise",
+          worker=1),
+    Setup("FSDP2, an error in the reward of one", BROKEN, ROLLOUT + SHARDED, "reward:1:raise",
+          worker=1),
+    Setup("FSDP2, SIGKILL of one", "worker 1 of 2 was ended by signal 9", OFFLINE + SHARDED,
+          "loss:1:kill", worker=1),
+    Setup("FSDP2, Ctrl-C", GOES_ON, LONG + SHARDED, status=130,
+          disturb=when_training(send(signal.SIGINT))),
     Setup("a port that is taken", "cannot listen there; is the port taken", status=2,
           words=("--processes", "1", "--machines", "2", "--machine-rank", "0",
                  "--main-address", ELSEWHERE)),
     Setup("a worker that starts workers", "this process is one of several already", status=2,
           environment={"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}),
-    Setup("two machines, SIGKILL of a worker", "worker 1 of 2 was killed", faults="loss:1:kill",
-          worker=1, **MACHINES),
+    Setup("two machines, SIGKILL of a worker", "worker 1 of 2 was ended by signal 9",
+          faults="loss:1:kill", worker=1, **MACHINES),
     Setup("two machines, an error on the second", BROKEN, faults="loss:1:raise", worker=1,
           **MACHINES),
     Setup("two machines, the second dies", "worker 1 of 2|machine 1 has not answered", LONG,

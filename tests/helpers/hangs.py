@@ -134,15 +134,17 @@ def outcome_of(setup: Setup, folder: Path) -> Outcome:
     began = time.time()
     if setup.disturb:
         setup.disturb(processes, place)
-    ends = [ended(process, 4 * setup.limit) for process in processes]
+    shown, said = ended(processes[setup.of], 4 * setup.limit)
     fault = place / "fault"
     seconds = time.time() - (fault.stat().st_mtime if fault.exists() else began)
+    for process in processes:
+        process.send_signal(signal.SIGCONT)  # one that was stopped must then end as well
+        ended(process, 60)
     record = place / "run" / "run.json"
     time.sleep(0.5)
     orphans = tuple(family(place.name))
     for pid in orphans:
         os.kill(pid, signal.SIGKILL)
-    shown, said = ends[setup.of]
     found = json.loads(record.read_text()) if record.exists() else {}
     return Outcome(processes[setup.of].returncode, seconds, said, shown, found, orphans)
 
