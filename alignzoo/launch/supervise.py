@@ -67,7 +67,7 @@ def launch(words: Sequence[str], wish: Wish) -> End:
             _part(board, wish)
         except RuntimeError:
             lost = f"machine 0, at {wish.address}, does not answer any more"
-            end = End(Failure(0, f"error: {lost}", lost) if watch.alone else None, number)
+            end = End(Failure(0, f"error: {lost}", lost) if found else None, number)
     return end
 
 

@@ -37,15 +37,13 @@ class Watch(threading.Thread):
         self.stopped = dict.fromkeys(wish.local, 0)
         self.silent = {n: (0, 0) for n in range(wish.machines) if n != wish.here}  # beat, looks
         self.beat = self.failing = self.told = 0
-        self.alone = False  # the machine that keeps the store is gone
 
     def run(self) -> None:
         """Look every second until it is over."""
         while not self.over.wait(1.0):
             try:
                 self._look()
-            except RuntimeError:
-                self.alone = True
+            except RuntimeError:  # the machine that keeps the store is gone
                 self._end_workers()
 
     def _look(self) -> None:
