@@ -247,6 +247,8 @@ def _quiet_libraries(threads: int | None) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if not torch.cuda.is_available():  # DeepSpeed, which Accelerate imports, would warn of it
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if not os.environ.get("ALIGNZOO_TRACE"):
         logging.set_verbosity_error()  # what matters in a load report is said by whoever loads
         warnings.filterwarnings("ignore", category=FutureWarning)

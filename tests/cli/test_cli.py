@@ -320,6 +320,17 @@ def test_doctor_is_content_with_this_installation(cli):
     assert status == 0
     assert "all well" in out
     assert re.search(r"alignzoo_dpo\s+ok\s+alignzoo", out)
+    assert re.search(r"processes\s+ok\s+--processes ", out)
+
+
+def test_doctor_imports_a_deepspeed_that_accelerate_would_import(tmp_path):
+    information = tmp_path / "deepspeed-0.1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: deepspeed\nVersion: 0.1\n")
+    (tmp_path / "deepspeed.py").write_text("raise ImportError('no compiler')\n")
+    done = process("doctor", PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    assert done.returncode == 1
+    assert re.search(r"deepspeed\s+BROKEN\s+cannot be imported: .*no compiler", done.stdout)
 
 
 @pytest.fixture

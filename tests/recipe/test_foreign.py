@@ -30,7 +30,7 @@ def told(tmp_path, *, stage="", train="", top="", options=""):
         ("max_steps", "here it is `train.steps`"),
         ("per_device_train_batch_size", "`train.batch_size` is the whole optimiser step"),
         ("gradient_accumulation_steps", "accumulation follows from the two"),
-        ("deepspeed", "models are not sharded; start several processes with torchrun"),
+        ("deepspeed", "`alignzoo run RECIPE --processes N` (and `--machines`) starts"),
         ("lora", "there are no adapters, all parameters learn"),
         ("report_to", "there are no trackers; figures are in `metrics.jsonl`"),
         ("cutoff_len", "here it is `data.max_length`"),
