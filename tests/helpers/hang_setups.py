@@ -16,7 +16,7 @@ BROKEN = "broken on purpose"
 GOES_ON = r"^interrupted; `alignzoo run .*--processes 2` again resumes in stage 'sft' at step \d+$"
 TWO = (("--machine-rank", "0"), ("--machine-rank", "1"))
 MACHINES = {"words": ("--processes", "1", "--machines", "2"), "machines": TWO}
-FINE = {"status": 0, "says": "^sft: done"}
+FINE = {"status": 0, "says": "^sft: done", "limit": 180.0}  # of the whole run
 
 
 def stop_the_first(processes, place):
@@ -62,9 +62,9 @@ SETUPS = [
     Setup("one that is slow", r"waiting for worker 1 since 6\d s \(in stage 'sft'\)", status=0,
           faults="loss:1:slow", limit=120),
     Setup("one that holds Python's lock", "^sft: done", status=0, faults="loss:1:hold", limit=90),
-    Setup("FSDP2, unequal lengths", "^sft: done", status=0,
+    Setup("FSDP2, unequal lengths", **FINE,
           recipe=OFFLINE.replace("size: 24", "size: 24, longest: 90") + SHARDED),
-    Setup("FSDP2, fewer items than ranks", "^sft: done", status=0,
+    Setup("FSDP2, fewer items than ranks", **FINE,
           recipe=OFFLINE.replace("size: 24", "size: 1") + SHARDED),
     Setup("FSDP2, an error in the loss of one", BROKEN, OFFLINE + SHARDED, "loss:1:raise",
           worker=1),
