@@ -47,9 +47,7 @@ def measured(setup: Setup) -> dict[str, object]:
 def page(rows: list[dict[str, object]], about: dict[str, object]) -> list[str]:
     """The table for people."""
     lines = ["# Runs of several processes that go wrong\n"]
-    lines += [
-        "Written by `python benchmarks/hangs.py`. Seconds count from the fault or the signal;"
-    ]
+    lines += ["Written by `python benchmarks/hangs.py`. Seconds count from the fault or signal;"]
     lines += ["where there is neither, from the start, which alone takes 10 to 40 s.\n"]
     lines += ["| what goes wrong | s | limit | status | worker | first line | wrong |"]
     lines += ["|---|---|---|---|---|---|---|"]

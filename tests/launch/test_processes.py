@@ -28,22 +28,40 @@ def test_a_run_ends_by_itself_with_a_sentence(setup, tmp_path):
     assert setup.wrong(outcome_of(setup, tmp_path)) == []
 
 
+STOPS = {  # what stops the first try, and how that ends
+    "Ctrl-C": (send(signal.SIGINT), 130),
+    "a lost worker": (send(signal.SIGKILL, rank=1), 1),
+}
+
+
 @pytest.mark.slow
-def test_a_run_of_two_processes_that_was_interrupted_ends_with_the_numbers_of_one_that_was_not(
+def test_a_run_of_two_processes_that_was_stopped_ends_with_the_numbers_of_one_that_was_not(
     tmp_path,
 ):
-    setup = Setup("", "", OFFLINE.replace("steps: 6", "steps: 12"))
+    setup = Setup("", "", OFFLINE.replace("steps: 6", "steps: 20"))
     logs = {}
-    for name, disturbed in (("whole", False), ("again", True)):
-        place = tmp_path / name
+    for name in ("nothing", *STOPS):
+        place = tmp_path / name.replace(" ", "-")
         place.mkdir()
-        if disturbed:
+        if name in STOPS:
+            disturb, status = STOPS[name]
             first = start(setup, place, setup.words)
-            when_training(send(signal.SIGINT))([first], place)
+            when_training(disturb)([first], place)
             ended(first, 60)
-            assert first.returncode == 130
+            assert first.returncode == status
         last = start(setup, place, setup.words)
         ended(last, 60)
         assert last.returncode == 0
         logs[name] = next(place.glob("run/stages/*/metrics.jsonl")).read_bytes()
-    assert logs["whole"] == logs["again"]
+    assert set(logs.values()) == {logs["nothing"]}
+
+
+@pytest.mark.slow
+def test_several_seeds_are_trained_by_the_same_workers(tmp_path):
+    setup = Setup("", "", OFFLINE.replace("steps: 6", "steps: 2"))
+    process = start(setup, tmp_path, [*setup.words, "--seeds", "2"])
+    _, said = ended(process, 120)
+    assert process.returncode == 0, said
+    for seed in (0, 1):
+        assert (tmp_path / "run" / f"seed-{seed}" / "stages" / "01-sft" / "model").is_dir()
+    assert (tmp_path / "run" / "seeds.md").exists()

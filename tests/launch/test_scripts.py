@@ -19,7 +19,8 @@ STANDINS = {
     # srun starts its command once per machine, numbers the copies, and waits for all.
     "srun": """
 for id in 0 1; do
-    SLURM_NODEID=$id SLURM_PROCID=$id SLURM_STEP_NUM_TASKS=2 SLURM_NNODES=2 "$@" &
+    SLURM_NODEID=$id SLURM_PROCID=$id SLURM_LOCALID=$id SLURM_STEP_NUM_TASKS=2 SLURM_NNODES=2 \\
+        SLURM_STEP_NODELIST=localhost SLURM_JOB_ID=$PORT "$@" &
     ids="$ids $!"
 done
 for id in $ids; do wait $id || status=$?; done
@@ -33,37 +34,54 @@ CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", CASES)
-def test_a_script_trains_on_two_machines_as_one_process_does(script, tmp_path):
+@pytest.fixture
+def run(tmp_path):
+    """A command in a folder with a recipe, the stand-ins first on its path: how it ended."""
     for name, text in STANDINS.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "recipe.yaml").write_text(HEAD + OFFLINE)
     path = [str(plugin_folder(tmp_path)), str(ROOT), str(ROOT / "plugins")]
-    environment = {
-        **os.environ,
-        **CASES[script],
+    variables = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(path),
+        "ALIGNZOO_CACHE": str(tmp_path / "cache"),
         "PROCESSES": "1",
         "PORT": str(free_port()),
         "HANG": tmp_path.name,
     }
-    command = ["bash", str(SCRIPTS / script), "recipe.yaml", "--output"]
-    done = subprocess.run(
-        [*command, "run two"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+
+    def call(*command, **more):
+        done = subprocess.run(
+            ["bash", *command],
+            cwd=tmp_path,
+            env={**os.environ, **variables, **more},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert family(tmp_path.name) == []
+        return done
+
+    return call
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", CASES)
+def test_a_script_trains_on_two_machines_as_one_group(script, run, tmp_path):
+    done = run(str(SCRIPTS / script), "recipe.yaml", "--output", "run two", **CASES[script])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("sft: done") == 1  # the first worker speaks, and it alone
     assert (tmp_path / "run two" / "stages" / "01-sft" / "model").is_dir()
-    assert family(tmp_path.name) == []
+
+
+@pytest.mark.slow
+def test_tasks_of_srun_train_as_one_group_without_a_launching_process(run, tmp_path):
+    done = run("-c", "srun alignzoo run recipe.yaml --output run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sft: done") == 1
+    assert (tmp_path / "run" / "stages" / "01-sft" / "model").is_dir()
 
 
 def test_every_script_is_tried():
