@@ -1,43 +1,9 @@
 """Parts that several ranks share out: each is worked out once, and all ranks get the same."""
 
-import threading
-
 import pytest
+from thread_ranks import on_ranks
 
-from alignzoo.engine.parallel.exchange import Crew
 from alignzoo.store.parts import done_in_parts, keep_part, read_parts
-
-
-class Threads(Crew):
-    """Ranks that are threads: they meet at a barrier and lay down what they give."""
-
-    def __init__(self, rank, size, table, barrier):
-        super().__init__(rank, size)
-        object.__setattr__(self, "table", table)
-        object.__setattr__(self, "barrier", barrier)
-
-    def gathered(self, value):
-        self.barrier.wait(20)
-        self.table[self.rank] = value
-        self.barrier.wait(20)
-        found = list(self.table)
-        self.barrier.wait(20)
-        return found
-
-
-def on_ranks(size, work):
-    """What `work(crew)` gives on every rank."""
-    table, barrier, found = [None] * size, threading.Barrier(size), [None] * size
-
-    def one(rank):
-        found[rank] = work(Threads(rank, size, table, barrier))
-
-    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return found
 
 
 @pytest.mark.parametrize(("size", "parts"), [(2, 6), (2, 5), (3, 2), (3, 1), (2, 0), (1, 4)])

@@ -128,6 +128,19 @@ def voice(wish: Wish) -> Iterator[Voice]:
 
 def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:
     """Answer what there is: a prompt, a file, standard input, or a person."""
+    _check(wish, prompt, file)
+    with voice(wish) as model:
+        if file is not None:
+            for group in model.answer(_prompts(file, model)):
+                print(json.dumps(row_from_sample(group), ensure_ascii=False))
+        elif prompt is not None or not sys.stdin.isatty():
+            text = sys.stdin.read().rstrip("\n") if prompt is None else prompt
+            _print_answers(model.answer([model.sample_of(text)])[0])
+        else:
+            converse(model, input, print)
+
+
+def _check(wish: Wish, prompt: str | None, file: Path | None) -> None:
     if prompt is not None and file is not None:
         raise UsageError("give a prompt or --prompts FILE, not both")
     if prompt is not None and not prompt.strip():
@@ -141,15 +154,6 @@ def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:
             f"generate: {everyone().size} processes would all print the same answers; start one, "
             "or share the work out with a `generate` stage of a recipe"
         )
-    with voice(wish) as model:
-        if file is not None:
-            for group in model.answer(_prompts(file, model)):
-                print(json.dumps(row_from_sample(group), ensure_ascii=False))
-        elif prompt is not None or not sys.stdin.isatty():
-            text = sys.stdin.read().rstrip("\n") if prompt is None else prompt
-            _print_answers(model.answer([model.sample_of(text)])[0])
-        else:
-            converse(model, input, print)
 
 
 def _prompts(file: Path, model: Voice) -> list[PromptSample]:

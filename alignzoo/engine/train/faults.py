@@ -104,7 +104,7 @@ def find_in(stepper: Stepper, buffers: Iterable[Buffer], state: State) -> Eviden
 
 
 def odd_row(buffer: Buffer, rows: Signals) -> Evidence | None:
-    """The first item whose reward [B], or whose values among these signals [B, S], are not finite."""
+    """The first item whose reward, or whose values among these signals [B, S], are not finite."""
     reward = getattr(buffer.batch, "reward", torch.zeros(0))
     for row in (~reward.isfinite()).nonzero()[:1, 0].tolist():
         what = f"its reward is {reward[row].item()}"
