@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from alignzoo.contract.errors import AlignzooError, described
-from alignzoo.engine.parallel.agreement import is_main
 
 T = TypeVar("T")
 
@@ -112,7 +111,7 @@ def _exchanged(report: Any) -> list[Any]:
     if state.num_processes != everyone().size:
         raise RankError(
             f"{everyone().size} processes were started, but Accelerate sees {state.num_processes}; "
-            "start them with `torchrun --nproc-per-node N -m alignzoo run ...`"
+            "start them with `alignzoo run RECIPE --processes N`"
         )
     try:
         return list(gather_object([report]))
@@ -121,8 +120,3 @@ def _exchanged(report: Any) -> list[Any]:
             "another process of this run ended while this one waited for it; look for its message, "
             "and run the same command again"
         ) from error
-
-
-def is_spokesman() -> bool:
-    """Whether this process says for all of its machine what all of them know."""
-    return is_main() or int(os.environ.get("LOCAL_RANK", "0")) == 0
