@@ -12,17 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from alignzoo.contract.errors import AlignzooError, described
+from alignzoo.contract.errors import AlignzooError, RankError, described
 
 T = TypeVar("T")
-
-
-class RankError(AlignzooError):
-    """The error of one rank, raised on all of them; `exit_code` is that of the error."""
-
-    def __init__(self, what: str, exit_code: int = 1) -> None:
-        super().__init__(what)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -34,8 +26,8 @@ class Failure:
     exit_code: int
 
     def error(self) -> RankError:
-        """The error as every rank raises it."""
-        return RankError(f"{self.what} (process {self.rank})", self.exit_code)
+        """The error as the other ranks raise it."""
+        return RankError(f"{self.what} (process {self.rank})", self.rank, self.exit_code)
 
 
 @dataclass(frozen=True)
@@ -71,10 +63,10 @@ def everyone() -> Crew:
 
 
 def as_one(work: Callable[[], T]) -> T:
-    """Do a piece of work on every rank; what one of them raises, all raise, as a RankError.
+    """Do a piece of work on every rank; when one of them raises, the others raise a RankError.
 
-    Inside, ranks may talk through a Crew alone: with another exchange a report would meet
-    something else. One process raises its errors as they are.
+    Inside, ranks may talk through a Crew alone, and not be `as_one` again: a report must not meet
+    another kind of exchange, or come twice.
     """
     if everyone().size == 1:
         return work()
@@ -86,9 +78,8 @@ def as_one(work: Callable[[], T]) -> T:
     except Exception as error:
         code = error.exit_code if isinstance(error, AlignzooError) else 1
         what = str(error) if isinstance(error, AlignzooError) else described(error)
-        failure = Failure(everyone().rank, what, code)
-        _exchanged(failure)
-        raise failure.error() from error
+        _exchanged(Failure(everyone().rank, what, code))
+        raise
     return found
 
 
