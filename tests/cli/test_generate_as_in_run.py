@@ -2,7 +2,9 @@
 
 import json
 
+import pytest
 import yaml
+from accelerate.state import AcceleratorState
 
 from alignzoo.engine.models import load
 
@@ -26,6 +28,14 @@ stages:
     samples: 8
     sampling: {max_new_tokens: 32}
 """
+
+
+@pytest.fixture(autouse=True)
+def _one_precision():
+    """A process has one precision, but tests share a process."""
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()
 
 
 def test_answers_of_a_bf16_run_are_those_of_its_own_generate_stage(cli, tmp_path, monkeypatch):
