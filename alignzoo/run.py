@@ -9,7 +9,7 @@
       scores.jsonl, leaderboard.md
 
 A piece is a stage, or one model on one benchmark. With several ranks, rank 0 decides and writes;
-the others take part in training only.
+all of them train, sample and measure. What asks judges, and plug-ins' stages, is rank 0's alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -28,12 +28,13 @@ from typing import Any
 
 from alignzoo.contract.progress import Progress, Silent
 from alignzoo.contract.verdicts import JudgedBenchmark
-from alignzoo.engine.parallel.agreement import agreed, is_main
+from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.engine.parallel.environment import refuse_unheeded, unread_config
+from alignzoo.engine.parallel.exchange import as_one, everyone
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.launch.worker import earlier_failure
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
-from alignzoo.recipe.blocks import EvaluateSpec, Recipe, TrainSpec
+from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, Recipe, TrainSpec
 from alignzoo.recipe.observers import Observers
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
@@ -100,7 +101,8 @@ class Piece:
     folder: Path
     identity: Identity
     work: Callable[[StageContext], None]
-    trains: bool = False  # runs on every rank, and resumes from its own checkpoints
+    trains: bool = False  # resumes from its own checkpoints
+    shared: bool = True  # all ranks work; else rank 0, and the others wait
     labels: Mapping[str, Any] = field(default_factory=dict)  # names in its row of scores.jsonl
 
 
@@ -128,13 +130,8 @@ def run_recipe(
     voice = progress if is_main() else Silent()
     run = Run(recipe, registry, folder, voice, total, again, labels or {},
               Observers(registry, voice.note))  # fmt: skip
-    with _writing(run, source, fresh=fresh):
-        if is_main():
-            if unread := unread_config(os.environ):
-                voice.note(unread)
-            require_inputs(recipe, registry)
-            check_prompts(recipe)
-            _check_files(run)
+    with ExitStack() as held:
+        as_one(partial(_hold, run, source, held, fresh=fresh))
         outputs: dict[str, Path] = {}
         for piece in stage_pieces(run, outputs):
             settle(piece, run, outputs)
@@ -142,6 +139,22 @@ def run_recipe(
         rows = [_evaluated(piece, run, outputs) for piece in evaluation_pieces(run, outputs)]
         sections = _leaderboard(run.folder, rows) if is_main() and rows else ()
     return RunResult(folder, sections)
+
+
+def _hold(run: Run, source: str, held: ExitStack, *, fresh: bool) -> None:
+    """On the rank that writes, take the run's folder till `held` lets go, and look at the files."""
+    if not is_main():
+        return
+    plugins = [plugin.identity for plugin in run.registry.plugins]
+    ended = partial(_ended, run)
+    held.enter_context(writing(run.folder, run.recipe, source, plugins, ended))
+    if fresh:
+        forget(run.folder)
+    if unread := unread_config(os.environ):
+        run.progress.note(unread)
+    require_inputs(run.recipe, run.registry)
+    check_prompts(run.recipe)
+    _check_files(run)
 
 
 def _check_files(run: Run) -> None:
@@ -174,6 +187,7 @@ def stage_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
             identity=stage_identity(spec, run.recipe, run.registry, outputs),
             work=partial(run_stage, spec),
             trains=isinstance(spec, TrainSpec),
+            shared=isinstance(spec, TrainSpec | GenerateSpec),
         )
 
 
@@ -215,25 +229,34 @@ def _run_evaluation(
 
 
 def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
-    """Reuse, resume or do a piece; afterwards its folder is finished on every rank."""
-    place = (piece.name, piece.index, run.total)
-    if agreed(is_main() and _reused(piece, run)):
+    """Reuse, resume or do a piece; afterwards its folder is finished on every rank.
+
+    With several ranks, what one of them raises all raise; training alone has exchanges of its own.
+    """
+    place, crew = (piece.name, piece.index, run.total), everyone()
+    if as_one(lambda: crew.from_main(lambda: _reused(piece, run))):
         run.progress.stage_reused(*place)
         _note(run, piece, status="reused")
         return
     run.progress.stage_started(*place)
     _note(run, piece, status="running")
     start = time.monotonic()
-    if piece.trains or is_main():
-        _quiet_libraries(run.recipe.threads)
-        piece.work(_context(piece, run, outputs))
-    agreed(True)
-    if is_main():
-        finish(piece.folder, piece.identity)
-    agreed(True)
+    work = partial(_work, piece, run, outputs)
+    if piece.trains:
+        work()
+    elif piece.shared:
+        as_one(work)
+    else:
+        as_one(lambda: crew.from_main(work))
+    as_one(lambda: crew.from_main(lambda: finish(piece.folder, piece.identity)))
     seconds = round(time.monotonic() - start, 1)
     _note(run, piece, status="done", seconds=seconds)
     run.progress.stage_finished(piece.name)
+
+
+def _work(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
+    _quiet_libraries(run.recipe.threads)
+    piece.work(_context(piece, run, outputs))
 
 
 def _note(run: Run, piece: Piece, **entry: Any) -> None:
@@ -341,19 +364,6 @@ def _fetch_revisions(names: Iterable[str], run: Run, outputs: Mapping[str, Path]
         ref = model_ref(name, run.recipe, outputs)
         if ref.name.count("/") == 1 and not ref.path.exists() and not hub_commit(ref):
             fetch_config(ref)  # a plug-in may know the name; loading says what is wrong otherwise
-
-
-@contextmanager
-def _writing(run: Run, source: str, *, fresh: bool) -> Iterator[None]:
-    """Hold the run's folder on the rank that writes, and tell the plug-ins how the run ended."""
-    if not is_main():
-        yield
-        return
-    plugins = [plugin.identity for plugin in run.registry.plugins]
-    with writing(run.folder, run.recipe, source, plugins, partial(_ended, run)):
-        if fresh:
-            forget(run.folder)
-        yield
 
 
 def _ended(run: Run, error: BaseException | None) -> None:

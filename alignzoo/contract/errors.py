@@ -57,6 +57,18 @@ class TrainingError(AlignzooError):
     """Training cannot go on: a number stopped being one, or an invariant broke."""
 
 
+class RankError(AlignzooError):
+    """What another process of the group raised, or that it went away; that one says it itself.
+
+    `rank` is the other's number, None where nobody knows it; `exit_code` is that of its error.
+    """
+
+    def __init__(self, what: str, rank: int | None = None, exit_code: int = 1) -> None:
+        super().__init__(what)
+        self.rank = rank
+        self.exit_code = exit_code
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked to stop. What was kept so far stays, and the same command goes on from it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignzoo.judging.ask import Patience, ask
+from alignzoo.judging.ask import Patience, ask, meet
 from alignzoo.judging.journal import Journal, journal_folder, open_journal
 from alignzoo.judging.read import Judged, Spent, read, score
 from alignzoo.judging.vote import panel
@@ -16,6 +16,7 @@ __all__ = [
     "Standing",
     "ask",
     "journal_folder",
+    "meet",
     "open_journal",
     "panel",
     "read",

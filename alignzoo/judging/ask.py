@@ -25,7 +25,7 @@ from alignzoo.judging.commit import group_commit
 from alignzoo.judging.journal import Journal
 from alignzoo.judging.work import Standing, Task, Work
 
-__all__ = ["Patience", "Standing", "ask"]
+__all__ = ["Patience", "Standing", "ask", "meet"]
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,39 @@ def ask(
         raise Interrupted(asked[0] if asked else signal.SIGINT) from None
 
 
+def meet(
+    benchmark: JudgedBenchmark, judge: AskedJudge, journal: Journal, patience: Patience = PATIENT
+) -> None:
+    """Connect to a judge whose journal knows nothing of it, and note what it can do.
+
+    Raises JudgeError as `ask` does, before anything was sampled or asked for.
+    """
+    if journal.capabilities is not None:
+        return
+    asked: list[int] = []
+    try:
+        asyncio.run(_meet(benchmark, judge, journal, _patient(judge, patience), asked))
+    except asyncio.CancelledError:
+        raise Interrupted(asked[0] if asked else signal.SIGINT) from None
+
+
+async def _meet(
+    benchmark: JudgedBenchmark,
+    judge: AskedJudge,
+    journal: Journal,
+    patient: AsyncRetrying,
+    asked: list[int],
+) -> None:
+    with _stopped_by_signals(asked):
+        async with _connected(judge, patient) as session:
+            _check(benchmark, judge, session.capabilities)
+            journal.append([session.capabilities])
+
+
 async def _ask(
     task: Task, standing: Standing, patience: Patience, asked: list[int]
 ) -> Capabilities:
-    patient = AsyncRetrying(
-        retry=retry_if_exception_type(JudgeBusy),
-        stop=stop_after_attempt(task.judge.attempts),
-        wait=patience,
-        sleep=asyncio.sleep,
-        reraise=True,
-    )
+    patient = _patient(task.judge, patience)
     with _stopped_by_signals(asked):
         async with (
             group_commit(task.journal.append) as put,
@@ -114,6 +137,16 @@ async def _ask(
             async with _connected(task.judge, patient):
                 pass
         return able
+
+
+def _patient(judge: AskedJudge, patience: Patience) -> AsyncRetrying:
+    return AsyncRetrying(
+        retry=retry_if_exception_type(JudgeBusy),
+        stop=stop_after_attempt(judge.attempts),
+        wait=patience,
+        sleep=asyncio.sleep,
+        reraise=True,
+    )
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from alignzoo.contract.errors import RankError
 from alignzoo.launch.board import PATIENCE, Board, Failure
 
 LAUNCHED = "ALIGNZOO_LAUNCHED"  # set for the workers that `run --processes` starts
@@ -74,13 +75,14 @@ def tell(text: str, error: BaseException, code: int) -> None:
     if not in_group():
         print(text, file=sys.stderr)
         return
-    symptom = isinstance(error, KeyboardInterrupt) or _only_lost(error)
+    heard = isinstance(error, RankError) and error.rank is not None  # of one that tells itself
+    symptom = heard or isinstance(error, KeyboardInterrupt) or _only_lost(error)
     what = f"{type(error).__name__}: {error}"
     failure = Failure(rank(), text, what, code, symptom)
     try:
         board = _board(SEES)
         mine = board.tell(failure)
-        mine = mine or (symptom and board.first() is None)
+        mine = mine or (symptom and not heard and board.first() is None)
     except RuntimeError:  # the store is gone with whoever kept it
         mine = not launched()
     if mine and not launched():

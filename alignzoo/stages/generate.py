@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from alignzoo.contract.evaluation import mean
 from alignzoo.contract.types import GroupSample, Response
 from alignzoo.data.rows import n_tokens
+from alignzoo.engine.parallel.exchange import everyone
 from alignzoo.recipe.blocks import GenerateSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.label import write_samples
@@ -17,8 +18,11 @@ from alignzoo.stages.sampling import load_speaker, sample_answers
 def run_generate(spec: GenerateSpec, context: StageContext) -> None:
     """Answer the prompt of every sample `spec.samples` times; write groups to `data.jsonl`."""
     speaker = load_speaker(context.model(spec.policy), context, rules_of(spec.data))
-    prompts = read_prompts(spec.data, speaker.reader, context).samples
+    crew = everyone()
+    prompts = crew.from_main(lambda: read_prompts(spec.data, speaker.reader, context).samples)
     answers = sample_answers(prompts, spec, speaker, context)
+    if not crew.is_main:
+        return
     groups = [
         GroupSample(prompt.prompt, responses, meta=prompt.meta)
         for prompt, responses in zip(prompts, answers, strict=True)

@@ -13,6 +13,7 @@ from alignzoo.data.account import item_lines, prompt_lines, table
 from alignzoo.data.reader import Reader, Rules
 from alignzoo.data.samples import Loaded, check_bad
 from alignzoo.data.tokens import Encoded, Limits, encode_all
+from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.recipe.blocks import DataSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.store.files import write_text
@@ -86,7 +87,7 @@ def _tell(
     spec: DataSpec, loaded: Loaded, lines: Sequence[tuple[str, str]], context: StageContext
 ) -> None:
     file = context.folder / "bad_rows.txt"
-    if loaded.bad:
+    if loaded.bad and is_main():
         known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         write_text(file, "\n".join(dict.fromkeys([*known, *loaded.bad])) + "\n")
     text, key = (table(spec.name, loaded, lines, at) for at in (file, Path(file.name)))

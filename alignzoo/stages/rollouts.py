@@ -117,9 +117,8 @@ def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
 
 def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
-    model = load_model(
-        context.registry.hooks, ref, Role(head="scalar"), listener=Listener(note=context.note)
-    )
+    listener = Listener(lambda model: context.note_unstated(ref), context.note)
+    model = load_model(context.registry.hooks, ref, Role(head="scalar"), listener=listener)
     model.to(task.device)  # type: ignore[arg-type]
     own = task.reader.tokenizer
     other = rereader_for(ref, own, task.samples, bounds_of(model), task.reader.rules, context)

@@ -27,7 +27,7 @@ from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, SamplingSpec
 from alignzoo.stages.compared import start_compared
 from alignzoo.stages.context import StageContext
-from alignzoo.store.parts import done_in_parts
+from alignzoo.stages.sharing import shared_out
 from alignzoo.store.records import STATE
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def sample_answers(
     speaker: Speaker,
     context: StageContext,
 ) -> list[tuple[Response, ...]]:
-    """`spec.samples` answers to every prompt.
+    """`spec.samples` answers to every prompt; all ranks sample, and each gets all answers.
 
     An answer depends on the seed, its prompt's number and its own number alone; models that
     answer the same prompts share their noise, which narrows paired differences.
@@ -91,7 +91,7 @@ def sample_answers(
                 done = _complete(session, ids, batch, sampling, context.seed)
             return [(c.ids, c.ended) for c in done]
 
-        kept = done_in_parts(context.folder / STATE / "answers.jsonl", batches, complete)
+        kept = shared_out(context.folder / STATE / "answers.jsonl", batches, complete)
         for batch, rows in zip(batches, kept, strict=True):
             for job, (tokens, ended) in zip(batch, rows, strict=True):
                 answers[job] = decode_answer(

@@ -1,7 +1,8 @@
 """Long work as a journal of small finished parts, so that a stop costs the part under way.
 
 One line per part: its number, its value, and a checksum of both. A line that a kill has cut, or
-whose checksum is another, counts as not there: that part is done again.
+whose checksum is another, counts as not there: that part is done again. Ranks share parts out, and
+rank 0 keeps them all, so that another number of ranks goes on from the same journal.
 """
 
 from __future__ import annotations
@@ -13,22 +14,37 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from alignzoo.engine.parallel.exchange import ALONE, Crew
+
 P = TypeVar("P")
 
 
-def done_in_parts(file: Path, parts: Sequence[P], work: Callable[[P], Any]) -> Iterator[Any]:
+def done_in_parts(
+    file: Path, parts: Sequence[P], work: Callable[[P], Any], crew: Crew = ALONE
+) -> Iterator[Any]:
     """The JSON-able value of every part in order: from the journal, else worked out and kept.
 
     Whoever calls makes equal parts again after a stop, and works out each from the part alone.
+    Every rank of the crew gets every value; it works out each `crew.size`-th that is missing.
     """
-    kept = read_parts(file)
-    for number, part in enumerate(parts):
-        if number not in kept:
-            value = work(part)
-            keep_part(file, number, value)
-            yield value
-        else:
-            yield kept[number]
+    found = crew.from_main(lambda: read_parts(file))
+    missing = [number for number in range(len(parts)) if number not in found]
+    rounds = iter([missing[s : s + crew.size] for s in range(0, len(missing), crew.size)])
+    for number in range(len(parts)):
+        if number not in found:  # then it is the first of the next round
+            found |= _round(file, parts, next(rounds), work, crew)
+        yield found.pop(number)
+
+
+def _round(
+    file: Path, parts: Sequence[P], numbers: Sequence[int], work: Callable[[P], Any], crew: Crew
+) -> dict[int, Any]:
+    """One part per rank at most; rank 0 keeps what all of them found."""
+    mine = {number: work(parts[number]) for number in numbers[crew.rank : crew.rank + 1]}
+    done = {number: value for some in crew.gathered(mine) for number, value in some.items()}
+    for number, value in done.items() if crew.is_main else ():
+        keep_part(file, number, value)
+    return done
 
 
 def read_parts(file: Path) -> dict[int, Any]:

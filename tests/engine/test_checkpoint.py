@@ -160,11 +160,11 @@ def test_an_interrupted_reference_pass_goes_on_from_its_parts(tmp_path, monkeypa
     monkeypatch.setattr(snapshots, "PART_SECONDS", 0.0)
     scored, plain = [], snapshots._scored
 
-    def stops(module, name, signal, some, size):
+    def stops(module, named, some):
         if len(scored) == 2:
             raise KeyboardInterrupt
         scored.append([key for key, _ in some])
-        return plain(module, name, signal, some, size)
+        return plain(module, named, some)
 
     monkeypatch.setattr(snapshots, "_scored", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -172,9 +172,9 @@ def test_an_interrupted_reference_pass_goes_on_from_its_parts(tmp_path, monkeypa
     before = list(scored)
     scored.clear()
 
-    def counts(module, name, signal, some, size):
+    def counts(module, named, some):
         scored.append([key for key, _ in some])
-        return plain(module, name, signal, some, size)
+        return plain(module, named, some)
 
     monkeypatch.setattr(snapshots, "_scored", counts)
     resumed = train(job(tmp_path / "cut", cache=tmp_path / "b"))

@@ -120,6 +120,17 @@ def test_a_row_that_the_model_forbids_is_named(tmp_path):
     assert "no update has been made yet" in said and "learning rate" not in said.lower()
 
 
+def test_a_reward_that_is_no_number_is_named_with_its_answer(tmp_path):
+    def reward(numbers, done):
+        return [math.nan if (n, k % 2) == (3, 1) else 1.0 for k, n in enumerate(numbers)]
+
+    with pytest.raises(TrainingError) as caught:
+        train(job(tmp_path / "run", GRPO(), rollout=rollout(reward=reward)))
+    said = str(caught.value)
+    assert "rollout/reward became nan (in answer 2 to prompt 4, its reward is nan)" in said
+    assert "the weights of the reward model" in said and "learning rate" not in said
+
+
 def broken_reference(role):
     model = fresh(role)
     if role == "reference":

@@ -11,11 +11,11 @@ ROOMS = {
     "engine.models": {"contract"},
     "engine.parallel": {"contract"},
     "engine.sampling": {"contract", "engine.models"},
-    "engine.scoring": {"contract", "ops", "engine.models"},
+    "engine.scoring": {"contract", "ops", "engine.models", "engine.parallel"},
     "engine.layout": {"contract", "engine.parallel", "engine.scoring"},
     "engine.train": {"contract", "ops", "engine.layout", "engine.models", "engine.parallel"}
     | {"engine.scoring"},
-    "store": {"contract", "data", "recipe"},
+    "store": {"contract", "data", "recipe", "engine.parallel"},
     "judging": {"contract", "data", "store"},
     "judging.quality": {"contract", "data", "judging"},
     "leaderboard": {"contract"},
@@ -23,7 +23,7 @@ ROOMS = {
     "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
-    | {"engine.models", "engine.scoring"},
+    | {"engine.models", "engine.parallel", "engine.scoring"},
     "plan": {"recipe", "store", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
     | {"stages", "stages.evaluation", "launch"},
@@ -35,7 +35,7 @@ ROOMS = {
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
     | {"engine.models", "engine.parallel", "engine.sampling", "cli.terminal", "launch"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
-    | {"cli.doing", "cli.terminal"},
+    | {"cli.doing", "cli.terminal", "engine.parallel"},
     "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}
     | {"cli.terminal", "engine.parallel", "launch"},
     "__main__": {"cli"},

@@ -312,6 +312,29 @@ HOOKS = {
 }
 
 
+def scoring(ref, role):
+    return base(ref, Role(trainable=True, head="scalar"))
+
+
+def test_a_plugins_reward_model_without_identity_is_named_too(tmp_path):
+    hooks = plugin(load_model=loading(scoring), load_tokenizer=tokenizer)
+    stage = {
+        "name": "rl",
+        "algorithm": "grpo",
+        "data": {"name": "facts.prompts", "with": {"size": 2}},
+        "rollout": {
+            "prompts": 2,
+            "samples_per_prompt": 2,
+            "sampling": {"max_new_tokens": 2},
+            "reward": {"model": MINE},
+        },
+        "train": {"steps": 1, "batch_size": 4},
+    }
+    parts = {"name": "r", "model": "facts", "threads": 1, "stages": [stage]}
+    said = run(tmp_path / "r", hooks, recipe=Recipe.model_validate(parts)).said
+    assert sum("'mine' and states no `identity(ref)`" in text for text in said) == 1
+
+
 def test_the_embedded_world_states_what_its_model_is_made_of():
     assert alignzoo_facts.identity(ModelRef("facts", 3)) == "facts seed 3"
     assert alignzoo_facts.identity(ModelRef("other")) is None

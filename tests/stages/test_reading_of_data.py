@@ -18,7 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignzoo import Answer, Judge, PromptSample, Response, Score, ScoredBenchmark
 from alignzoo.contract.errors import DataError
+from alignzoo.contract.progress import Silent
+from alignzoo.recipe.blocks import DataSpec
+from alignzoo.recipe.registry import load_plugins
+from alignzoo.stages.context import StageContext
 from alignzoo.stages.label import judged
+from alignzoo.stages.reading import read_samples
 
 CALLS = [{"type": "function", "function": {"name": "find_dog", "arguments": {"park": "big"}}}]
 SCHEMA = {"type": "object", "properties": {"park": {"type": "string"}}}
@@ -149,6 +154,17 @@ def test_max_bad_covers_a_row_that_the_template_refuses(tmp_path):
         assert "d.jsonl:3: messages is a text" in one
         assert "d.jsonl:2: the chat template refuses the messages: too many" in other
         assert "3 rows of" in told(notes) and "left out: 2 unusable" in told(notes)
+
+
+@pytest.mark.parametrize(("rank", "lists"), [("0", True), ("1", False)])
+def test_one_process_of_several_lists_the_bad_rows(tmp_path, monkeypatch, rank, lists):
+    data = write(tmp_path / "d.jsonl", {"messages": [*ASK, ANSWER]}, {"messages": "none"})
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    context = StageContext(None, load_plugins(), tmp_path, folder, "it", 1, 1, {}, Silent())
+    monkeypatch.setenv("RANK", rank)
+    read_samples(DataSpec.model_validate({"name": data, "max_bad": 0.5}), context)
+    assert (folder / "bad_rows.txt").exists() == lists
 
 
 def sampled(data, **more):

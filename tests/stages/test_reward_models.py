@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from shared_data import shared
-from tiny_models import CHAT, WORDS, model_folder, score, tiny_llama, word_tokenizer
+from tiny_models import CHAT, ROWS, WORDS, model_folder, score, tiny_llama, word_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers import LlamaForSequenceClassification as Scorer
+
+from alignzoo import Tokens
+from alignzoo.contract.errors import TrainingError
+from alignzoo.engine.scoring.measure import sequence_values
 
 MOVED = ("<u>", "runs", "<e>", "berry", "a", "eats", "sees", "owl", "fox", "the", "bot", "user")
 RECIPE = """
@@ -212,3 +216,9 @@ def test_words_of_the_two_tokenizers_differ_everywhere():
     """What makes the tests above able to fail."""
     assert all(a != b for a, b in zip(WORDS[1:], MOVED[1:], strict=True))
     assert tiny_llama().config.vocab_size == len(WORDS)
+
+
+def test_an_id_that_a_reward_model_has_no_row_for_is_blamed_on_the_reward_model():
+    row = Tokens((2, 3), (ROWS + 3,))
+    with pytest.raises(TrainingError, match="the embedding of 'reward model' has 12"):
+        sequence_values(tiny_llama("scalar"), [row], pad_id=0)

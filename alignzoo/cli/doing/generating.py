@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alignzoo.cli.terminal.names import find_model
+from alignzoo.cli.terminal.names import find_speaker
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.contract.rollout import RolloutSession, Sampling, sample_key
@@ -24,6 +25,7 @@ from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
+from alignzoo.engine.parallel.exchange import everyone
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.recipe.blocks import SamplingSpec
 from alignzoo.recipe.registry import load_plugins
@@ -53,6 +55,7 @@ class Voice:
     sampling: Sampling
     context: int  # tokens that prompt and answer may have together
     wish: Wish
+    arithmetic: Callable[[], AbstractContextManager[Any]]  # as in the run that it comes from
 
     @property
     def chats(self) -> bool:
@@ -70,7 +73,8 @@ class Voice:
         jobs = [(p, k) for p in range(len(prompts)) for k in range(self.wish.samples)]
         keys = [sample_key(self.wish.seed, "answer", p, k) for p, k in jobs]
         sampling = self._fitting(max(map(len, ids), default=0))
-        done = self.session.generate([ids[p] for p, _ in jobs], sampling, keys)
+        with self.arithmetic():
+            done = self.session.generate([ids[p] for p, _ in jobs], sampling, keys)
         texts = [
             replace(
                 decode_answer(ids[p], c.ids, self.reader, sampling.stop_ids, ended=c.ended),
@@ -94,11 +98,17 @@ class Voice:
 
 @contextmanager
 def voice(wish: Wish) -> Iterator[Voice]:
-    """Load the model that a run, a stage, a folder, a hub name or a plug-in's name stands for."""
+    """Load the model that a run, a stage, a folder, a hub name or a plug-in's name stands for.
+
+    A run's model computes as in the run: its precision, its attention.
+    """
     import torch
 
+    from alignzoo.engine.parallel.ranks import arithmetic
+
     hooks = load_plugins().hooks
-    ref = ModelRef(find_model(wish.model), wish.seed)
+    name, origin = find_speaker(wish.model)
+    ref = ModelRef(name, wish.seed, attn_implementation=origin.get("attn_implementation"))
     tokenizer = load_tokenizer(hooks, ref)
     wanted = wish.max_new_tokens or USUAL_TOKENS
     spec = SamplingSpec.model_validate({**wish.decoding, "max_new_tokens": wanted})
@@ -111,20 +121,14 @@ def voice(wish: Wish) -> Iterator[Voice]:
     context = bounds.context or sys.maxsize
     with closing(TransformersEngine().start(model)) as session:
         rules = Rules(special="parse") if wish.plain else USUAL
-        embedding = Embedding(ref.name, bounds.ids)
-        yield Voice(session, Reader(tokenizer, rules, (), embedding), sampling, context, wish)
+        reader = Reader(tokenizer, rules, (), Embedding(ref.name, bounds.ids))
+        how = partial(arithmetic, origin.get("precision", "fp32"), device.type)
+        yield Voice(session, reader, sampling, context, wish, how)
 
 
 def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:
     """Answer what there is: a prompt, a file, standard input, or a person."""
-    if prompt is not None and file is not None:
-        raise UsageError("give a prompt or --prompts FILE, not both")
-    if prompt is not None and not prompt.strip():
-        raise UsageError("the prompt is empty")
-    if wish.decoding["top_p"] <= 0:
-        raise UsageError("--top-p must be greater than 0; 1 is off")
-    if file is not None and not file.exists():
-        raise UsageError(f"{file}: no such file")
+    _check(wish, prompt, file)
     with voice(wish) as model:
         if file is not None:
             for group in model.answer(_prompts(file, model)):
@@ -134,6 +138,22 @@ def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:
             _print_answers(model.answer([model.sample_of(text)])[0])
         else:
             converse(model, input, print)
+
+
+def _check(wish: Wish, prompt: str | None, file: Path | None) -> None:
+    if prompt is not None and file is not None:
+        raise UsageError("give a prompt or --prompts FILE, not both")
+    if prompt is not None and not prompt.strip():
+        raise UsageError("the prompt is empty")
+    if wish.decoding["top_p"] <= 0:
+        raise UsageError("--top-p must be greater than 0; 1 is off")
+    if file is not None and not file.exists():
+        raise UsageError(f"{file}: no such file")
+    if everyone().size > 1:
+        raise UsageError(
+            f"generate: {everyone().size} processes would all print the same answers; start one, "
+            "or share the work out with a `generate` stage of a recipe"
+        )
 
 
 def _prompts(file: Path, model: Voice) -> list[PromptSample]:

@@ -17,8 +17,9 @@ import yaml
 from alignzoo.cli.doing.running import report
 from alignzoo.cli.evaluating.preview import preview_command
 from alignzoo.cli.terminal.console import watch
-from alignzoo.cli.terminal.names import TrainedStage, find_speakers
+from alignzoo.cli.terminal.names import TrainedStage, find_speakers, origin_of
 from alignzoo.contract.errors import PluginError, Problem, RecipeError, UsageError
+from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.judging.outputs import looks_like_outputs, read_outputs
 from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec, PartialSampling, Recipe
 from alignzoo.recipe.check import judge_faults
@@ -74,6 +75,8 @@ def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> in
     recipe = measuring_recipe(wanted, models, baseline, registry)
     labels = labels_of([*models, *([baseline] if baseline else [])])
     if manner.dry_run:
+        if not is_main():
+            return 0
         return preview_command(recipe, registry, labels, as_json=manner.as_json)
     folder = output or default_folder(recipe)
     source = yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -141,13 +144,6 @@ def measuring_recipe(
         stages=(),
         evaluate=(spec,),
     )
-
-
-def origin_of(stage: TrainedStage) -> dict[str, Any]:
-    """The resolved recipe of the run a model comes from."""
-    text = (stage.run / "recipe.yaml").read_text(encoding="utf-8")
-    recipe = yaml.safe_load(text)
-    return recipe if isinstance(recipe, dict) else {}
 
 
 def evaluation(wanted: Measurement, registry: Registry) -> EvaluateSpec:

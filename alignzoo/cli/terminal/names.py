@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -139,9 +141,20 @@ def find_speakers(name: str) -> list[TrainedStage]:
     return able
 
 
-def find_model(name: str) -> str:
-    """The folder or hub name of one language model; a run stands for the last that it trained."""
+def find_speaker(name: str) -> tuple[str, Mapping[str, Any]]:
+    """The folder or hub name of one language model, and the recipe of the run it comes from.
+
+    A run stands for the last model that it trained; what no run made has an empty recipe.
+    """
     stages = find_speakers(name)
-    if not stages:
-        check_output(Path(name).parent, Path(name).name)
-    return str(stages[-1].model) if stages else name
+    if stages:
+        return str(stages[-1].model), origin_of(stages[-1])
+    check_output(Path(name).parent, Path(name).name)
+    return name, {}
+
+
+def origin_of(stage: TrainedStage) -> dict[str, Any]:
+    """The resolved recipe of the run a model comes from."""
+    text = (stage.run / "recipe.yaml").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text)
+    return recipe if isinstance(recipe, dict) else {}

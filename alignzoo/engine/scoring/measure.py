@@ -43,9 +43,10 @@ def sequence_log_probs(
 def sequence_values(
     model: PreTrainedModel, rows: Sequence[Tokens], pad_id: int, batch_size: int = 64
 ) -> list[float]:
-    """A scalar head's output at the last token of each sequence, wherever the padding is."""
-    module = ScoringModule({"policy": model}, frozenset(), Chunked())
-    signal = value("policy")
+    """A reward model's output at the last token of each sequence, wherever the padding is."""
+    role = "reward model"  # how errors call it
+    module = ScoringModule({role: model}, frozenset(), Chunked())
+    signal = value(role)
     at_end = type(signal)(signal.roles, signal.reduce, _last_token)
     batch = TextBatch.collate([Item((row,)) for row in rows], pad_id)
     return score_buffer(module, batch, {"value": at_end}, batch_size)["value"].sum(-1).tolist()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,9 +21,11 @@ from torch import Tensor
 from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Item, Signal, TextBatch, Tokens
 from alignzoo.engine.models.tensors import DamagedFile, read_tensors, write_tensors
+from alignzoo.engine.parallel.exchange import ALONE, Crew
 from alignzoo.engine.scoring.scorer import ScoringModule
 
 PART_SECONDS = 30.0  # of an interrupted pass that are scored again
+Keyed: TypeAlias = Sequence[tuple[bytes, Tokens]]  # sequences with their hashes
 
 
 def is_cacheable(signal: Signal, trainable: frozenset[str]) -> bool:
@@ -136,43 +139,56 @@ def compute_stored(
     items: Sequence[Item],
     size: int,
     paths: Sequence[Path],
+    crew: Crew = ALONE,
 ) -> Path:
     """One pass over every sequence, longest first; the file, the first that could be written.
 
-    What is scored is kept in parts beside it, so that a stop costs half a minute. Raises OSError
-    where the disk refuses every path.
+    Which sequences share a forward pass does not depend on the crew: its ranks take turns at the
+    batches, and rank 0 keeps what is scored in parts beside the file, so that a stop costs half a
+    minute. Raises OSError where the disk refuses every path.
     """
     rows = {row_hash(row): row for item in items for row in item.rows}
     ordered = sorted(rows.items(), key=lambda pair: -len(pair[1]))
+    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     parts = [path.with_suffix(".parts") for path in paths]
-    found = {key: x for folder in parts for key, x in _kept(folder).items()}
+    kept = [_kept(folder) for folder in parts] if crew.is_main else []
+    found = {key: x for some in kept for key, x in some.items()}
+    known = crew.from_main(lambda: {n for n, b in enumerate(batches) if _all_in(found, b)})
+    missing = {n: batch for n, batch in enumerate(batches) if n not in known}
     part: dict[bytes, Tensor] = {}
     started = time.monotonic()
-    for start in range(0, len(ordered), size):
-        some = ordered[start : start + size]
-        if all(key in found for key, _ in some):
-            continue
-        part |= _scored(module, name, signal, some, size)
-        if time.monotonic() - started >= PART_SECONDS:
-            _write(part, [folder / f"{start:09d}.safetensors" for folder in parts])
+    for number, scored in _turns(module, {name: signal}, missing, crew):
+        part |= scored if crew.is_main else {}
+        if part and time.monotonic() - started >= PART_SECONDS:
+            _write(part, [folder / f"{number:09d}.safetensors" for folder in parts])
             found, part, started = found | part, {}, time.monotonic()
     found |= part
-    path = _write({key: found[key] for key, _ in ordered}, paths)
-    for folder in parts:
+    path = crew.from_main(lambda: _write({key: found[key] for key, _ in ordered}, paths))
+    for folder in parts if crew.is_main else ():
         shutil.rmtree(folder, ignore_errors=True)
     return path
 
 
-def _scored(
-    module: ScoringModule,
-    name: str,
-    signal: Signal,
-    some: Sequence[tuple[bytes, Tokens]],
-    size: int,
-) -> dict[bytes, Tensor]:
+def _all_in(found: Mapping[bytes, Tensor], batch: Keyed) -> bool:
+    return all(key in found for key, _ in batch)
+
+
+def _turns(
+    module: ScoringModule, named: Mapping[str, Signal], batches: Mapping[int, Keyed], crew: Crew
+) -> Iterator[tuple[int, dict[bytes, Tensor]]]:
+    """A batch for every rank at a time: the last number, and what all of them scored."""
+    numbers = list(batches)
+    for start in range(0, len(numbers), crew.size):
+        turn = numbers[start : start + crew.size]
+        mine = [_scored(module, named, batches[n]) for n in turn[crew.rank : crew.rank + 1]]
+        yield turn[-1], {k: x for every in crew.gathered(mine) for s in every for k, x in s.items()}
+
+
+def _scored(module: ScoringModule, named: Mapping[str, Signal], some: Keyed) -> dict[bytes, Tensor]:
     """The values of some rows in one forward pass; which rows share it decides the last bits."""
+    (name,) = named
     batch = TextBatch.collate([Item((row,)) for _, row in some], 0)
-    scored = score_buffer(module, batch, {name: signal}, size)
+    scored = score_buffer(module, batch, named, len(some))
     if name not in scored:
         raise PluginError(f"signal '{name}': a signal with several rows cannot have a `key`")
     return {key: scored[name][i, : len(row)].clone() for i, (key, row) in enumerate(some)}

@@ -23,6 +23,7 @@ FORBIDDEN = (
     "something has probability exactly 0 where its logarithm counts"
 )
 NO_NUMBERS = "look at this row and at the weights of the models"
+NO_REWARD = "look at this row and at the weights of the reward model"
 FORMULA = "look at the method's formula and options: what is read from the models is finite there"
 
 
@@ -103,7 +104,11 @@ def find_in(stepper: Stepper, buffers: Iterable[Buffer], state: State) -> Eviden
 
 
 def odd_row(buffer: Buffer, rows: Signals) -> Evidence | None:
-    """The first item whose values among these signals [B, S] are not finite."""
+    """The first item whose reward, or whose values among these signals [B, S], are not finite."""
+    reward = getattr(buffer.batch, "reward", torch.zeros(0))
+    for row in (~reward.isfinite()).nonzero()[:1, 0].tolist():
+        what = f"its reward is {reward[row].item()}"
+        return Evidence(buffer.places[row], what, NO_REWARD, learnt=False)
     for name, x in rows.items():
         if x.ndim < 2:
             continue

@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Item, Signal
 from alignzoo.engine.models.tensors import DamagedFile
+from alignzoo.engine.parallel.exchange import as_one, everyone
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train.job import Job
 
 
 def stored_snapshots(job: Job) -> dict[str, snapshots.Stored]:
-    """Load or compute the cacheable snapshots of training and validation data."""
+    """Load or compute the cacheable snapshots of training and validation data, on all ranks."""
     items = [*job.items, *(job.validation.items if job.validation else ())]
     found = {}
     for name, signal in job.scored[0].items():
         file = f"{snapshots.cache_name(signal, job.digests, items, job.how)}.safetensors"
         # The second is for a cache that cannot be written: the stage's own folder always can.
         paths = [job.cache / file, job.folder / "state" / "snapshots" / file]
-        if job.ranks.is_main and _intact(paths, job.say) is None:
-            _compute(job, name, signal, items, paths)
-        job.ranks.barrier()
-        whole = _intact(paths, job.say)
-        if whole is None:
-            raise TrainingError(f"{paths[0]}: another process took it away; run this again")
-        found[name] = whole
+        found[name] = as_one(partial(_stored, job, name, signal, items, paths))
     return found
+
+
+def _stored(
+    job: Job, name: str, signal: Signal, items: Sequence[Item], paths: Sequence[Path]
+) -> snapshots.Stored:
+    if everyone().from_main(lambda: _intact(paths, job.say) is None):
+        _compute(job, name, signal, items, paths)
+    whole = _intact(paths, job.say)
+    if whole is None:
+        raise TrainingError(f"{paths[0]}: another process took it away; run this again")
+    return whole
 
 
 def _compute(
     job: Job, name: str, signal: Signal, items: Sequence[Item], paths: Sequence[Path]
 ) -> None:
-    """Score every sequence once, into the first place that can be written."""
+    """Score every sequence once, all ranks in turns, into the first place that can be written."""
     models = {role: job.load(role) for role in signal.roles}
     scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
     module = ScoringModule(models, frozenset(), scorer).to(job.ranks.device)
     size = job.optim.micro_batch_size * 2
     with job.ranks.autocast():  # the arithmetic of the policy
-        path = snapshots.compute_stored(module, name, signal, items, size, paths)
+        path = snapshots.compute_stored(module, name, signal, items, size, paths, everyone())
     if path != paths[0]:
         job.say(f"{job.cache} cannot be written: this stage keeps its reference pass to itself")
 

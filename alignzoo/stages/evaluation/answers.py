@@ -8,7 +8,7 @@ stop.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,16 +20,17 @@ from alignzoo.contract.rollout import RolloutSession, sample_key
 from alignzoo.contract.types import GroupSample, PromptSample, Response
 from alignzoo.data.rows import n_tokens, row_from_sample, sample_from_row
 from alignzoo.data.tokens import decode_answer, prompt_ids
-from alignzoo.judging.outputs import match, read_outputs
+from alignzoo.engine.parallel.exchange import everyone
 from alignzoo.recipe.blocks import EvaluateSpec, SamplingSpec
 from alignzoo.stages.compared import start_compared
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.sampling import Speaker, load_speaker, resolve
+from alignzoo.stages.sharing import shared_out
 from alignzoo.store.files import write_text
 from alignzoo.store.identity import answers_identity
-from alignzoo.store.parts import done_in_parts
 from alignzoo.store.records import (
     STATE,
+    Identity,
     adopt,
     begin,
     clear_state,
@@ -83,42 +84,47 @@ def decoding(questions: Sequence[Asked]) -> str:
     return "sampled: " + "; ".join(found)
 
 
-def answers_of(
-    model: str, questions: Sequence[Asked], spec: EvaluateSpec, context: StageContext
-) -> list[Answer]:
-    """A model's answers, or those of an outputs file, in the order of the prompts.
-
-    Raises DataError when a file does not answer every prompt.
-    """
-    if is_outputs(model, context):
-        path = Path(model)
-        return match(read_outputs(path), [q.prompt for q in questions], model)
-    return read_answers(sampled(model, questions, spec, context))
-
-
 def is_outputs(model: str, context: StageContext) -> bool:
     """Whether a name stands for a file of recorded outputs."""
     return model not in context.outputs and Path(model).is_file()
 
 
 def sampled(
-    model: str, questions: Sequence[Asked], spec: EvaluateSpec, context: StageContext
+    model: str,
+    questions: Sequence[Asked],
+    spec: EvaluateSpec,
+    context: StageContext,
+    first: Callable[[], None] = lambda: None,
 ) -> Path:
-    """The finished folder with a model's answers, taken over or sampled now."""
+    """The finished folder with a model's answers, taken over or sampled now by all ranks.
+
+    Rank 0 calls `first` before anything is sampled, and only then.
+    """
     folder = context.run / "answers" / context.folder.parent.name / context.folder.name
     rows = [question.row for question in questions]
     identity = answers_identity(
         spec, model, rows, context.recipe, context.registry, context.outputs
     )
+    crew = everyone()
+    if crew.from_main(lambda: _taken_over(folder, identity, first)):
+        return folder
+    answers = _sample(model, questions, spec, context, folder)
+    if crew.is_main:
+        write_answers(answers, folder)
+        finish(folder, identity)
+    return folder
+
+
+def _taken_over(folder: Path, identity: Identity, first: Callable[[], None]) -> bool:
+    """Whether the answers are there or in another run; else the folder is made ready for them."""
     found = find(folder, identity)
     if found == folder or (found and adopt(found, folder, identity)):
         clear_state(folder)
         publish(folder, identity)
-        return folder
+        return True
+    first()
     begin(folder, identity, {STATE} if resumable(folder, identity) else ())
-    _sample(model, questions, spec, context, folder)
-    finish(folder, identity)
-    return folder
+    return False
 
 
 def write_answers(
@@ -175,7 +181,10 @@ class Talk:
     def turn(
         self, number: int, given: Sequence[Sequence[Response]], file: Path
     ) -> Iterator[tuple[int, Response]]:
-        """The replies of one turn, counted from 0, by prompt; every batch is kept in the file."""
+        """The replies of one turn, counted from 0, by prompt; every batch is kept in the file.
+
+        All ranks reply to a part of the prompts, and get all replies.
+        """
         todo = [n for n, question in enumerate(self.questions) if len(question.later) >= number]
         batches = [
             (sampling, alike[start : start + self.batch_size])
@@ -190,7 +199,7 @@ class Talk:
             keys = [sample_key(seed, "answer", n, 0, *later) for n in some]
             return self._replies(prompts, sampling, keys, some)
 
-        replies = done_in_parts(file, batches, answered)
+        replies = shared_out(file, batches, answered)
         for (_, some), rows in zip(batches, replies, strict=True):
             for n, (text, ids, ended, plain) in zip(some, rows, strict=True):
                 yield n, Response(text, tuple(ids), ended, plain)
@@ -227,7 +236,7 @@ def _sample(
     spec: EvaluateSpec,
     context: StageContext,
     folder: Path,
-) -> None:
+) -> list[Answer]:
     speaker = load_speaker(context.model(model), context)
     given: list[tuple[Response, ...]] = [() for _ in questions]
     total = sum(1 + len(question.later) for question in questions)
@@ -241,7 +250,7 @@ def _sample(
                 given[number] = (*given[number], response)
                 done += 1
                 context.progress.step(context.name, done, total, {}, {})
-    write_answers([_as_answer(q.prompt, g) for q, g in zip(questions, given, strict=True)], folder)
+    return [_as_answer(q.prompt, g) for q, g in zip(questions, given, strict=True)]
 
 
 def _as_answer(prompt: PromptSample, given: Sequence[Response]) -> Answer:

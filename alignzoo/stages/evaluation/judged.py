@@ -10,20 +10,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from alignzoo.contract.errors import DataError, PluginError, UsageError
+from alignzoo.contract.errors import PluginError
 from alignzoo.contract.evaluation import WIN_RATE, Answer, Column, Judge
 from alignzoo.contract.replies import VERSION, note_on_reasoning
-from alignzoo.contract.types import PromptSample
 from alignzoo.contract.verdicts import (
     AskedJudge,
     Capabilities,
     JudgedBenchmark,
     JudgeError,
-    Question,
     Tally,
     Usage,
     Verdict,
@@ -32,47 +29,14 @@ from alignzoo.data.rows import row_from_sample
 from alignzoo.judging import Judged, Spent, Standing, ask, open_journal, panel, read, score
 from alignzoo.judging.ask import PATIENT
 from alignzoo.judging.mute import quoted
-from alignzoo.judging.outputs import answered, read_outputs
 from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.stages.context import StageContext
-from alignzoo.stages.evaluation.answers import (
-    answers_of,
-    asked,
-    decoding,
-    is_outputs,
-    read_answers,
-    write_answers,
-)
+from alignzoo.stages.evaluation.answers import write_answers
 from alignzoo.stages.evaluation.columns import check_columns, summarise
+from alignzoo.stages.evaluation.contest import Contest, contest_of
 from alignzoo.store.files import digest_of_value, read_json, write_json
 from alignzoo.store.identity import judge_identities
-
-
-@dataclass(frozen=True)
-class Contest:
-    """What is judged: a model's answers beside the baseline's."""
-
-    benchmark: JudgedBenchmark
-    prompts: Sequence[PromptSample]
-    answers: Sequence[Answer]
-    baseline: Sequence[Answer] | None
-    is_baseline: bool
-    places: Sequence[int] = ()  # of the prompts in what the baseline's own evaluation kept
-    decoding: str = ""  # how the answers came about
-
-    def questions(self) -> Iterator[Question]:
-        """Everything to ask; the baseline against itself is a tie by definition."""
-        for question in self.benchmark.questions(self.answers, self.baseline):
-            if not (self.is_baseline and len(question.answers) > 1):
-                yield question
-
-    def ties(self) -> dict[str, Verdict]:
-        """The verdicts that need no judge."""
-        if not self.is_baseline:
-            return {}
-        every = self.benchmark.questions(self.answers, self.baseline)
-        return {q.id: Verdict(0.5, label="itself") for q in every if len(q.answers) > 1}
 
 
 @dataclass(frozen=True)
@@ -91,10 +55,14 @@ def run_judged(
 ) -> None:
     """Judge one model; `baseline` is the finished folder of the model it is compared with.
 
+    All ranks sample; rank 0 alone asks the judges, which cost money.
+
     Raises DataError when there are no prompts or no answers, JudgeError when a judge cannot be
     used or too few of its replies hold a verdict; what was paid for is kept.
     """
-    contest = _contest(spec, model, context, baseline)
+    contest = contest_of(spec, model, context, baseline)
+    if contest is None:
+        return
     _note_reasoning(contest, context)
     named = zip(_names(spec.judge), spec.judge, strict=True)
     benches = [_judge(contest, name, judge, spec, context) for name, judge in named]
@@ -112,55 +80,12 @@ def run_judged(
     context.summary({name: value for name, value in told.items() if value is not None})
 
 
-def _contest(
-    spec: EvaluateSpec, model: str, context: StageContext, baseline: Path | None
-) -> Contest:
-    benchmark: JudgedBenchmark = build_options(
-        context.registry.find("benchmark", spec.benchmark), spec.with_
-    )
-    every = list(islice(benchmark.prompts(context.seed), spec.limit))
-    if not every:
-        raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
-    numbers = _answered(spec, model, every, context)
-    theirs: Sequence[Answer] | None = None
-    places: Sequence[int] = ()
-    if baseline:
-        there = {n: i for i, n in enumerate(_answered(spec, str(spec.baseline), every, context))}
-        numbers = [n for n in numbers if n in there]
-        places = [there[n] for n in numbers]
-        other = read_answers(baseline)
-        theirs = [other[place] for place in places]
-    if not numbers:
-        raise DataError(f"{model}: answers none of the {len(every)} prompts that count")
-    if missing := len(every) - len(numbers):
-        context.progress.note(f"{context.name}: {missing} of {len(every)} prompts left out")
-    prompts = [every[n] for n in numbers]
-    questions = asked(prompts, spec, benchmark)
-    answers = answers_of(model, questions, spec, context)
-    how = "outputs file" if is_outputs(model, context) else decoding(questions)
-    if theirs is None:
-        own = model == spec.baseline
-        theirs = answers if own else benchmark.baseline_answers(prompts)
-    if theirs is None and benchmark.compares:
-        raise UsageError(f"{spec.benchmark} compares two models; name the other with `baseline`")
-    return Contest(benchmark, prompts, answers, theirs, model == spec.baseline, places, how)
-
-
 def _note_reasoning(contest: Contest, context: StageContext) -> None:
     """Say how many of the answers show the judge what their model thought."""
     theirs = contest.baseline if contest.benchmark.compares else None
     shown = contest.answers if contest.is_baseline else (*contest.answers, *(theirs or ()))
     if words := note_on_reasoning([answer.turns for answer in shown]):
         context.progress.note(f"{context.name}: {words}")
-
-
-def _answered(
-    spec: EvaluateSpec, model: str, prompts: Sequence[PromptSample], context: StageContext
-) -> Sequence[int]:
-    """The numbers of the prompts a model answers: all, unless its file may leave some out."""
-    if not (spec.partial and is_outputs(model, context)):
-        return range(len(prompts))
-    return answered(read_outputs(Path(model)), prompts)
 
 
 def _beside(contest: Contest) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from alignzoo.data.rows import n_tokens, row_from_sample, sample_from_row
 from alignzoo.data.tokens import prompt_ids
 from alignzoo.engine.models.bounds import bounds_by_name, bounds_of
 from alignzoo.engine.models.load import pad_id_of
+from alignzoo.engine.parallel.exchange import everyone
 from alignzoo.engine.scoring.measure import sequence_kl
 from alignzoo.recipe.blocks import EvaluateSpec
 from alignzoo.recipe.options import build_options
@@ -38,15 +39,14 @@ from alignzoo.stages.evaluation.columns import check_columns, summarise
 from alignzoo.stages.generate import answer_figures
 from alignzoo.stages.ids import check_ids
 from alignzoo.stages.sampling import Speaker, load_speaker, sample_answers
+from alignzoo.stages.sharing import shared_out
 from alignzoo.store.files import digest_of, digest_of_value, read_json, write_json, write_text
 from alignzoo.store.folders import model_folder
 from alignzoo.store.identity import model_digest
-from alignzoo.store.parts import done_in_parts
 from alignzoo.store.records import STATE
 
 Answers = Sequence[Sequence[Answer]]  # by prompt, then by sample
-MEASURE_BATCH = 32  # sequences per forward pass; does not change the numbers
-KEPT_ROWS = 8 * MEASURE_BATCH  # sequences whose KL is kept at once
+MEASURE_BATCH = 32  # sequences per forward pass, and whose KL is kept at once
 
 
 def run_evaluation(
@@ -60,9 +60,8 @@ def run_evaluation(
     benchmark: Benchmark = build_options(
         context.registry.find("benchmark", spec.benchmark), spec.with_
     )
-    prompts = list(islice(benchmark.prompts(context.seed), spec.limit))
-    if not prompts:
-        raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
+    crew = everyone()
+    prompts = crew.from_main(lambda: _prompts(benchmark, spec, context))
     refs = {f"kl({name})": context.model(name) for name in spec.kl_to}
     speaker = load_speaker(context.model(model), context)
     _check_ids(context.model(model), refs, speaker, context)
@@ -72,13 +71,13 @@ def run_evaluation(
         for prompt, responses in zip(prompts, sampled, strict=True)
     ]
     answers = _answers(groups)
-    measured = dict(benchmark.measure(answers, read_answers(baseline) if baseline else None))
-    if spec.baseline is None:
-        measured.pop(WIN_RATE, None)  # against nobody it says nothing
+    measured = _measured(benchmark, answers, spec, baseline) if crew.is_main else {}
     columns = {
         **measured,
         **_kl_columns(spec, model, answers, speaker, context),
     }
+    if not crew.is_main:
+        return
     check_columns(spec.benchmark, columns, len(prompts))
     _write_answers(groups, _scores(benchmark, answers), context.folder)
     write_json(
@@ -96,6 +95,23 @@ def _check_ids(
     bounds = {ref: bounds_by_name(hooks, ref, Role()) for ref in others.values()}
     bounds[own] = bounds_of(speaker.model)
     check_ids("model", {"model": own, **others}, speaker.tokenizer, bounds, context)
+
+
+def _prompts(benchmark: Benchmark, spec: EvaluateSpec, context: StageContext) -> list[PromptSample]:
+    prompts = list(islice(benchmark.prompts(context.seed), spec.limit))
+    if not prompts:
+        raise DataError(f"benchmark '{spec.benchmark}' has no prompts with these options")
+    return prompts
+
+
+def _measured(
+    benchmark: Benchmark, answers: Answers, spec: EvaluateSpec, baseline: Path | None
+) -> dict[str, Column]:
+    """The benchmark's own columns."""
+    found = dict(benchmark.measure(answers, read_answers(baseline) if baseline else None))
+    if spec.baseline is None:
+        found.pop(WIN_RATE, None)  # against nobody it says nothing
+    return found
 
 
 def read_answers(folder: Path) -> Answers:
@@ -176,7 +192,7 @@ def _kl(
     reference = load_speaker(context.model(other), context).model
     pad_id = pad_id_of(speaker.tokenizer)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    parts = [order[start : start + KEPT_ROWS] for start in range(0, len(order), KEPT_ROWS)]
+    parts = [order[start : start + MEASURE_BATCH] for start in range(0, len(order), MEASURE_BATCH)]
 
     def measured(part: Sequence[int]) -> list[float]:
         some = [rows[i] for i in part]
@@ -184,7 +200,7 @@ def _kl(
             return sequence_kl(speaker.model, reference, some, pad_id, MEASURE_BATCH)
 
     file = context.folder / STATE / f"kl-{model_folder(other)}.jsonl"
-    kept = done_in_parts(file, parts, measured)
+    kept = shared_out(file, parts, measured)
     values = dict(zip(order, (x for part in kept for x in part), strict=True))
     return [values[i] for i in range(len(rows))]
 
