@@ -303,11 +303,14 @@ def export(
         str | None,
         typer.Option(help="fp32 or bf16: how to round weights.  [default: recipe's precision]"),
     ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The adapter alone, as peft reads it over its base.")
+    ] = False,
 ) -> None:
     """Write a trained model as a plain transformers folder with a model card."""
     from alignzoo.cli.doing.export import export_command
 
-    export_command(model, folder, dtype)
+    export_command(model, folder, dtype, adapter=adapter)
 
 
 @app.command("recipe-schema", short_help="Print the JSON Schema of recipes.")

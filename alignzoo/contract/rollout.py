@@ -47,10 +47,15 @@ class RolloutEngine:
 
     `start` is called once with the policy as the trainer holds it, `sync` after the trainer has
     changed the weights, `generate` in between. An engine in the trainer's process may sample from
-    the module it was started with, and then has nothing to copy in `sync`.
+    the module it was started with, and then has nothing to copy in `sync`. Names in `sync` are
+    those of that module's parameters.
+
+    A policy that learns an adapter is given as a plain model with the adapter merged, which is kept
+    up to date; with `in_place` it is the trainer's very module, so that no second copy is held.
     """
 
     name: ClassVar[str]
+    in_place: ClassVar[bool] = False  # samples from the module it was started with, whatever it is
     example_options: ClassVar[Mapping[str, Any]] = {}
 
     def start(self, model: PreTrainedModel) -> RolloutSession:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from alignzoo.recipe.parallel import ParallelSpec
-from alignzoo.recipe.spec import OptimSpec, Spec, not_above
+from alignzoo.recipe.spec import AdapterSpec, OptimSpec, Spec, not_above
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
 USUAL_LENGTH = 1024  # tokens of a sequence, where neither recipe nor model says otherwise
@@ -204,6 +204,11 @@ class TrainSpec(StageSpec):
     policy: str | None = Field(None, description="starting model; default: the recipe's model")
     roles: dict[str, str] = Field(
         default_factory=dict, description="which model plays the other roles"
+    )
+    adapter: AdapterSpec | None = Field(
+        None,
+        description="learn an adapter over the starting model, whose weights stay as they are; "
+        "default: learn all weights",
     )
     data: DataSpec
     validation: ValidationSpec | None = None

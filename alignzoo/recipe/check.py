@@ -32,7 +32,6 @@ from alignzoo.recipe.blocks import (
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
-from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import (
@@ -102,11 +101,15 @@ def stage_faults(scope: Scope) -> Iterator[Fault]:
             yield from (fault.under(draft.path) for fault in found)
 
 
-def strategy_faults(parallel: ParallelSpec, stages: Iterable[Draft]) -> Iterator[Fault]:
-    """A way to spread models that no stage would follow."""
-    if parallel.strategy != "ddp" and all(d.kind not in ("train", None) for d in stages):
+def strategy_faults(strategy: str, stages: Iterable[Draft]) -> Iterator[Fault]:
+    """A way to spread models that no stage would follow, or one of them cannot."""
+    if strategy != "ddp" and all(d.kind not in ("train", None) for d in stages):
         what = "no train stage follows it, so it has no effect; take it out"
         yield Fault(("parallel", "strategy"), what)
+    for draft in stages:
+        if strategy == "zero3" and getattr(draft.spec, "adapter", None):
+            what = f"is not tried under {strategy}; take fsdp2"
+            yield Fault((*draft.path, "adapter"), what, at_key=True)
 
 
 def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:
@@ -388,7 +391,6 @@ def _metric_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault
     """A metric that is nearly a declared one is a slip; others may be made by the loss itself."""
     if spec.validation is None or spec.validation.metric in (known := ["loss", *cls.metrics]):
         return
-    close = difflib.get_close_matches(spec.validation.metric, known, n=1, cutoff=0.8)
-    if close:
+    if close := difflib.get_close_matches(spec.validation.metric, known, n=1, cutoff=0.8):
         what = f"unknown metric; did you mean '{close[0]}'? ({cls.name} has: {', '.join(known)})"
         yield Fault(("validation", "metric"), what)

@@ -61,7 +61,7 @@ def recipe_faults(data: dict[str, Any], registry: Registry) -> Iterator[Fault]:
         drafts.append(draft)
         yield from faults
     if parallel is not None:
-        yield from strategy_faults(parallel, drafts)
+        yield from strategy_faults(parallel.strategy, drafts)
     scope = Scope(tuple(drafts), registry, str(data.get("model", "")))
     yield from stage_faults(scope)
     for index, raw in enumerate(evaluate):

@@ -44,12 +44,14 @@ def hint(key: str, keys: tuple[str, ...]) -> str:
         return ""
     if word in _table():
         return f"; {_table()[word]}"
+    if word in names().options:
+        beside = "with" in keys
+        what = "an option of the method stands" if beside else "options of the method stand"
+        return f"; {what} under {'' if beside else 'its '}`with:`"
     places = [place for place in homes().get(word, ()) if place.rpartition(".")[2] == word]
     if places:
         return f"; it stands elsewhere: {' or '.join(f'`{place}`' for place in places[:2])}"
-    if word in names().options and "with" in keys:
-        return "; an option of the method stands under `with:`"
-    return "; options of the method stand under its `with:`" if word in names().options else ""
+    return ""
 
 
 @functools.cache

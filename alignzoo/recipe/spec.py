@@ -65,3 +65,34 @@ class OptimSpec(Spec):
     @classmethod
     def _micro_batch_fits(cls, value: int, info: ValidationInfo) -> int | None:
         return not_above(value, "batch_size", info)
+
+
+class LoraSpec(Spec):
+    """W x + (alpha / r) B A x in linear layers, W frozen (arXiv:2106.09685)."""
+
+    r: int = Field(8, gt=0, description="rank: rows of A and columns of B")
+    alpha: float = Field(16.0, gt=0, description="the adapter counts alpha / r times")
+    dropout: float = Field(
+        0.0, ge=0, description="0 alone: samples, references and policy must be one function"
+    )
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "all-linear",
+        description="every linear layer between embedding and output layer, or a list of the last "
+        "parts of their names, such as [q_proj, v_proj]",
+    )
+
+    @field_validator("dropout")
+    @classmethod
+    def _one_function(cls, value: float) -> float:
+        if value:
+            raise ValueError(
+                f"{value:g} would make the policy another function than the one that is sampled "
+                "and saved; only 0 is supported"
+            )
+        return value
+
+
+class AdapterSpec(Spec):
+    """What a stage learns in place of all weights."""
+
+    lora: LoraSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.types import RolloutBatch, TextBatch
 from alignzoo.recipe.blocks import SamplingSpec, TrainSpec
 from alignzoo.recipe.faults import Fault
+from alignzoo.recipe.roles import main_role
+
+PEFT = "0.21"  # whose layers and files the engine knows
 
 
 def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
@@ -18,6 +22,7 @@ def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Faul
     yield from _size_faults(spec, cls)
     yield from _sampling_faults(spec, cls)
     yield from _turn_faults(spec, cls)
+    yield from _adapter_faults(spec, cls)
 
 
 def _turn_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
@@ -28,6 +33,30 @@ def _turn_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
         if data.learn == "all" and (spec.rollout is not None or not imitates):
             why = f"{cls.name} learns from one answer to a prompt"
             yield Fault((*path, "learn"), f"{why}; `all` is for methods on given texts")
+
+
+def _adapter_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """An adapter needs peft, and a role that is a language model."""
+    if spec.adapter is None:
+        return
+    if cls.roles[main_role(cls)].head == "scalar":
+        what = f"{cls.name} learns a new scalar head, and an adapter holds none; remove this"
+        yield Fault(("adapter",), what, at_key=True)
+    found = peft_version()
+    if found is None:
+        what = "needs peft, which is not installed: pip install 'alignzoo[lora]'"
+        yield Fault(("adapter", "lora"), what, at_key=True)
+    elif not found.startswith(f"{PEFT}."):
+        what = f"needs peft {PEFT}, and {found} is installed: pip install 'alignzoo[lora]'"
+        yield Fault(("adapter", "lora"), what, at_key=True)
+
+
+def peft_version() -> str | None:
+    """Of the installed peft, if any; does not import it."""
+    try:
+        return version("peft")
+    except PackageNotFoundError:
+        return None
 
 
 def length_faults(spec: TrainSpec, models: Iterable[str]) -> Iterator[Fault]:

@@ -21,6 +21,7 @@ from alignzoo.contract.types import (
 )
 from alignzoo.data.tokens import Encoded, Limits
 from alignzoo.engine.layout.optim import Optim
+from alignzoo.engine.models.adapters import is_adapted, merged, save_adapter
 from alignzoo.engine.models.fit import outside
 from alignzoo.engine.models.hooked import Listener, prove_saving
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
@@ -35,11 +36,13 @@ from alignzoo.recipe.blocks import DataSpec, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.roles import bound_roles, main_role
 from alignzoo.recipe.training import off_policy, off_policy_note
+from alignzoo.stages.adapting import Models, parts_of
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.learner import Learner, learner_of
 from alignzoo.stages.reading import read_items
 from alignzoo.stages.rollouts import rollout_of
+from alignzoo.store.adapters import ADAPTER
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import cache_folder
 from alignzoo.store.identity import model_digest
@@ -51,26 +54,29 @@ if TYPE_CHECKING:
 def run_train(spec: TrainSpec, context: StageContext) -> None:
     """Train and leave the policy in `model/`, other trained roles in `model-<role>/`."""
     algorithm = build_options(context.registry.find("algorithm", spec.algorithm), spec.with_)
-    if settings := off_policy(spec, type(algorithm)):
-        context.progress.note(f"{context.name}: {off_policy_note(settings, type(algorithm))}")
+    _tell_off_policy(spec, algorithm, context)
     main, bound = main_role(type(algorithm)), bound_roles(spec, type(algorithm))
     refs = {role: context.model(name) for role, name in bound.items()}
     hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
     tokenizer = load_tokenizer(hooks, refs[main])
     kinds, said = algorithm.roles, set[str]()
-    scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
     learner = learner_of(tokenizer, refs, main, algorithm, hooks)
+    scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
     check_ids(main, refs, tokenizer, learner.bounds, context, scoring)
     ranks = start_ranks(context.recipe.precision)
+    parts = parts_of(Models(kinds, main, refs, _digests(bound, context)), spec, context)
 
     def load(role: str) -> PreTrainedModel:
-        plugged = partial(_plugged, refs[role], kinds[role], learner, context)
-        listener = Listener(plugged, lambda text: context.note(f"role '{role}', {text}"))
-        model = load_model(hooks, refs[role], kinds[role], listener=listener)
+        ref = parts.refs[role]
+        listener = Listener(
+            partial(_plugged, ref, kinds[role], learner, context),
+            lambda text: context.note(f"role '{role}', {text}"),
+        )
+        model = load_model(hooks, ref, kinds[role], listener=listener)
         _tell_switched_off(model, context, said)
-        check_rows(model, tokenizer, refs[role].name, held)
+        check_rows(model, tokenizer, ref.name, held)
         if role == main:
-            _tell_unread(outside(model, tokenizer, refs[role].name), context)
+            _tell_unread(outside(model, tokenizer, ref.name), context)
         return model
 
     encoded = None if spec.rollout else _encoded(spec.data, algorithm.batch, learner, context)
@@ -80,7 +86,8 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     job = Job(
         algorithm=algorithm,
         load=load,
-        digests=_digests(bound, context),
+        digests=parts.digests,
+        adapted=parts.adapted,
         items=encoded.items if encoded else (),
         rollout=sampled,
         validation=_validation(spec, held_out),
@@ -98,16 +105,31 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     )
     trained = train(job)
     if ranks.is_main:
-        _keep(trained, main, learner, context)
+        _keep(trained, main, refs[main], learner, context)
     ranks.barrier()
 
 
+def _tell_off_policy(spec: TrainSpec, algorithm: Algorithm[Any], context: StageContext) -> None:
+    if settings := off_policy(spec, type(algorithm)):
+        context.progress.note(f"{context.name}: {off_policy_note(settings, type(algorithm))}")
+
+
 def _keep(
-    trained: Mapping[str, PreTrainedModel], main: str, learner: Learner, context: StageContext
+    trained: Mapping[str, PreTrainedModel],
+    main: str,
+    start: ModelRef,
+    learner: Learner,
+    context: StageContext,
 ) -> None:
+    """Plain models; beside that of a role with an adapter, the adapter."""
     for role, model in trained.items():
         folder = context.folder / ("model" if role == main else f"model-{role}")
-        save_model(context.registry.hooks, model, learner.tokenizer, folder, learner.ends)
+        plain = model
+        if is_adapted(model):
+            hub = start.name if start.name.count("/") == 1 and not start.path.exists() else None
+            save_adapter(model, context.folder / ADAPTER, hub)
+            plain = merged(model)
+        save_model(context.registry.hooks, plain, learner.tokenizer, folder, learner.ends)
 
 
 def _scoring(context: StageContext, plugin: str) -> str:

@@ -95,6 +95,8 @@ def _trained(
         yield from _head(name, cls.roles[role], places[role], known)
         compare = difference if cls.roles[role].head == "lm" else other_tokens
         yield from _ids(bound.get(main), name, places[role], known, compare)
+    if spec.adapter is not None:
+        yield from _base(spec.policy, f"{where}.policy", known)
     reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
     if reward is not None:
         yield from _head(reward, REWARD, f"{where}.rollout.reward.model", known)
@@ -129,6 +131,15 @@ def _head(name: str | None, role: Role, where: str, known: Known) -> Iterator[Fi
     if role.head == "scalar" and found.outputs not in (None, 1):
         several = f"{named} has a head with {found.outputs} outputs, and a reward is one number"
         yield Finding(where, f"{several}; name a model with num_labels 1")
+
+
+def _base(name: str | None, where: str, known: Known) -> Iterator[Finding]:
+    """An adapter lies over weights in full precision."""
+    found = known.own(name)
+    if found is not None and found.quantized:
+        why = "has quantised weights (quantization_config in its config.json), which an adapter"
+        how = "cannot lie over yet; name the model as it was before"
+        yield Finding(where, f"{known.shown(name)} {why} {how}")
 
 
 def _end(found: Checkpoint, named: str, where: str) -> Iterator[Finding]:

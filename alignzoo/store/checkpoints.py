@@ -27,6 +27,7 @@ class Checkpoint:
     outputs: int | None  # of the scalar head
     rows: int | None  # ids that the embedding holds
     vocabulary: Vocabulary | None
+    quantized: bool = False
 
 
 def checkpoint_in(folder: Path) -> Checkpoint | None:
@@ -50,6 +51,7 @@ def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Checkpoint:
         outputs=int(score[0]) if score else None,
         rows=_rows(config),
         vocabulary=vocabulary_in(folder),
+        quantized=bool(config.get("quantization_config")),
     )
 
 

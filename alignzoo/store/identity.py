@@ -187,13 +187,18 @@ def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> di
     return {
         "code": {
             "alignzoo": f"{alignzoo.__version__}#{core_digest()}",
-            **{name: version(name) for name in ("torch", "transformers")},
+            **{name: version(name) for name in ("torch", "transformers", *_peft(spec))},
         },
         "seed": recipe.seed,
         "precision": recipe.precision,
         "attn_implementation": recipe.attn_implementation,
         "options": options if kept is None else {key: options[key] for key in kept},
     }
+
+
+def _peft(spec: Spec) -> Sequence[str]:
+    """It draws the adapter's first weights."""
+    return ("peft",) if getattr(spec, "adapter", None) else ()
 
 
 def _declared(spec: Spec, registry: Registry) -> dict[str, Any]:

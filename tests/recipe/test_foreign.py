@@ -31,7 +31,10 @@ def told(tmp_path, *, stage="", train="", top="", options=""):
         ("per_device_train_batch_size", "`train.batch_size` is the whole optimiser step"),
         ("gradient_accumulation_steps", "accumulation follows from the two"),
         ("deepspeed", "`alignzoo run RECIPE --processes N` (and `--machines`) starts"),
-        ("lora", "there are no adapters, all parameters learn"),
+        ("lora", "it stands elsewhere: `adapter.lora`"),
+        ("use_peft", "here it is `adapter.lora`"),
+        ("lora_rank", "here it is `adapter.lora.r`"),
+        ("load_in_4bit", "weights are not quantised"),
         ("report_to", "there are no trackers; figures are in `metrics.jsonl`"),
         ("cutoff_len", "here it is `data.max_length`"),
         ("num_generations", "here it is `rollout.samples_per_prompt`"),
@@ -57,6 +60,8 @@ def test_an_option_of_the_method_beside_with_is_told_where_it_belongs(tmp_path):
     found = told(tmp_path, train="beta: 0.1")
     assert "options of the method stand under its `with:`" in found
     assert "did you mean 'betas'" not in found
+    for name in ("r", "alpha"):  # of AlignDistil and GKD, and of LoRA too
+        assert "an option of the method stands under" in told(tmp_path, stage=f"{name}: 1")
 
 
 @pytest.mark.parametrize(

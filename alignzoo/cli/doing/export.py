@@ -15,14 +15,15 @@ from alignzoo.cli.terminal.names import TrainedStage, find_stages
 from alignzoo.contract.errors import UsageError
 from alignzoo.leaderboard import read_leaderboard, render_markdown
 from alignzoo.recipe.blocks import DataSpec, Recipe
+from alignzoo.store.adapters import adapter_beside
 from alignzoo.store.checkpoints import head_in, loader_of
 from alignzoo.store.files import read_json
 from alignzoo.store.folders import stage_folder
-from alignzoo.store.inputs import descent
+from alignzoo.store.inputs import INITIAL, descent
 
 
-def export_command(name: str, folder: Path, dtype: str | None) -> None:
-    """Copy the model of RUN/STAGE (of RUN: its last one) and describe it in README.md.
+def export_command(name: str, folder: Path, dtype: str | None, *, adapter: bool = False) -> None:
+    """Copy the model of RUN/STAGE (of RUN: its last one), or its adapter, with a README.md.
 
     Stages keep float32 weights; they are rounded here alone, to `dtype` or the recipe's precision.
     """
@@ -34,15 +35,21 @@ def export_command(name: str, folder: Path, dtype: str | None) -> None:
     if dtype not in (None, *DTYPES):
         raise UsageError(f"--dtype {dtype}: unknown; there are {', '.join(DTYPES)}")
     stage = stages[-1]
-    card = model_card(stage)  # before anything is written
-    shutil.copytree(stage.model, folder, dirs_exist_ok=True)
+    left = adapter_beside(stage.model) if adapter else None
+    if adapter and left is None:
+        raise UsageError(f"{stage.label}: learnt all weights; export it without --adapter")
+    card = model_card(stage, adapter=adapter)  # before anything is written
+    shutil.copytree(left.folder if left else stage.model, folder, dirs_exist_ok=True)
     precision = yaml.safe_load((stage.run / "recipe.yaml").read_text(encoding="utf-8"))["precision"]
     round_weights(folder, DTYPES[dtype or precision])
     (folder / "README.md").write_text(card, encoding="utf-8")
-    print(f"{stage.label} is in {folder}: {loader_of(folder)}.from_pretrained('{folder}')")
+    loader = (
+        "PeftModel.from_pretrained(base, " if adapter else f"{loader_of(folder)}.from_pretrained("
+    )
+    print(f"{stage.label} is in {folder}: {loader}'{folder}')")
 
 
-def model_card(stage: TrainedStage) -> str:
+def model_card(stage: TrainedStage, *, adapter: bool = False) -> str:
     """Where the model comes from, as the run recorded it: recipe, data, scores, versions.
 
     Only what the model descends from is told; a run may have trained others beside it.
@@ -56,12 +63,17 @@ def model_card(stage: TrainedStage) -> str:
     shown.pop("evaluate", None)
     return "\n".join(
         [
-            "---\nlibrary_name: transformers\ntags: [alignzoo, alignment]\n---\n",
+            f"---\nlibrary_name: {'peft' if adapter else 'transformers'}\n"
+            "tags: [alignzoo, alignment]\n---\n",
             f"# {recipe.name} / {stage.name}\n",
             *([recipe.description + "\n"] if recipe.description else []),
             f"Stage `{stage.name}` ({own.get('algorithm') or own.get('stage')}) of a recipe that "
             f"starts from `{recipe.model}`, seed {recipe.seed}.\n",
-            *usage(stage.model),
+            *(
+                adapter_usage(str(own.get("policy") or INITIAL), recipe)
+                if adapter
+                else usage(stage.model)
+            ),
             "## Data\n",
             *data_lines(recipe, names, stage.run),
             "\n## Scores\n",
@@ -85,6 +97,14 @@ def usage(model: Path) -> Iterator[str]:
             f"at its last token, which has to be the end-of-sequence token `{end}`; pad on the "
             "right with the folder's own tokenizer.\n"
         )
+
+
+def adapter_usage(start: str, recipe: Recipe) -> Iterator[str]:
+    """How an adapter is loaded, and over what."""
+    made = any(stage.name == start for stage in recipe.stages)
+    named = f"`{recipe.model if start == INITIAL else start}`"
+    base = f"the model of stage {named}, exported too" if made else named
+    yield f"A LoRA adapter: `peft.PeftModel.from_pretrained(base, folder)`; its base is {base}.\n"
 
 
 def data_lines(recipe: Recipe, names: Collection[str], run: Path) -> Iterator[str]:

@@ -10,7 +10,10 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16"}  # as recipes write them -> as 
 
 
 def round_weights(folder: Path, dtype: str) -> None:
-    """Round every floating-point tensor of a transformers folder, and say so in its config."""
+    """Round every floating-point tensor of a transformers folder, and say so in its config.
+
+    An adapter has no such config.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -22,10 +25,10 @@ def round_weights(folder: Path, dtype: str) -> None:
         }
         save_file(tensors, file, metadata={"format": "pt"})
         size += sum(x.nbytes for x in tensors.values())
-    config = read_json(folder / "config.json")
-    for part in (config, *(x for x in config.values() if isinstance(x, dict) and "dtype" in x)):
-        part["dtype"] = dtype
-    write_json(folder / "config.json", config)
+    if config := read_json(folder / "config.json"):
+        for part in (config, *(x for x in config.values() if isinstance(x, dict) and "dtype" in x)):
+            part["dtype"] = dtype
+        write_json(folder / "config.json", config)
     if index := read_json(folder / "model.safetensors.index.json"):
         index["metadata"]["total_size"] = size
         write_json(folder / "model.safetensors.index.json", index)

@@ -41,9 +41,12 @@ class Sharded(Layout):
         self.outlines = {role: outline(model) for role, model in scoring.by_role.items()}
         self.units = [*layers_of(scoring), scoring]  # wrapping changes the names of their classes
         _refuse_odd_weights(scoring, self.units[:-1])
+        together = _set_apart(scoring, self.units[:-1])
         mesh = init_device_mesh(ranks.device.type, (ranks.size,))
         for unit in self.units:
             fully_shard(unit, mesh=mesh)
+        for one, other, key in together:
+            setattr(other, key, nn.Parameter(getattr(one, key).detach(), requires_grad=False))
         self.module = scoring
         self.optimizer = build_optimizer(optim, self.trained)  # of slices: after sharding
 
@@ -176,19 +179,40 @@ def layers_of(module: ScoringModule) -> list[nn.Module]:
     return list(found.values())
 
 
+def _set_apart(
+    module: ScoringModule, layers: Sequence[nn.Module]
+) -> list[tuple[nn.Module, nn.Module, str]]:
+    """The weights of a base that several models hold, as a parameter for each unit but one.
+
+    Returns where one parameter and each other is, (module, module, name): FSDP2 wants parameters
+    of its own in every unit, whose slices are then made one again; they are read and never learn.
+    """
+    unit = {id(part): id(layer) for layer in reversed(layers) for part in layer.modules()}
+    first: dict[int, nn.Module] = {}
+    found = []
+    for part in module.models.modules():
+        for key, p in list(part.named_parameters(recurse=False)):
+            one = first.setdefault(id(p), part)
+            if not p.requires_grad and unit.get(id(one)) != unit.get(id(part)):
+                setattr(part, key, nn.Parameter(p.detach(), requires_grad=False))
+                found.append((one, part, key))
+    return found
+
+
 def _refuse_odd_weights(module: ScoringModule, layers: Sequence[nn.Module]) -> None:
-    """A weight in two units would be gathered by one and read by the other; a scalar has no rows.
+    """A weight in two units of a model would learn apart in each; a scalar has no rows.
 
     Experts that are modules of their own get gradients on some ranks only, and the others wait.
     """
     unit = {id(part): id(layer) for layer in reversed(layers) for part in layer.modules()}
-    owner: dict[int, int] = {}
+    owner: dict[tuple[int, str], int] = {}
     for name, part in module.models.named_modules():
         own = unit.get(id(part), 0)
         for key, p in part.named_parameters(recurse=False):
             if p.ndim == 0:
                 raise TrainingError(f"{ASKED} slices rows, and {name}.{key} is a scalar; take ddp")
-            if owner.setdefault(id(p), own) != own:
+            role = "" if p.requires_grad else name.partition(".")[0]
+            if owner.setdefault((id(p), role), own) != own:
                 raise TrainingError(
                     f"{ASKED} needs layers with weights of their own, and {name}.{key} is another "
                     "layer's too; take ddp"

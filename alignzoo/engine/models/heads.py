@@ -7,9 +7,10 @@ candidates are read from the config, and the model itself says which one it comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -128,6 +129,25 @@ def check_head(model: PreTrainedModel) -> None:
     made = _logits(model, ids[:, :1], lambda hidden: tried.expand(1, 1, -1))[0, 0]
     if _distance(made, head.transform(tried)) > CLOSE:
         raise _unknown(model)
+
+
+@torch.no_grad()
+def called_in(model: PreTrainedModel, parts: Mapping[str, nn.Module]) -> set[str]:
+    """Which of these parts a pass of the body over a few ids calls for a tensor."""
+    called: set[str] = set()
+
+    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            called.add(name)
+
+    hooks = [part.register_forward_hook(partial(note, name)) for name, part in parts.items()]
+    try:
+        with _evaluating(model):
+            body_of(model)(input_ids=_probe_ids(model), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
 
 
 def _unknown(model: PreTrainedModel) -> PluginError:

@@ -31,6 +31,7 @@ class TransformersEngine(RolloutEngine):
     """Samples in the trainer's process with a KV cache; finished rows leave the batch."""
 
     name: ClassVar[str] = "transformers"
+    in_place: ClassVar[bool] = True
     batch_size: int = option(256, "sequences sampled side by side", gt=0)
 
     def start(self, model: PreTrainedModel) -> TransformersSession:

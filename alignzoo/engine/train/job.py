@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.types import Item, Signal
 from alignzoo.engine.layout.optim import Optim
+from alignzoo.engine.models.adapters import Adapted, base_of, dressed
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.train import rails
@@ -36,7 +38,7 @@ class Job:
     """A training stage with everything resolved."""
 
     algorithm: Algorithm[Any]
-    load: Callable[[str], PreTrainedModel]  # role -> a fresh model
+    load: Callable[[str], PreTrainedModel]  # role -> a fresh model, or the base of an adapter
     digests: Mapping[str, str]  # role -> content hash of its checkpoint
     items: Sequence[Item]
     rollout: Rollout | None
@@ -48,10 +50,32 @@ class Job:
     cache: Path  # for snapshots
     ranks: Ranks
     strategy: str = "ddp"  # how models lie over the ranks: a name in `engine.layout.build`
+    adapted: Mapping[str, Adapted] = field(default_factory=dict)  # role -> what lies over its base
     scoring: str = ""  # precision and code behind cached snapshots
     rails: rails.Rails = field(default_factory=rails.Rails)
     on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
     say: Callable[[str], None] = field(default=lambda text: None)  # a sentence worth reading
+
+    def models(
+        self, roles: Iterable[str], there: Mapping[str, PreTrainedModel] = MappingProxyType({})
+    ) -> dict[str, PreTrainedModel]:
+        """{role: its model}, fresh unless it is `there`; those of one base hold its tensors once.
+
+        Roles that learn come first, because their checkpoints are looked at more closely.
+        """
+        found, wanted = dict(there), list(roles)
+        for role in sorted(wanted, key=lambda name: name not in self.trainable):
+            if role not in found:
+                found[role] = self._fresh(role, found)
+        return {role: found[role] for role in wanted}
+
+    def _fresh(self, role: str, there: Mapping[str, PreTrainedModel]) -> PreTrainedModel:
+        own = self.adapted.get(role)
+        if own is None:
+            return self.load(role)
+        kin = [r for r, other in self.adapted.items() if r in there and other.base == own.base]
+        base = base_of(there[kin[0]]) if kin else self.load(role)
+        return dressed(base, own, self.seed)
 
     @property
     def cut(self) -> Cut:

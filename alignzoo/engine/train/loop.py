@@ -42,6 +42,7 @@ from alignzoo.engine.train.sources import (
     Buffer,
     OfflineSource,
     RolloutSource,
+    Sampled,
     Source,
     gap_metrics,
     schedule,
@@ -74,7 +75,9 @@ def _module(job: Job) -> ScoringModule:
     needed = {role for s in live.values() for role in s.roles} | job.trainable
     if job.on_policy:
         needed.add("policy")
-    models = {role: job.load(role) for role in sorted(needed)}
+    models = job.models(sorted(needed))
+    for text in words.shared(models):
+        job.rails.say(text)
     if job.optim.gradient_checkpointing:
         for role in job.trainable:
             checkpoint_activations(models[role])
@@ -91,9 +94,14 @@ def _buffers(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored]) -
     batches = schedule(
         len(rollout.prompts), prompts, optim, job.seed, lambda n: rollout.updates(n, job.cut)
     )
-    session = rollout.engine.start(layout.plain("policy", job.ranks.device))
     return RolloutSource(
-        rollout, batches, job.cut, layout, session, job.pad_id, job.seed, job.ranks
+        rollout,
+        batches,
+        job.cut,
+        Sampled.by(rollout.engine, layout),
+        job.pad_id,
+        job.seed,
+        job.ranks,
     )
 
 
@@ -218,9 +226,8 @@ class _Loop:
         job, signals = self.job, rails.drift_signals(self.job.algorithm)
         roles = {role for s in signals.values() for role in s.roles}
         known, device = self.layout.scoring.by_role, job.ranks.device
-        models = {
-            r: self.layout.plain(r, device) if r in known else job.load(r) for r in sorted(roles)
-        }
+        there = {r: self.layout.plain(r, device) for r in sorted(roles) if r in known}
+        models = job.models(sorted(roles), there)
         scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
         module = ScoringModule(models, job.trainable & roles, scorer).to(device)
         with job.ranks.autocast():

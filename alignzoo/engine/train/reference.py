@@ -42,7 +42,7 @@ def _compute(
     job: Job, name: str, signal: Signal, items: Sequence[Item], paths: Sequence[Path]
 ) -> None:
     """Score every sequence once, all ranks in turns, into the first place that can be written."""
-    models = {role: job.load(role) for role in signal.roles}
+    models = job.models(signal.roles)
     scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
     module = ScoringModule(models, frozenset(), scorer).to(job.ranks.device)
     size = job.optim.micro_batch_size * 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import DataError, TrainingError
 from alignzoo.contract.rollout import (
@@ -20,6 +21,7 @@ from alignzoo.contract.rollout import (
 from alignzoo.contract.types import Batch, Item, RolloutBatch, Signal, Tokens
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
+from alignzoo.engine.models.adapters import is_adapted, merged, plain_weights
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.snapshots import Stored
 from alignzoo.engine.train.batches import Cut, Schedule, batches_for, share_of_rank
@@ -140,14 +142,52 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """The policy as an engine samples it."""
+
+    layout: Layout
+    model: PreTrainedModel  # that the engine was started with
+    session: RolloutSession
+
+    @classmethod
+    def by(cls, engine: RolloutEngine, layout: Layout) -> Sampled:
+        """Start an engine; collective. Where weights are sharded it gets a copy."""
+        model = layout.plain("policy", layout.ranks.device)
+        if is_adapted(model) and (layout.sharded or not engine.in_place):
+            model = merged(model)
+        return cls(layout, model, engine.start(model))
+
+    def sync(self, version: int) -> None:
+        """Hand over the weights of the moment; collective."""
+        whole = self.layout.whole("policy")
+        if not is_adapted(self.model):
+            whole = plain_weights(self.layout.scoring.by_role["policy"], whole)
+        weights = _taken_over(self.model, whole)
+        self.session.sync(weights, version)
+        for _ in weights:  # an engine in this process may have nothing to take
+            pass
+
+
+@torch.no_grad()
+def _taken_over(
+    model: PreTrainedModel, weights: Iterable[tuple[str, Tensor]]
+) -> Iterator[tuple[str, Tensor]]:
+    """The weights as the model's own, which are overwritten where they lie elsewhere."""
+    own = dict(model.named_parameters())
+    for name, x in weights:
+        if own[name].data_ptr() != x.data_ptr():
+            own[name].copy_(x)
+        yield name, own[name]
+
+
+@dataclass(frozen=True)
 class RolloutSource:
     """Each buffer is sampled from the policy with its weights at that moment."""
 
     rollout: Rollout
     batches: Schedule  # prompt numbers
     cut: Cut  # of a buffer's sequences
-    layout: Layout
-    session: RolloutSession
+    policy: Sampled
     pad_id: int
     seed: int
     ranks: Ranks
@@ -162,7 +202,7 @@ class RolloutSource:
         n, every = self.rollout.samples_per_prompt, self.batches[index]
         at = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
         positions = (at[:, None] * n + torch.arange(n)).flatten()
-        self._sync(index)
+        self.policy.sync(index)  # on a rank without prompts too: the weights may lie on all of them
         batch, done = self._sampled(every[at].tolist(), index) if len(at) else self._lent(every)
         ranks = replace(self.ranks, idle=not len(at))
         compare = {ROLLOUT_LOG_PROB: log_prob("policy")}
@@ -171,13 +211,6 @@ class RolloutSource:
         asked = every[at].tolist() if len(at) else every[:1].tolist()
         places = [f"answer {k + 1} to prompt {p + 1}" for p in asked for k in range(n)]
         return Buffer(batch, len(every) * n, positions, given, metrics, compare, places)
-
-    def _sync(self, version: int) -> None:
-        """On every rank, one without prompts too: the weights may lie on all of them."""
-        weights = self.layout.whole("policy")
-        self.session.sync(weights, version)
-        for _ in weights:  # an engine in this process may have nothing to take
-            pass
 
     def _lent(self, prompts: Tensor) -> tuple[RolloutBatch, list[Completion]]:
         """One row that an idle rank computes on and nobody counts; nothing is sampled or judged."""
@@ -196,7 +229,7 @@ class RolloutSource:
             for k in range(r.samples_per_prompt)
         ]
         with self.ranks.autocast():  # the arithmetic of training
-            done = self.session.generate([r.prompts[n] for n in numbers], r.sampling, keys)
+            done = self.policy.session.generate([r.prompts[n] for n in numbers], r.sampling, keys)
         rewards = [0.0] * len(done) if r.reward is None else list(r.reward(numbers, done))
         return self._collated(numbers, done, rewards), done
 
@@ -227,7 +260,7 @@ class RolloutSource:
 
     def close(self) -> None:
         """Stop the engine."""
-        self.session.close()
+        self.policy.session.close()
 
 
 def _log_probs(batch: Batch, completions: Sequence[Completion]) -> Tensor:

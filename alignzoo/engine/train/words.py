@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
+from alignzoo.engine.models.adapters import holding_together, is_adapted
 from alignzoo.engine.train.checkpoint import Cursor
 
 
@@ -15,7 +16,16 @@ def frozen(trained: Mapping[str, nn.Module]) -> Iterator[str]:
         still = sum(p.numel() for p in model.parameters() if not p.requires_grad)
         if still:
             every = sum(p.numel() for p in model.parameters())
-            yield f"{role}: {still:,} of {every:,} parameters were frozen when it was loaded"
+            if is_adapted(model):
+                yield f"{role}: learns an adapter of {every - still:,} parameters, {still:,} stay"
+            else:
+                yield f"{role}: {still:,} of {every:,} parameters were frozen when it was loaded"
+
+
+def shared(models: Mapping[str, nn.Module]) -> Iterator[str]:
+    """Which roles hold the weights of one base together, and what they weigh."""
+    for roles, weight in holding_together(models):
+        yield f"{', '.join(roles)}: adapters of one base, {weight:.2f} times its weights"
 
 
 def left_over(done: int, updates: int) -> str:
