@@ -1,0 +1,170 @@
+"""Two optimiser steps of a stage, with every live tensor counted: memory as it really is taken.
+
+There is no formula for activations: the real models, scorer, loss and optimiser do their work, on
+tensors that have a shape and no data, so that a model of any size takes seconds and no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alignzoo.contract.types import Batch, Item, RolloutBatch, Tokens
+from alignzoo.engine.memory.live import Live, Peak, Shares
+from alignzoo.engine.memory.sampling import Decoding, sample
+from alignzoo.engine.parallel.ranks import Ranks, steady_attention
+from alignzoo.engine.scoring import snapshots
+from alignzoo.engine.scoring.scorer import ScoringModule
+from alignzoo.engine.train.balance import balance_of
+from alignzoo.engine.train.guard import prepared_by
+from alignzoo.engine.train.job import Job
+from alignzoo.engine.train.loop import module_of
+from alignzoo.engine.train.optim import build_optimizer, clip_by_role
+from alignzoo.engine.train.sources import ROLLOUT_LOG_PROB
+from alignzoo.engine.train.step import Stepper
+from alignzoo.engine.train.world import BufferWorld
+from alignzoo.ops import log_prob
+
+WEIGHTS = "weights/"  # and the role
+GRADIENTS, MOMENTS, SCRATCH = "gradients", "moments", "optimiser scratch"
+TRAINING, UPDATE, PASS = "forward and backward", "optimiser step", "snapshots"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training stage as far as its memory goes."""
+
+    job: Job  # loads models, with data or without; its items are not read
+    prompt: int  # tokens of the longest row that are prompt
+    response: int  # and response
+    gpu: bool  # fused attention in bf16 and the multi-tensor optimiser, as on an accelerator
+    decoding: Decoding | None = None  # how the built-in engine samples
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One process on a CPU, without the global state that Accelerate keeps."""
+
+    mixed_precision: str
+    device: torch.device = torch.device("cpu")
+    process_index: int = 0
+    num_processes: int = 1
+    is_main_process: bool = True
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """As the accelerator of a run."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.mixed_precision == "bf16")
+
+    def backward(self, value: Tensor) -> None:
+        """As the accelerator of a run."""
+        value.backward()
+
+    def no_sync(self, module: torch.nn.Module) -> AbstractContextManager[None]:
+        """Nobody to exchange with."""
+        return nullcontext()
+
+
+def peaks(stage: Stage, views: Mapping[str, Shares]) -> dict[str, Peak]:
+    """The peak of each view: one device's share of everything that is alive.
+
+    The batch is the worst that the stage may meet: `micro_batch_size` items of the longest rows.
+    Micro-batches of a second step find gradients and moments in place; two of them suffice.
+    """
+    live = Live(views)
+    with ExitStack() as around:
+        if stage.job.ranks.accelerator.mixed_precision == "bf16" and not stage.gpu:
+            around.enter_context(steady_attention("cpu"))
+        around.enter_context(live)
+        _Walk(stage, live).steps()
+    return live.peaks
+
+
+class _Walk:
+    """The models and the optimiser of a stage, and what is counted."""
+
+    def __init__(self, stage: Stage, live: Live) -> None:
+        self.stage, self.job, self.live = stage, stage.job, live
+        self.module = module_of(self.job)
+        trained = {role: self.module.by_role[role] for role in sorted(self.job.trainable)}
+        self.optimizer = build_optimizer(self.job.optim, trained)
+        for group in self.optimizer.param_groups:
+            group["foreach"] = stage.gpu
+        balance, _ = balance_of(self.job.algorithm, self.module, self.job.optim.aux_loss)
+        self.stepper = Stepper(
+            self.job.algorithm, self.module, self.optimizer, self.job.optim, self.job.ranks, balance
+        )
+        self.state = dict(self.job.algorithm.init_state())
+        self._mark()
+
+    def _mark(self) -> None:
+        live = self.live
+        live.widths = {h.width for h in self.module.heads.values() if h.width > 1}
+        for role, model in self.module.by_role.items():
+            live.mark([*model.parameters(), *model.buffers()], WEIGHTS + role)
+            live.shapes |= {p.shape for p in model.parameters() if p.ndim > 1}
+            for p in model.parameters():
+                if p.requires_grad:
+                    p.register_post_accumulate_grad_hook(self._made)
+
+    def _made(self, p: Tensor) -> None:
+        if p.grad is not None:
+            self.live.mark([p.grad], GRADIENTS)
+
+    def steps(self) -> None:
+        """The first step makes the moments; the second has two micro-batches if the run has."""
+        size = self.job.optim.micro_batch_size
+        for n_items in (size, min(2 * size, self.job.optim.batch_size)):
+            if self.stage.decoding is not None:
+                sample(self.module.by_role["policy"], self.stage.decoding, self.job.ranks, self.live)
+            self._step(n_items)
+
+    def _step(self, n_items: int) -> None:
+        job = self.job
+        batch = worst_batch(job.algorithm.batch if not job.on_policy else RolloutBatch,
+                            n_items, self.stage.prompt, self.stage.response)
+        given, extra = self._given(batch)
+        with self.live.during(TRAINING):
+            self.stepper.gradients(batch, given, torch.arange(n_items), self.state, extra)
+        with self.live.during(UPDATE, SCRATCH):
+            clip_by_role(self.optimizer, job.optim.max_grad_norm)
+            self.optimizer.step()
+            self.live.mark(_tensors(self.optimizer.state.values()), MOMENTS)
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _given(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Signals that a buffer has before its first update, and what that scores again."""
+        job = self.job
+        cached, scored = job.scored
+        given = {name: torch.zeros(batch.ids.shape) for name in cached}
+        extra = {}
+        if job.on_policy:
+            extra = {ROLLOUT_LOG_PROB: log_prob("policy")}
+            given[ROLLOUT_LOG_PROB] = torch.zeros(batch.ids.shape)
+        size = job.optim.micro_batch_size * batch.rows_per_item
+        with self.live.during(PASS), job.ranks.autocast():
+            given |= snapshots.score_buffer(self.module, batch, scored, size)
+            world = BufferWorld(job.ranks, batch, self.state)
+            given |= prepared_by(job.algorithm, batch, given, world)
+        return given, extra
+
+
+def worst_batch(kind: type[Batch], n_items: int, prompt: int, response: int) -> Batch:
+    """Items whose rows are all as long as any may be."""
+    row = Tokens((0,) * prompt, (0,) * response)
+    extra = {f.name for f in fields(kind)} - {f.name for f in fields(Batch)}
+    items = [
+        Item((row,) * kind.rows_per_item, dict.fromkeys(extra, float(n % 2)))
+        for n in range(n_items)
+    ]
+    return kind.collate(items, 0)
+
+
+def _tensors(states: Any) -> Iterator[Tensor]:
+    for state in states:
+        yield from (x for x in state.values() if isinstance(x, Tensor))
