@@ -36,6 +36,8 @@ def fake_model(
 
 def faked(model: PreTrainedModel, mode: FakeTensorMode) -> PreTrainedModel:
     """A loaded model whose data is forgotten."""
+    silence(model)
+    freeze_other_parts(model)
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
             setattr(module, name, nn.Parameter(mode.from_tensor(p.data), p.requires_grad))

@@ -43,29 +43,41 @@ class Live(TorchDispatchMode):
     """
 
     def __init__(self, views: Mapping[str, Shares]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.views = views
         self.now: Counter[str] = Counter()
-        self.peaks = dict.fromkeys(views, Peak({}, ""))
+        self.totals = dict.fromkeys(views, 0.0)  # the shares of what is alive now
         self.moment, self.category = "", ACTIVATIONS
         self.widths: set[int] = set()
         self.shapes: set[torch.Size] = set()
         self._known: dict[int, tuple[str, int, Any]] = {}  # storage -> category, bytes, its end
+        self.begin()
 
     def mark(self, tensors: Iterable[Tensor], category: str) -> None:
         """Count tensors under a category from now on."""
         for x in tensors:
             self._count(x, category)
 
+    def begin(self) -> None:
+        """Forget the peaks so far: those of loading are not those of training."""
+        self.peaks = dict.fromkeys(self.views, Peak({}, ""))
+        self.highest = dict.fromkeys(self.views, 0.0)
+
     @contextmanager
-    def during(self, moment: str, category: str = ACTIVATIONS, **held: float) -> Iterator[None]:
-        """Name a moment, and the bytes that are held all the while without being tensors here."""
+    def holding(self, held: Mapping[str, int]) -> Iterator[None]:
+        """Count bytes that are no tensors here."""
+        for category, size in held.items():
+            self._add(category, size)
+        yield
+        for category, size in held.items():
+            self._add(category, -size)
+
+    @contextmanager
+    def during(self, moment: str, category: str = ACTIVATIONS) -> Iterator[None]:
+        """Name what is being done, and what its tensors are for."""
         before = self.moment, self.category
         self.moment, self.category = moment, category
-        self.now.update(held)
-        self._look()
         yield
-        self.now.subtract(held)
         self.moment, self.category = before
 
     def _count(self, x: Tensor, category: str | None = None) -> None:
@@ -75,35 +87,39 @@ class Live(TorchDispatchMode):
             if category is None:
                 return
             old, _, end = self._known[key]
-            self.now[old] -= size
+            self._add(old, -size)
         else:
             end = weakref.ref(storage, lambda _: self._gone(key))
         category = category or self._kind(x)
         self._known[key] = category, size, end
-        self.now[category] += size
-        self._look()
+        self._add(category, size)
 
     def _gone(self, key: int) -> None:
         category, size, _ = self._known.pop(key)
-        self.now[category] -= size
+        self._add(category, -size)
 
-    def _kind(self, x: Tensor) -> str:
-        if x.ndim > 1 and x.shape in self.shapes:
-            return COPIES
-        return LOGITS if x.ndim > 1 and x.shape[-1] in self.widths else self.category
-
-    def _look(self) -> None:
+    def _add(self, category: str, size: int) -> None:
+        self.now[category] += size
         for name, shares in self.views.items():
-            held = {kind: n * shares.get(kind, 1.0) for kind, n in self.now.items()}
-            if sum(held.values()) > self.peaks[name].total:
+            self.totals[name] += size * shares.get(category, 1.0)
+            if self.totals[name] > self.highest[name]:
+                self.highest[name] = self.totals[name]
+                held = {kind: n * shares.get(kind, 1.0) for kind, n in self.now.items() if n}
                 self.peaks[name] = Peak(held, self.moment)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def _kind(self, x: Tensor) -> str:
+        if self.category != ACTIVATIONS or x.ndim < 2:
+            return self.category
+        if x.shape in self.shapes:
+            return COPIES
+        return LOGITS if x.shape[-1] in self.widths else ACTIVATIONS
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do it, and count what comes out."""
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
             return True if args[0].dtype is torch.bool else 0
+        if func is torch.ops.aten.ones_like.default and args[0].ndim == 1:  # what counts rows
+            args = (torch.empty(args[0].shape, dtype=args[0].dtype),)
         if func in INDEXED:
             args = (args[0], _numbered(args[1]), *args[2:])
         out = func(*args, **(kwargs or {}))

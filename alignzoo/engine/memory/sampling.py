@@ -13,7 +13,7 @@ from alignzoo.contract.rollout import Sampling
 from alignzoo.engine.memory.live import Live
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.picker import TokenPicker
-from alignzoo.engine.sampling.ways import sampling_mode
+from alignzoo.engine.sampling.ways import cache_of, cache_word, sampling_mode
 
 SAMPLING, CACHE = "sampling", "KV cache"
 
@@ -43,23 +43,21 @@ def sample(model: PreTrainedModel, decoding: Decoding, ranks: Ranks, live: Live)
         _step(model, ids.new_zeros(decoding.rows, longest), cache, decoding, live)
 
 
-def _step(
-    model: PreTrainedModel, ids: Tensor, cache: Any, decoding: Decoding, live: Live
-) -> Any:
+def _step(model: PreTrainedModel, ids: Tensor, cache: Any, decoding: Decoding, live: Live) -> Any:
     """One forward as `generate` makes it, and one token drawn; the cache."""
     out = cast(Any, model)(
         input_ids=ids if cache is None else ids[:, -1:],
         attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **{cache_word(): cache},
     )
-    for layer in out.past_key_values.layers:
+    for layer in cache_of(out).layers:
         live.mark([layer.keys, layer.values], CACHE)
     noise = torch.zeros(decoding.rows, 1, dtype=torch.float64)
     scores = out.logits[:, -1].to(torch.float32, copy=True)
     TokenPicker(decoding.sampling, noise, ids.shape[1])(ids, scores)
-    return out.past_key_values
+    return cache_of(out)
 
 
 def _longer(x: Tensor, length: int) -> Tensor:

@@ -6,7 +6,7 @@ tensors that have a shape and no data, so that a model of any size takes seconds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,12 +15,22 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignzoo.contract.types import Batch, Item, RolloutBatch, Tokens
+from alignzoo.contract.types import Batch, Item, RolloutBatch, TextBatch, Tokens
 from alignzoo.engine.memory.live import Live, Peak, Shares
 from alignzoo.engine.memory.sampling import Decoding, sample
-from alignzoo.engine.parallel.ranks import Ranks, steady_attention
+from alignzoo.engine.memory.spread import (
+    BUCKETS,
+    COPY,
+    GATHERED,
+    GRADIENTS,
+    MOMENTS,
+    SCRATCH,
+    WEIGHTS,
+    held_by,
+)
+from alignzoo.engine.parallel.ranks import steady_attention
 from alignzoo.engine.scoring import snapshots
-from alignzoo.engine.scoring.scorer import ScoringModule
+from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job
@@ -29,11 +39,10 @@ from alignzoo.engine.train.optim import build_optimizer, clip_by_role
 from alignzoo.engine.train.sources import ROLLOUT_LOG_PROB
 from alignzoo.engine.train.step import Stepper
 from alignzoo.engine.train.world import BufferWorld
-from alignzoo.ops import log_prob
+from alignzoo.ops import log_prob, value
 
-WEIGHTS = "weights/"  # and the role
-GRADIENTS, MOMENTS, SCRATCH = "gradients", "moments", "optimiser scratch"
-TRAINING, UPDATE, PASS = "forward and backward", "optimiser step", "snapshots"
+TRAINING, UPDATE, PASS = "forward and backward", "optimiser step", "passes without gradient"
+SHORT = 8  # tokens of a response whose size does not matter
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Stage:
     response: int  # and response
     gpu: bool  # fused attention in bf16 and the multi-tensor optimiser, as on an accelerator
     decoding: Decoding | None = None  # how the built-in engine samples
+    reward: PreTrainedModel | None = None  # a scalar head that scores what was sampled
 
 
 @dataclass(frozen=True)
@@ -52,10 +62,14 @@ class Alone:
     """One process on a CPU, without the global state that Accelerate keeps."""
 
     mixed_precision: str
-    device: torch.device = torch.device("cpu")
     process_index: int = 0
     num_processes: int = 1
     is_main_process: bool = True
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors without data say that they are."""
+        return torch.device("cpu")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """As the accelerator of a run."""
@@ -74,7 +88,6 @@ def peaks(stage: Stage, views: Mapping[str, Shares]) -> dict[str, Peak]:
     """The peak of each view: one device's share of everything that is alive.
 
     The batch is the worst that the stage may meet: `micro_batch_size` items of the longest rows.
-    Micro-batches of a second step find gradients and moments in place; two of them suffice.
     """
     live = Live(views)
     with ExitStack() as around:
@@ -100,7 +113,9 @@ class _Walk:
             self.job.algorithm, self.module, self.optimizer, self.job.optim, self.job.ranks, balance
         )
         self.state = dict(self.job.algorithm.init_state())
+        self.held = held_by(self.module, stage.decoding is not None)
         self._mark()
+        live.begin()
 
     def _mark(self) -> None:
         live = self.live
@@ -117,22 +132,49 @@ class _Walk:
             self.live.mark([p.grad], GRADIENTS)
 
     def steps(self) -> None:
-        """The first step makes the moments; the second has two micro-batches if the run has."""
-        size = self.job.optim.micro_batch_size
-        for n_items in (size, min(2 * size, self.job.optim.batch_size)):
-            if self.stage.decoding is not None:
-                sample(self.module.by_role["policy"], self.stage.decoding, self.job.ranks, self.live)
-            self._step(n_items)
+        """A small step makes the moments; the second one finds them in place.
 
-    def _step(self, n_items: int) -> None:
-        job = self.job
-        batch = worst_batch(job.algorithm.batch if not job.on_policy else RolloutBatch,
-                            n_items, self.stage.prompt, self.stage.response)
-        given, extra = self._given(batch)
-        with self.live.during(TRAINING):
-            self.stepper.gradients(batch, given, torch.arange(n_items), self.state, extra)
+        It finds gradients too, if a step has more than one micro-batch: a small one has left them.
+        """
+        with self.live.holding({BUCKETS: self.held[BUCKETS], COPY: self.held[COPY]}):
+            self._gradients(*self._few)
+            self._update()
+            if self.stage.decoding is not None:
+                policy = self.module.by_role["policy"]
+                sample(policy, self.stage.decoding, self.job.ranks, self.live)
+                self._judge(self.stage.decoding.rows)
+            optim = self.job.optim
+            if optim.batch_size > optim.micro_batch_size:
+                self._gradients(*self._few)
+            self._gradients(optim.micro_batch_size, self.stage.prompt, self.stage.response)
+            self._update()
+
+    @property
+    def _few(self) -> tuple[int, int, int]:
+        return max(1, self.job.algorithm.least_items), 1, min(SHORT, self.stage.response)
+
+    def _judge(self, rows: int) -> None:
+        """As `sequence_values` does."""
+        if self.stage.reward is None:
+            return
+        module = ScoringModule({"policy": self.stage.reward}, frozenset(), Chunked())
+        self.live.mark([*module.parameters(), *module.buffers()], WEIGHTS + "reward")
+        batch = worst_batch(TextBatch, min(rows, 64), self.stage.prompt, self.stage.response)
+        with self.live.during(PASS), self.job.ranks.autocast():
+            snapshots.score_buffer(module, batch, {"value": value("policy")}, batch.n_items)
+
+    def _gradients(self, n_items: int, prompt: int, response: int) -> None:
+        """What a buffer of so many items is scored for before, and its forwards and backwards."""
+        kind = RolloutBatch if self.job.on_policy else self.job.algorithm.batch
+        batch = worst_batch(kind, n_items, prompt, response)
+        with self.live.holding({GATHERED: self.held[GATHERED]}):
+            given, extra = self._given(batch)
+            with self.live.during(TRAINING):
+                self.stepper.gradients(batch, given, torch.arange(n_items), self.state, extra)
+
+    def _update(self) -> None:
         with self.live.during(UPDATE, SCRATCH):
-            clip_by_role(self.optimizer, job.optim.max_grad_norm)
+            clip_by_role(self.optimizer, self.job.optim.max_grad_norm)
             self.optimizer.step()
             self.live.mark(_tensors(self.optimizer.state.values()), MOMENTS)
             self.optimizer.zero_grad(set_to_none=True)

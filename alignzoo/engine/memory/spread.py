@@ -1,0 +1,59 @@
+"""What one device of several holds under each strategy, of what one process would hold alone.
+
+    ddp     everything, and a second copy of the gradients in the buckets that are exchanged
+    fsdp2   1/n of weights, gradients and moments; whole while they compute: embeddings and heads
+    zero3   (the root), two layers at a time, and the gradients of these before they are scattered
+    zero2   1/n of gradients and moments; all weights
+
+Where models are in slices, rollouts are sampled from a plain copy of the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from alignzoo.engine.memory.live import Shares
+from alignzoo.engine.scoring.scorer import ScoringModule
+
+WEIGHTS = "weights/"  # and the role
+GRADIENTS, MOMENTS, SCRATCH = "gradients", "moments", "optimiser scratch"
+BUCKETS, GATHERED, COPY = "gradient buckets", "gathered layers", "policy copy"
+AHEAD = 2  # layers that are whole at once: one computes, the next one arrives
+
+
+def shares_of(strategy: str, n: int, roles: frozenset[str]) -> Shares:
+    """Category -> the share of its bytes on each of n devices."""
+    whole = {BUCKETS: float(strategy == "ddp" and n > 1), GATHERED: 0.0, COPY: 0.0}
+    if strategy == "ddp":
+        return whole
+    slices = dict.fromkeys((GRADIENTS, MOMENTS, SCRATCH), 1 / n)
+    if strategy == "zero2":
+        return {**whole, **slices}
+    weights = {WEIGHTS + role: 1 / n for role in roles}
+    return {**weights, **slices, BUCKETS: 0.0, GATHERED: 1.0, COPY: 1.0}
+
+
+def held_by(module: ScoringModule, sampled: bool) -> Mapping[str, int]:
+    """Bytes that some strategy holds all through training, beside tensors of one process."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    layers = [layer for model in module.by_role.values() for layer in _layers(model)]
+    inside = {id(p) for layer in layers for p in layer.parameters()}
+    root = [p for p in module.parameters() if id(p) not in inside]
+    largest = max((_size(layer.parameters()) for layer in layers), default=0)
+    policy = module.by_role.get("policy")
+    return {
+        BUCKETS: _size(trained),
+        GATHERED: _size(root) + _size(p for p in root if p.requires_grad) + 2 * AHEAD * largest,
+        COPY: _size(policy.parameters()) if sampled and policy is not None else 0,
+    }
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [part for part in model.modules() if type(part).__name__ in names]
+
+
+def _size(parameters: object) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters)  # type: ignore[attr-defined]

@@ -1,0 +1,61 @@
+"""What would make a train stage fit into a device, each with its predicted memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alignzoo.engine.memory.sampling import SAMPLING
+from alignzoo.plan.memory import Footprint, Predictor
+from alignzoo.recipe.blocks import TrainSpec
+
+FEW_ROWS = 16  # sampled side by side
+
+
+@dataclass(frozen=True)
+class Cure:
+    """Other settings of a stage."""
+
+    settings: str  # as a recipe writes them
+    total: float  # bytes at the peak
+
+
+def cures(predictor: Predictor, spec: TrainSpec, strategy: str) -> list[Cure]:
+    """What was tried, the least intrusive first: none of it changes a loss."""
+    found = [
+        Cure(f"parallel.strategy: {other}", peak.total)
+        for other, peak in predictor.footprint(spec).peaks.items()
+        if other != strategy
+    ]
+    changed: list[tuple[str, TrainSpec]] = []
+    for words, block, values in _changes(spec, predictor.footprint(spec), strategy):
+        changed.append((words, _with(spec, block, values)))
+    if len(changed) > 1:
+        whole = spec
+        for _, block, values in _changes(spec, predictor.footprint(spec), strategy):
+            whole = _with(whole, block, values)
+        changed.append((" and ".join(words for words, _ in changed), whole))
+    for words, other_spec in changed:
+        peaks = predictor.footprint(other_spec).peaks
+        found.append(Cure(words, peaks[strategy].total))
+        if "fsdp2" in peaks and strategy != "fsdp2":
+            found.append(Cure(f"{words} and parallel.strategy: fsdp2", peaks["fsdp2"].total))
+    return found
+
+
+def _changes(
+    spec: TrainSpec, now: Footprint, strategy: str
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(as a recipe writes it, block, values)."""
+    if spec.rollout is not None and now.peaks[strategy].moment == SAMPLING:
+        yield f"rollout.batch_size: {FEW_ROWS}", "rollout", {"batch_size": FEW_ROWS}
+    if not spec.train.gradient_checkpointing:
+        yield "train.gradient_checkpointing: true", "train", {"gradient_checkpointing": True}
+    if spec.train.micro_batch_size > 1:
+        yield "train.micro_batch_size: 1", "train", {"micro_batch_size": 1}
+
+
+def _with(spec: TrainSpec, block: str, values: Mapping[str, Any]) -> TrainSpec:
+    changed = getattr(spec, block).model_copy(update=values)
+    return spec.model_copy(update={block: changed})
