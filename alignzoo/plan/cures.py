@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignzoo.engine.memory.sampling import SAMPLING
+from alignzoo.engine.memory.spread import LORA, RANK
 from alignzoo.plan.memory import Footprint, Predictor
 from alignzoo.recipe.blocks import TrainSpec
 
@@ -23,17 +24,18 @@ class Cure:
 
 def cures(predictor: Predictor, spec: TrainSpec, strategy: str) -> list[Cure]:
     """What was tried, the least intrusive first: none of it changes a loss."""
+    now = predictor.footprint(spec)
     found = [
         Cure(f"parallel.strategy: {other}", peak.total)
-        for other, peak in predictor.footprint(spec).peaks.items()
+        for other, peak in now.by_strategy.items()
         if other != strategy
     ]
     changed: list[tuple[str, TrainSpec]] = []
-    for words, block, values in _changes(spec, predictor.footprint(spec), strategy):
+    for words, block, values in _changes(spec, now, strategy):
         changed.append((words, _with(spec, block, values)))
     if len(changed) > 1:
         whole = spec
-        for _, block, values in _changes(spec, predictor.footprint(spec), strategy):
+        for _, block, values in _changes(spec, now, strategy):
             whole = _with(whole, block, values)
         changed.append((" and ".join(words for words, _ in changed), whole))
     for words, other_spec in changed:
@@ -41,7 +43,7 @@ def cures(predictor: Predictor, spec: TrainSpec, strategy: str) -> list[Cure]:
         found.append(Cure(words, peaks[strategy].total))
         if "fsdp2" in peaks and strategy != "fsdp2":
             found.append(Cure(f"{words} and parallel.strategy: fsdp2", peaks["fsdp2"].total))
-    return found
+    return [*found, Cure(f"LoRA of rank {RANK}, about", now.peaks[strategy + LORA].total)]
 
 
 def _changes(

@@ -12,24 +12,23 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import AlignzooError
 from alignzoo.contract.rollout import Sampling
+from alignzoo.engine.layout.build import LAYOUTS
+from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.memory.fakes import fake_mode, fake_model, faked
 from alignzoo.engine.memory.live import Peak
 from alignzoo.engine.memory.sampling import Decoding
-from alignzoo.engine.memory.spread import shares_of
+from alignzoo.engine.memory.spread import LORA
 from alignzoo.engine.memory.walk import Alone, Stage, peaks
 from alignzoo.engine.models.hooked import plugin_model
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.train.job import Job
-from alignzoo.engine.train.optim import Optim
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
-from alignzoo.recipe.roles import REWARD, bound_roles
+from alignzoo.recipe.roles import REWARD, bound_roles, main_role
 from alignzoo.store.inputs import BUILT_IN_ENGINE, model_ref, origin
-
-STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,21 @@ class Footprint:
 
     stage: str
     rows: str  # the worst batch, in words
-    peaks: Mapping[str, Peak]  # by strategy
+    peaks: Mapping[str, Peak]  # by strategy, and with LoRA
+
+    @property
+    def by_strategy(self) -> Mapping[str, Peak]:
+        """Without LoRA."""
+        return {name: peak for name, peak in self.peaks.items() if LORA not in name}
+
+
+def strategy_of(recipe: Recipe, n: int) -> str:
+    """What the recipe asks for; one device alone holds everything."""
+    strategy = recipe.parallel.strategy if n > 1 else "ddp"
+    if strategy not in LAYOUTS:
+        known = " or ".join(LAYOUTS)
+        raise AlignzooError(f"parallel.strategy: {strategy} is not supported yet; take {known}")
+    return strategy
 
 
 class Predictor:
@@ -71,10 +84,7 @@ class Predictor:
         """
         stage, key = self._stage(spec)
         if key not in self.known:
-            roles = frozenset({*stage.job.algorithm.roles, "reward"})
-            n = self.devices.n
-            views = {s: shares_of(s, n, roles) for s in STRATEGIES[: None if n > 1 else 1]}
-            self.known[key] = peaks(stage, views)
+            self.known[key] = peaks(stage, self.devices.n)
         rows = f"{stage.job.optim.micro_batch_size} items of {stage.prompt + stage.response} tokens"
         return Footprint(spec.name, rows, self.known[key])
 
@@ -101,11 +111,14 @@ class Predictor:
             seed=0,
             folder=Path(),
             cache=Path(),
-            ranks=Ranks(Alone("bf16" if self.recipe.precision == "bf16" else "no")),  # type: ignore[arg-type]
+            ranks=Ranks(Alone("bf16" if self.recipe.precision == "bf16" else "no")),
         )
         reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
         judge = None if reward is None else self._model(origin(reward, self.recipe), REWARD, mode)
-        stage = Stage(job, prompt, response, self.devices.gpu, decoding, judge)
+        main = main_role(type(algorithm))
+        like = {r for r, kind in algorithm.roles.items() if r != main and kind.head == "lm"}
+        alike = frozenset(r for r in like if origins[r] == origins[main])
+        stage = Stage(job, prompt, response, self.devices.gpu, decoding, alike, judge)
         return stage, (algorithm, str(origins), str(optim), prompt, response, decoding, reward)
 
     def _optim(self, spec: TrainSpec) -> Optim:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.cli.terminal.screen import print_json, print_table
 from alignzoo.contract.errors import AlignzooError, UsageError
-from alignzoo.recipe.blocks import Recipe, TrainSpec
+from alignzoo.recipe.blocks import TrainSpec
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
 
 if TYPE_CHECKING:
-    from alignzoo.engine.memory.live import Peak
     from alignzoo.plan.cures import Cure
     from alignzoo.plan.memory import Devices, Footprint, Predictor
 
@@ -24,8 +23,8 @@ GIGA = 1e9
 COLUMNS = {  # title -> the categories that it adds up, or their first letters
     "weights": ("weights/", "policy copy", "gathered layers"),
     "gradients": ("gradient",),
-    "moments": ("moments",),
-    "activations": ("activations", "copies", "optimiser scratch"),
+    "optimiser": ("moments", "optimiser scratch"),
+    "activations": ("activations", "copies"),
     "logits": ("logits",),
     "KV cache": ("KV cache",),
 }
@@ -49,29 +48,24 @@ class Wish:
 
 def memory_command(name: str, overrides: Sequence[str], wish: Wish, *, as_json: bool) -> None:
     """Print the memory of every train stage; AlignzooError if one does not fit."""
-    from alignzoo.plan.memory import Devices, Predictor
+    from alignzoo.plan.memory import Devices, Predictor, strategy_of
 
     registry = load_plugins()
     recipe = load_recipe(find_recipe(name), registry, overrides)
     size = None if wish.gpu_memory is None else parse_size(wish.gpu_memory)
     on_gpu = wish.gpus is not None or size is not None
     devices = Devices(wish.gpus or 1, on_gpu, size, wish.config)
+    strategy = strategy_of(recipe, devices.n)
     predictor = Predictor(recipe, registry, devices)
     specs = [stage for stage in recipe.stages if isinstance(stage, TrainSpec)]
     found = [(spec, predictor.footprint(spec)) for spec in specs]
     if as_json:
         print_json([asdict(footprint) for _, footprint in found])
     else:
-        _print(recipe, [footprint for _, footprint in found], devices)
-    strategy = strategy_of(recipe, devices)
+        _print([footprint for _, footprint in found], devices, strategy)
     faults = [_fault(predictor, spec, footprint, strategy) for spec, footprint in found]
     if refused := [fault for fault in faults if fault]:
         raise AlignzooError("\n".join(refused))
-
-
-def strategy_of(recipe: Recipe, devices: Devices) -> str:
-    """What the recipe asks for; one device alone holds everything."""
-    return "ddp"
 
 
 def parse_size(text: str) -> float:
@@ -82,18 +76,17 @@ def parse_size(text: str) -> float:
     return float(found[1]) * (2.0**30 if found[2] == "GiB" else GIGA)
 
 
-def _print(recipe: Recipe, footprints: Sequence[Footprint], devices: Devices) -> None:
-    used = strategy_of(recipe, devices)
+def _print(footprints: Sequence[Footprint], devices: Devices, used: str) -> None:
     rows = [
         (
             footprint.stage if strategy == used else "",
             strategy if strategy == used else f"({strategy})",
             _shown(peak.total),
-            *_columns(peak),
+            *map(_shown, columns(peak.bytes)),
             peak.moment,
         )
         for footprint in footprints
-        for strategy, peak in footprint.peaks.items()
+        for strategy, peak in footprint.by_strategy.items()
     ]
     print_table(("stage", "strategy", "GB", *COLUMNS, "most is held in"), rows)
     where = f"each of {devices.n} GPUs" if devices.gpu else "the CPU, one process"
@@ -104,9 +97,10 @@ def _print(recipe: Recipe, footprints: Sequence[Footprint], devices: Devices) ->
         print("strategies in parentheses are not what the recipe asks for")
 
 
-def _columns(peak: Peak) -> list[str]:
+def columns(held: Mapping[str, float]) -> list[float]:
+    """Bytes under each of COLUMNS."""
     return [
-        _shown(sum(n for kind, n in peak.bytes.items() if kind.startswith(kinds)))
+        sum((n for kind, n in held.items() if kind.startswith(kinds)), 0.0)
         for kinds in COLUMNS.values()
     ]
 

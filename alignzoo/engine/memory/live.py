@@ -42,26 +42,26 @@ class Live(TorchDispatchMode):
     A tensor without data has no values either: asked for one, it says 0 or True.
     """
 
-    def __init__(self, views: Mapping[str, Shares]) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.views = views
         self.now: Counter[str] = Counter()
-        self.totals = dict.fromkeys(views, 0.0)  # the shares of what is alive now
         self.moment, self.category = "", ACTIVATIONS
         self.widths: set[int] = set()
         self.shapes: set[torch.Size] = set()
         self._known: dict[int, tuple[str, int, Any]] = {}  # storage -> category, bytes, its end
-        self.begin()
+        self.begin({"all": {}})
 
     def mark(self, tensors: Iterable[Tensor], category: str) -> None:
         """Count tensors under a category from now on."""
         for x in tensors:
             self._count(x, category)
 
-    def begin(self) -> None:
-        """Forget the peaks so far: those of loading are not those of training."""
-        self.peaks = dict.fromkeys(self.views, Peak({}, ""))
-        self.highest = dict.fromkeys(self.views, 0.0)
+    def begin(self, views: Mapping[str, Shares]) -> None:
+        """Look for the peaks of these views from now on: those of loading do not count."""
+        self.views = views
+        self.peaks = {name: Peak(self._share(shares), "") for name, shares in views.items()}
+        self.totals = {name: peak.total for name, peak in self.peaks.items()}
+        self.highest = dict(self.totals)
 
     @contextmanager
     def holding(self, held: Mapping[str, int]) -> Iterator[None]:
@@ -104,8 +104,10 @@ class Live(TorchDispatchMode):
             self.totals[name] += size * shares.get(category, 1.0)
             if self.totals[name] > self.highest[name]:
                 self.highest[name] = self.totals[name]
-                held = {kind: n * shares.get(kind, 1.0) for kind, n in self.now.items() if n}
-                self.peaks[name] = Peak(held, self.moment)
+                self.peaks[name] = Peak(self._share(shares), self.moment)
+
+    def _share(self, shares: Shares) -> dict[str, float]:
+        return {kind: n * shares.get(kind, 1.0) for kind, n in self.now.items() if n}
 
     def _kind(self, x: Tensor) -> str:
         if self.category != ACTIVATIONS or x.ndim < 2:

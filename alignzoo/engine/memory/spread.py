@@ -14,13 +14,31 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from alignzoo.engine.layout.build import LAYOUTS
 from alignzoo.engine.memory.live import Shares
+from alignzoo.engine.models.heads import body_of
 from alignzoo.engine.scoring.scorer import ScoringModule
 
 WEIGHTS = "weights/"  # and the role
 GRADIENTS, MOMENTS, SCRATCH = "gradients", "moments", "optimiser scratch"
 BUCKETS, GATHERED, COPY = "gradient buckets", "gathered layers", "policy copy"
 AHEAD = 2  # layers that are whole at once: one computes, the next one arrives
+LORA, RANK = " + lora", 16  # a view of the same stage with adapters of this rank
+
+
+def views_of(module: ScoringModule, n: int, like: frozenset[str]) -> dict[str, Shares]:
+    """The shares under every strategy, and with adapters instead of whole models.
+
+    With LoRA the roles of `like`, which start from one model, hold its weights once.
+    """
+    found: dict[str, Shares] = {}
+    small = _adapter_share(module)
+    for strategy in LAYOUTS if n > 1 else ("ddp",):
+        shares = shares_of(strategy, n, frozenset(module.by_role))
+        learnt = (GRADIENTS, MOMENTS, SCRATCH, BUCKETS, *(WEIGHTS + role for role in like))
+        adapted = {kind: small * shares.get(kind, 1.0) for kind in learnt}
+        found |= {strategy: shares, strategy + LORA: {**shares, **adapted}}
+    return found
 
 
 def shares_of(strategy: str, n: int, roles: frozenset[str]) -> Shares:
@@ -33,6 +51,14 @@ def shares_of(strategy: str, n: int, roles: frozenset[str]) -> Shares:
         return {**whole, **slices}
     weights = {WEIGHTS + role: 1 / n for role in roles}
     return {**weights, **slices, BUCKETS: 0.0, GATHERED: 1.0, COPY: 1.0}
+
+
+def _adapter_share(module: ScoringModule) -> float:
+    """Parameters of adapters over every linear layer of a body, of all that learn."""
+    models = [module.by_role[role] for role in module.trainable]
+    linear = [x for m in models for x in body_of(m).modules() if isinstance(x, nn.Linear)]
+    added = sum(RANK * (x.in_features + x.out_features) for x in linear)
+    return added / sum(p.numel() for m in models for p in m.parameters() if p.requires_grad)
 
 
 def held_by(module: ScoringModule, sampled: bool) -> Mapping[str, int]:

@@ -16,7 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignzoo.contract.types import Batch, Item, RolloutBatch, TextBatch, Tokens
-from alignzoo.engine.memory.live import Live, Peak, Shares
+from alignzoo.engine.layout.base import Layout
+from alignzoo.engine.layout.optim import Optim, build_optimizer
+from alignzoo.engine.layout.replicated import Replicated
+from alignzoo.engine.memory.live import Live, Peak
 from alignzoo.engine.memory.sampling import Decoding, sample
 from alignzoo.engine.memory.spread import (
     BUCKETS,
@@ -27,15 +30,15 @@ from alignzoo.engine.memory.spread import (
     SCRATCH,
     WEIGHTS,
     held_by,
+    views_of,
 )
-from alignzoo.engine.parallel.ranks import steady_attention
+from alignzoo.engine.parallel.ranks import Ranks, steady_attention
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.loop import module_of
-from alignzoo.engine.train.optim import build_optimizer, clip_by_role
 from alignzoo.engine.train.sources import ROLLOUT_LOG_PROB
 from alignzoo.engine.train.step import Stepper
 from alignzoo.engine.train.world import BufferWorld
@@ -54,6 +57,7 @@ class Stage:
     response: int  # and response
     gpu: bool  # fused attention in bf16 and the multi-tensor optimiser, as on an accelerator
     decoding: Decoding | None = None  # how the built-in engine samples
+    like: frozenset[str] = frozenset()  # roles that start from the model of another
     reward: PreTrainedModel | None = None  # a scalar head that scores what was sampled
 
 
@@ -84,38 +88,49 @@ class Alone:
         return nullcontext()
 
 
-def peaks(stage: Stage, views: Mapping[str, Shares]) -> dict[str, Peak]:
-    """The peak of each view: one device's share of everything that is alive.
+class Whole(Replicated):
+    """Everything on one device, where it is: tensors without data are not moved."""
+
+    def __init__(self, ranks: Ranks, scoring: ScoringModule, optim: Optim) -> None:
+        Layout.__init__(self, ranks, scoring)
+        self.optimizer = build_optimizer(optim, self.trained)
+        self.module = scoring
+
+
+def peaks(stage: Stage, n: int = 1) -> Mapping[str, Peak]:
+    """The peak of one of n devices under each strategy, and each with LoRA.
 
     The batch is the worst that the stage may meet: `micro_batch_size` items of the longest rows.
     """
-    live = Live(views)
+    live = Live()
     with ExitStack() as around:
         if stage.job.ranks.accelerator.mixed_precision == "bf16" and not stage.gpu:
             around.enter_context(steady_attention("cpu"))
         around.enter_context(live)
-        _Walk(stage, live).steps()
+        _Walk(stage, live, n).steps()
     return live.peaks
 
 
 class _Walk:
     """The models and the optimiser of a stage, and what is counted."""
 
-    def __init__(self, stage: Stage, live: Live) -> None:
+    def __init__(self, stage: Stage, live: Live, n: int) -> None:
         self.stage, self.job, self.live = stage, stage.job, live
-        self.module = module_of(self.job)
-        trained = {role: self.module.by_role[role] for role in sorted(self.job.trainable)}
-        self.optimizer = build_optimizer(self.job.optim, trained)
-        for group in self.optimizer.param_groups:
+        self.layout = Whole(self.job.ranks, module_of(self.job), self.job.optim)
+        for group in self.layout.optimizer.param_groups:
             group["foreach"] = stage.gpu
         balance, _ = balance_of(self.job.algorithm, self.module, self.job.optim.aux_loss)
         self.stepper = Stepper(
-            self.job.algorithm, self.module, self.optimizer, self.job.optim, self.job.ranks, balance
+            self.job.algorithm, self.layout, self.job.optim, self.job.ranks, balance
         )
         self.state = dict(self.job.algorithm.init_state())
         self.held = held_by(self.module, stage.decoding is not None)
         self._mark()
-        live.begin()
+        live.begin(views_of(self.module, n, stage.like))
+
+    @property
+    def module(self) -> ScoringModule:
+        return self.layout.scoring
 
     def _mark(self) -> None:
         live = self.live
@@ -174,10 +189,10 @@ class _Walk:
 
     def _update(self) -> None:
         with self.live.during(UPDATE, SCRATCH):
-            clip_by_role(self.optimizer, self.job.optim.max_grad_norm)
-            self.optimizer.step()
-            self.live.mark(_tensors(self.optimizer.state.values()), MOMENTS)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.layout.clip(self.job.optim.max_grad_norm)
+            self.layout.optimizer.step()
+            self.live.mark(_tensors(self.layout.optimizer.state.values()), MOMENTS)
+            self.layout.optimizer.zero_grad(set_to_none=True)
 
     def _given(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Signals that a buffer has before its first update, and what that scores again."""
