@@ -23,27 +23,30 @@ class Cure:
 
 
 def cures(predictor: Predictor, spec: TrainSpec, strategy: str) -> list[Cure]:
-    """What was tried, the least intrusive first: none of it changes a loss."""
+    """Single settings, then all of them together where none alone is enough.
+
+    None changes a loss, but LoRA, which trains another model.
+    """
     now = predictor.footprint(spec)
     found = [
         Cure(f"parallel.strategy: {other}", peak.total)
         for other, peak in now.by_strategy.items()
         if other != strategy
     ]
-    changed: list[tuple[str, TrainSpec]] = []
-    for words, block, values in _changes(spec, now, strategy):
-        changed.append((words, _with(spec, block, values)))
-    if len(changed) > 1:
-        whole = spec
-        for _, block, values in _changes(spec, now, strategy):
-            whole = _with(whole, block, values)
-        changed.append((" and ".join(words for words, _ in changed), whole))
-    for words, other_spec in changed:
-        peaks = predictor.footprint(other_spec).peaks
+    changes, whole = list(_changes(spec, now, strategy)), spec
+    for words, block, values in changes:
+        peaks = predictor.footprint(_with(spec, block, values)).peaks
         found.append(Cure(words, peaks[strategy].total))
-        if "fsdp2" in peaks and strategy != "fsdp2":
-            found.append(Cure(f"{words} and parallel.strategy: fsdp2", peaks["fsdp2"].total))
-    return [*found, Cure(f"LoRA of rank {RANK}, about", now.peaks[strategy + LORA].total)]
+        whole = _with(whole, block, values)
+    lora = Cure(f"LoRA of rank {RANK}, about", now.peaks[strategy + LORA].total)
+    if any(map(predictor.devices.holds, (cure.total for cure in found))) or not changes:
+        return [*found, lora]
+    words = " and ".join(words for words, _, _ in changes)
+    for name, peak in predictor.footprint(whole).peaks.items():
+        kind, _, adapted = name.partition(LORA[:3])
+        also = ["", f" and parallel.strategy: {kind}"][kind != strategy]
+        found.append(Cure(f"{words}{also}{' and LoRA' if adapted else ''}", peak.total))
+    return [*found, lora]
 
 
 def _changes(

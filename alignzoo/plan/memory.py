@@ -40,10 +40,9 @@ class Devices:
     memory: float | None = None  # bytes of each
     config: Path | None = None  # a folder with the config.json of models that are not here
 
-    @property
-    def usable(self) -> float | None:
-        """A tenth is left to contexts, kernels' workspaces and fragmentation."""
-        return None if self.memory is None else 0.9 * self.memory
+    def holds(self, size: float) -> bool:
+        """Whether so many bytes fit; a tenth is left to contexts, workspaces and fragmentation."""
+        return self.memory is None or size <= 0.9 * self.memory
 
 
 @dataclass(frozen=True)

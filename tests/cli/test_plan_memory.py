@@ -6,24 +6,23 @@ import re
 import pytest
 from cli_process import Call, run_calls
 
-LAYERS = 2
-QWEN = {  # Qwen2.5-1.5B, which has 28 layers
+H, MLP, KV, V, LAYERS = 512, 1408, 128, 32000, 2
+QWEN = {  # the shape of a small Qwen2.5
     "model_type": "qwen2",
-    "vocab_size": 151936,
-    "hidden_size": 1536,
-    "intermediate_size": 8960,
+    "vocab_size": V,
+    "hidden_size": H,
+    "intermediate_size": MLP,
     "num_hidden_layers": LAYERS,
-    "num_attention_heads": 12,
+    "num_attention_heads": 8,
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": True,
 }
-ATTENTION = 2 * 1536 * 1536 + 2 * 1536 * 256 + 1536 + 2 * 256
-LAYER = ATTENTION + 3 * 1536 * 8960 + 2 * 1536
-WEIGHTS = 4 * (151936 * 1536 + LAYERS * LAYER + 1536)  # bytes in float32
+LAYER = 2 * H * H + 2 * H * KV + H + 2 * KV + 3 * H * MLP + 2 * H
+WEIGHTS = 4 * (V * H + LAYERS * LAYER + H)  # bytes in float32
 PAPER = "recipes/paper/aligndistil_onpolicy_qwen2.5-1.5b.yaml"
-TRAIN = ("micro_batch_size=4", "gradient_checkpointing=false")
-SHORT = ("data.max_length=300", *(f"train.{x}" for x in TRAIN))
+TRAIN = ("micro_batch_size=2", "gradient_checkpointing=false")
+SHORT = ("data.max_length=160", *(f"train.{x}" for x in TRAIN))
 ONE = "{name: one, model: facts, stages: [{name: sft, algorithm: sft, data: facts.sft}]}"
 
 
@@ -37,7 +36,7 @@ def said(tmp_path_factory):
         f"stages.{stage}.{key}" for stage in ("dpo", "reverse", "aligndistil") for key in SHORT
     ]
     changed += [
-        f"stages.aligndistil.{x}" for x in ("data.max_prompt_length=260", "train.batch_size=8")
+        f"stages.aligndistil.{x}" for x in ("data.max_prompt_length=120", "train.batch_size=8")
     ]
     changed += ["stages.aligndistil.rollout.sampling.max_new_tokens=40"]
     paper = ("plan", PAPER, "--memory", *(w for x in changed for w in ("--set", x)))
@@ -45,8 +44,8 @@ def said(tmp_path_factory):
     calls = {
         "nowhere": paper,
         "eight": (*known, "--gpus", "8", "--json"),
-        "small": (*known, "--gpus", "8", "--gpu-memory", "9G"),
-        "tiny": (*known, "--gpu-memory", "1GiB"),
+        "small": (*known, "--gpus", "8", "--gpu-memory", "0.77G"),
+        "tiny": (*known, "--gpu-memory", "0.3GiB"),
         "plugin": ("plan", str(folder / "one.yaml"), "--memory"),
         "size": (*known, "--gpu-memory", "80"),
         "alone": ("plan", PAPER, "--gpus", "8"),
@@ -76,25 +75,28 @@ def test_weights_and_moments_are_those_of_the_config(said):
 
 def test_the_worst_batch_is_said(said):
     rows = {stage["stage"]: stage["rows"] for stage in json.loads(said["eight"].out)}
-    assert rows["dpo"] == "4 items of 300 tokens"
-    assert rows["aligndistil"] == "1 items of 300 tokens"  # 8 answers on 8 GPUs
+    assert rows["dpo"] == "2 items of 160 tokens"
+    assert rows["aligndistil"] == "1 items of 160 tokens"  # 8 answers on 8 GPUs
 
 
 def test_what_cannot_fit_is_refused_with_what_would(said):
     assert said["small"].status == 1
-    (line,) = [x for x in said["small"].err.splitlines() if "aligndistil:" in x]
+    (line,) = [x for x in said["small"].err.splitlines() if "dpo:" in x]
     need, has = map(float, re.findall(r"([\d.]+) GB", line)[:2])
-    assert need > 0.9 * has == pytest.approx(8.1)
+    assert need > 0.9 * has == pytest.approx(0.693)
     cure = re.search(r"what would fit: (.*)", line)[1]
     assert "parallel.strategy: fsdp2 (" in cure
+    assert "train.micro_batch_size: 1 (" in cure
+    assert " and " not in cure  # one is enough
     figures = [float(x) for x in re.findall(r"\(([\d.]+) GB\)", cure)]
     assert figures
-    assert all(x <= 8.1 for x in figures)
+    assert all(x <= 0.69 for x in figures)
 
 
 def test_where_nothing_helps_that_is_said(said):
     assert said["tiny"].status == 1
     assert "nothing that was tried fits" in said["tiny"].err
+    assert "train.gradient_checkpointing: true and train.micro_batch_size: 1" in said["tiny"].err
 
 
 def test_models_that_a_plugin_makes_need_no_config(said):

@@ -114,10 +114,10 @@ def _fault(predictor: Predictor, spec: TrainSpec, found: Footprint, strategy: st
     from alignzoo.plan.cures import cures
 
     devices, need = predictor.devices, found.peaks[strategy].total
-    if devices.usable is None or need <= devices.usable:
+    if devices.holds(need):
         return ""
     tried = cures(predictor, spec, strategy)
-    fits = [cure for cure in tried if cure.total <= devices.usable]
+    fits = [cure for cure in tried if devices.holds(cure.total)]
     said = (
         f"{spec.name}: {_shown(need)} GB are needed on each GPU in '{found.peaks[strategy].moment}'"
     )
