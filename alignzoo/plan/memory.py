@@ -78,12 +78,19 @@ class Predictor:
     def footprint(self, spec: TrainSpec) -> Footprint:
         """The peaks of a stage, as the recipe says it or with other settings.
 
-        Raises AlignzooError when a model's config is not at hand, or its family computes sizes
-        from values.
+        Raises AlignzooError when a model's config is not at hand, or its family cannot be walked
+        without data.
         """
         stage, key = self._stage(spec)
         if key not in self.known:
-            self.known[key] = peaks(stage, self.devices.n)
+            try:
+                self.known[key] = peaks(stage, self.devices.n)
+            except RuntimeError as error:  # of the library, which knows no shape without data
+                cause = next(iter(str(error).splitlines()), type(error).__name__)
+                raise AlignzooError(
+                    f"{spec.name}: the models cannot be walked without data, as is so for mixtures "
+                    f"of experts ({cause}); run a few steps with train.steps and look"
+                ) from error
         rows = f"{stage.job.optim.micro_batch_size} items of {stage.prompt + stage.response} tokens"
         return Footprint(spec.name, rows, self.known[key])
 

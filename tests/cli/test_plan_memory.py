@@ -23,6 +23,8 @@ WEIGHTS = 4 * (V * H + LAYERS * LAYER + H)  # bytes in float32
 PAPER = "recipes/paper/aligndistil_onpolicy_qwen2.5-1.5b.yaml"
 TRAIN = ("micro_batch_size=2", "gradient_checkpointing=false")
 SHORT = ("data.max_length=160", *(f"train.{x}" for x in TRAIN))
+EXPERTS = {"model_type": "mixtral", "vocab_size": 99, "num_hidden_layers": 1, "hidden_size": 32}
+EXPERTS |= {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
 ONE = "{name: one, model: facts, stages: [{name: sft, algorithm: sft, data: facts.sft}]}"
 
 
@@ -31,6 +33,9 @@ def said(tmp_path_factory):
     """Every call of this file, in one process."""
     folder = tmp_path_factory.mktemp("plan")
     (folder / "config.json").write_text(json.dumps(QWEN))
+    moe = folder / "experts"
+    moe.mkdir()
+    (moe / "config.json").write_text(json.dumps(EXPERTS))
     (folder / "one.yaml").write_text(ONE)
     changed = [
         f"stages.{stage}.{key}" for stage in ("dpo", "reverse", "aligndistil") for key in SHORT
@@ -47,6 +52,7 @@ def said(tmp_path_factory):
         "small": (*known, "--gpus", "8", "--gpu-memory", "0.77G"),
         "tiny": (*known, "--gpu-memory", "0.3GiB"),
         "plugin": ("plan", str(folder / "one.yaml"), "--memory"),
+        "experts": ("plan", str(folder / "one.yaml"), "--memory", "--set", f"model={moe}"),
         "size": (*known, "--gpu-memory", "80"),
         "alone": ("plan", PAPER, "--gpus", "8"),
     }
@@ -102,6 +108,11 @@ def test_where_nothing_helps_that_is_said(said):
 def test_models_that_a_plugin_makes_need_no_config(said):
     assert said["plugin"].status == 0
     assert "sft: 16 items of" in said["plugin"].out
+
+
+def test_a_family_that_cannot_be_walked_is_refused(said):
+    assert said["experts"].status == 1
+    assert "sft: the models cannot be walked without data" in said["experts"].err
 
 
 def test_what_makes_no_sense_is_refused(said):

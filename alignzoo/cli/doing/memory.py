@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -50,6 +51,7 @@ def memory_command(name: str, overrides: Sequence[str], wish: Wish, *, as_json: 
     """Print the memory of every train stage; AlignzooError if one does not fit."""
     from alignzoo.plan.memory import Devices, Predictor, strategy_of
 
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # we say it
     registry = load_plugins()
     recipe = load_recipe(find_recipe(name), registry, overrides)
     size = None if wish.gpu_memory is None else parse_size(wish.gpu_memory)
