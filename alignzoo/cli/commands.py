@@ -97,12 +97,36 @@ def plan(
     recipe: RecipeName,
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the run, as in `run`.")] = None,
+    *,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Predict the memory of every train stage instead.")
+    ] = False,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="With --memory: so many GPUs.  [default: the CPU]")
+    ] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="With --memory: of each GPU, such as 80G; what does not fit.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="With --memory: a folder with the config.json of models not here."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a recipe and print its stages: what is cached, the models each holds, the steps."""
+    """Check a recipe and print its stages: what is cached, the models each holds, the steps.
+
+    With --memory: the peak of every train stage on one device, by what it is for. Exit status 1 if
+    one does not fit, with what would.
+    """
+    from alignzoo.cli.doing.memory import Wish, memory_command
     from alignzoo.cli.doing.running import plan_command
 
-    plan_command(recipe, overrides or [], output, as_json=as_json)
+    wish = Wish(gpus, gpu_memory, config)
+    if memory:
+        memory_command(recipe, overrides or [], wish, as_json=as_json)
+    else:
+        wish.refuse()
+        plan_command(recipe, overrides or [], output, as_json=as_json)
 
 
 @app.command("list")

@@ -144,18 +144,16 @@ def check_prompts(recipe: Recipe) -> None:
     for stage in recipe.stages:
         if not isinstance(stage, TrainSpec | GenerateSpec):
             continue
-        folder = Path(_first_model(stage, stages, recipe))
+        folder = Path(origin(stage.policy, recipe))
         for data in data_of(stage).values():
             if data.special is None and data.name not in stages:
                 rendered.check_prompts(data_source(data, {}), folder)
 
 
-def _first_model(
-    stage: TrainSpec | GenerateSpec, stages: Mapping[str, Spec], recipe: Recipe
-) -> str:
-    """The model that a stage's model descends from, whose tokenizer it has."""
-    seen: set[str] = set()
-    name = stage.policy or INITIAL
+def origin(name: str | None, recipe: Recipe) -> str:
+    """The model that no stage makes and that a name's model descends from."""
+    stages = {stage.name: stage for stage in recipe.stages}
+    name, seen = name or INITIAL, set[str]()
     while name in stages and name not in seen:
         seen.add(name)
         name = getattr(stages[name], "policy", None) or INITIAL

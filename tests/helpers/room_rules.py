@@ -15,6 +15,8 @@ ROOMS = {
     "engine.layout": {"contract", "engine.parallel", "engine.scoring"},
     "engine.train": {"contract", "ops", "engine.layout", "engine.models", "engine.parallel"}
     | {"engine.scoring"},
+    "engine.memory": {"contract", "ops", "engine.layout", "engine.models", "engine.parallel"}
+    | {"engine.sampling", "engine.scoring", "engine.train"},
     "store": {"contract", "data", "recipe", "engine.parallel"},
     "judging": {"contract", "data", "store"},
     "judging.quality": {"contract", "data", "judging"},
@@ -24,7 +26,8 @@ ROOMS = {
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
     | {"engine.models", "engine.parallel", "engine.scoring"},
-    "plan": {"recipe", "store", "engine.train"},
+    "plan": {"contract", "recipe", "store", "engine.layout", "engine.memory", "engine.models"}
+    | {"engine.parallel", "engine.sampling", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
     | {"stages", "stages.evaluation", "launch"},
     "testing": {"contract", "ops", "data", "recipe", "engine.parallel", "engine.sampling"}

@@ -115,7 +115,7 @@ def grow(
         output_logits=not hooks,
         use_cache=use_cache,
     )
-    known = {} if cache is None else {_cache_word(): cache}
+    known = {} if cache is None else {cache_word(): cache}
     return cast(Any, model).generate(
         ids, attention_mask=attention, generation_config=config, **known, **hooks
     )
@@ -123,10 +123,10 @@ def grow(
 
 def cache_of(output: Any) -> Any:
     """The cache in what `generate` returned."""
-    return getattr(output, _cache_word(), None)
+    return getattr(output, cache_word(), None)
 
 
-def _cache_word() -> str:
+def cache_word() -> str:
     """What the installed transformers calls a cache; its older name makes it warn."""
     from transformers.generation.utils import GenerateDecoderOnlyOutput
 

@@ -59,7 +59,7 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     """
     with job.ranks.attention():
         stored = stored_snapshots(job)
-        module = _module(job)
+        module = module_of(job)
         for text in words.frozen({role: module.by_role[role] for role in sorted(job.trainable)}):
             job.rails.say(text)
         layout = build_layout(job.ranks, module, job.optim, job.strategy)
@@ -70,7 +70,8 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
         return {role: layout.plain(role, cpu) for role in layout.trained}
 
 
-def _module(job: Job) -> ScoringModule:
+def module_of(job: Job) -> ScoringModule:
+    """Every model that stays loaded while a stage trains."""
     live = {**job.algorithm.signals(), **job.scored[1]}
     needed = {role for s in live.values() for role in s.roles} | job.trainable
     if job.on_policy:

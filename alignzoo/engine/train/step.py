@@ -207,6 +207,20 @@ class Stepper:
 
         Returns global metrics and, for the `extra` signals, values [n] at their positions.
         """
+        sums, known_terms, extras = self.gradients(batch, given, items, state, extra)
+        check_denominators(self.algorithm, known_terms, sums, self.ranks)
+        norms = self.layout.clip(self.optim.max_grad_norm)
+        metrics = self._finish(sums, known_terms.scales, norms)
+        self.layout.step()
+        return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}
+
+    def gradients(
+        self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
+    ) -> tuple[Sums, Denominators, dict[str, list[Tensor]]]:
+        """Add the gradients of some items to the weights', micro-batch by micro-batch.
+
+        Returns this rank's sums, what was known of the terms before, and the `extra` values.
+        """
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = batch.take(items), batch.take_signals(items, given)
         known_terms = denominators(self.loss_of, share, known, state, self.ranks)
@@ -223,11 +237,7 @@ class Stepper:
             for name, signal in extra.items():
                 mask = signal.mask(part)
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
-        check_denominators(self.algorithm, known_terms, sums, self.ranks)
-        norms = self.layout.clip(self.optim.max_grad_norm)
-        metrics = self._finish(sums, known_terms.scales, norms)
-        self.layout.step()
-        return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}
+        return sums, known_terms, extras
 
     def _count(self, sums: Sums, part: Batch, loss: Loss) -> None:
         """Add what is logged of a micro-batch."""

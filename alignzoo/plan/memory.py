@@ -1,0 +1,192 @@
+"""How much memory each train stage of a recipe takes, and what would take less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from alignzoo.contract.algorithm import Role
+from alignzoo.contract.errors import AlignzooError
+from alignzoo.contract.rollout import Sampling
+from alignzoo.engine.layout.build import LAYOUTS
+from alignzoo.engine.layout.optim import Optim
+from alignzoo.engine.memory.fakes import fake_mode, fake_model, faked
+from alignzoo.engine.memory.live import Peak
+from alignzoo.engine.memory.sampling import Decoding
+from alignzoo.engine.memory.spread import LORA
+from alignzoo.engine.memory.walk import Alone, Stage, peaks
+from alignzoo.engine.models.hooked import plugin_model
+from alignzoo.engine.parallel.ranks import Ranks
+from alignzoo.engine.sampling.generate import TransformersEngine
+from alignzoo.engine.train.job import Job
+from alignzoo.engine.train.sources import Rollout
+from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, TrainSpec
+from alignzoo.recipe.options import build_options
+from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.roles import REWARD, bound_roles, main_role
+from alignzoo.store.inputs import BUILT_IN_ENGINE, model_ref, origin
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a recipe is to run."""
+
+    n: int = 1
+    gpu: bool = False
+    memory: float | None = None  # bytes of each
+    config: Path | None = None  # a folder with the config.json of models that are not here
+
+    def holds(self, size: float) -> bool:
+        """Whether so many bytes fit; a tenth is left to contexts, workspaces and fragmentation."""
+        return self.memory is None or size <= 0.9 * self.memory
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The memory of one device in a train stage."""
+
+    stage: str
+    rows: str  # the worst batch, in words
+    peaks: Mapping[str, Peak]  # by strategy, and with LoRA
+
+    @property
+    def by_strategy(self) -> Mapping[str, Peak]:
+        """Without LoRA."""
+        return {name: peak for name, peak in self.peaks.items() if LORA not in name}
+
+
+def strategy_of(recipe: Recipe, n: int) -> str:
+    """What the recipe asks for; one device alone holds everything."""
+    strategy = recipe.parallel.strategy if n > 1 else "ddp"
+    if strategy not in LAYOUTS:
+        known = " or ".join(LAYOUTS)
+        raise AlignzooError(f"parallel.strategy: {strategy} is not supported yet; take {known}")
+    return strategy
+
+
+class Predictor:
+    """Walks the train stages of a recipe; equal ones once."""
+
+    def __init__(self, recipe: Recipe, registry: Registry, devices: Devices) -> None:
+        self.recipe, self.registry, self.devices = recipe, registry, devices
+        self.known: dict[object, Mapping[str, Peak]] = {}
+
+    def footprint(self, spec: TrainSpec) -> Footprint:
+        """The peaks of a stage, as the recipe says it or with other settings.
+
+        Raises AlignzooError when a model's config is not at hand, or its family cannot be walked
+        without data.
+        """
+        stage, key = self._stage(spec)
+        if key not in self.known:
+            try:
+                self.known[key] = peaks(stage, self.devices.n)
+            except RuntimeError as error:  # of the library, which knows no shape without data
+                cause = next(iter(str(error).splitlines()), type(error).__name__)
+                raise AlignzooError(
+                    f"{spec.name}: the models cannot be walked without data, as is so for mixtures "
+                    f"of experts ({cause}); run a few steps with train.steps and look"
+                ) from error
+        rows = f"{stage.job.optim.micro_batch_size} items of {stage.prompt + stage.response} tokens"
+        return Footprint(spec.name, rows, self.known[key])
+
+    def _stage(self, spec: TrainSpec) -> tuple[Stage, object]:
+        algorithm = build_options(self.registry.find("algorithm", spec.algorithm), spec.with_)
+        mode, bound = fake_mode(), bound_roles(spec, type(algorithm))
+        origins = {role: origin(name, self.recipe) for role, name in bound.items()}
+        optim, rollout, decoding = self._optim(spec), None, None
+        prompt, response = self._lengths(spec, origins)
+        if spec.rollout is not None:
+            sampling = Sampling(**spec.rollout.sampling.model_dump(exclude={"stop"}))
+            engine = TransformersEngine(spec.rollout.batch_size)
+            rollout = Rollout((), None, engine, sampling, spec.rollout.prompts)
+            decoding = self._decoding(spec, prompt, sampling)
+        job = Job(
+            algorithm=algorithm,
+            load=lambda role: self._model(origins[role], algorithm.roles[role], mode),
+            digests={},
+            items=(),
+            rollout=rollout,
+            validation=None,
+            optim=optim,
+            pad_id=0,
+            seed=0,
+            folder=Path(),
+            cache=Path(),
+            ranks=Ranks(Alone("bf16" if self.recipe.precision == "bf16" else "no")),
+        )
+        reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
+        judge = None if reward is None else self._model(origin(reward, self.recipe), REWARD, mode)
+        main = main_role(type(algorithm))
+        like = {r for r, kind in algorithm.roles.items() if r != main and kind.head == "lm"}
+        alike = frozenset(r for r in like if origins[r] == origins[main])
+        stage = Stage(job, prompt, response, self.devices.gpu, decoding, alike, judge)
+        return stage, (algorithm, str(origins), str(optim), prompt, response, decoding, reward)
+
+    def _optim(self, spec: TrainSpec) -> Optim:
+        """One rank's share of a step."""
+        optim = Optim(**spec.train.model_dump())
+        share = -(-optim.batch_size // self.devices.n)
+        return replace(optim, batch_size=share, micro_batch_size=min(share, optim.micro_batch_size))
+
+    def _decoding(self, spec: TrainSpec, prompt: int, sampling: Sampling) -> Decoding | None:
+        """Another engine's memory is its own."""
+        block = spec.rollout
+        if block is None or block.engine != BUILT_IN_ENGINE:
+            return None
+        rows = -(-block.prompts // self.devices.n) * block.samples_per_prompt
+        return Decoding(min(rows, block.batch_size), prompt, sampling)
+
+    def _lengths(self, spec: TrainSpec, origins: Mapping[str, str]) -> tuple[int, int]:
+        """Tokens of the longest row: of its prompt, and of its response."""
+        contexts = [self._context(name) for name in {*origins.values()}]
+        context = min((c for c in contexts if c is not None), default=None)
+        longest = spec.data.max_length or min(USUAL_LENGTH, context or USUAL_LENGTH)
+        if spec.rollout is None:
+            return 1, longest - 1
+        answer = spec.rollout.sampling.max_new_tokens
+        prompt = spec.data.max_prompt_length or longest
+        return (prompt if context is None else max(1, min(prompt, context - answer))), answer
+
+    def _context(self, name: str) -> int | None:
+        config = self._config(name) or self._plugged(name, Role()).config
+        text = config.get_text_config(decoder=True)
+        return getattr(text, "max_position_embeddings", None)
+
+    def _config(self, name: str) -> PreTrainedConfig | None:
+        """None: a plug-in makes the model."""
+        ref = model_ref(name, self.recipe, {})
+        here = ref.path.is_dir()
+        if not here and ref.name.count("/") != 1:
+            return None
+        folder = ref.name if here else str(self.devices.config or ref.name)
+        try:
+            config: PreTrainedConfig = AutoConfig.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:
+            raise AlignzooError(
+                f"{folder}: its config.json cannot be read here, and memory follows from it; name "
+                "a folder that holds the model's config.json: --config FOLDER"
+            ) from error
+        return config
+
+    def _model(self, name: str, role: Role, mode: FakeTensorMode) -> PreTrainedModel:
+        config = self._config(name)
+        if config is not None:
+            return fake_model(config, role, model_ref(name, self.recipe, {}), mode)
+        return faked(self._plugged(name, role), mode)
+
+    def _plugged(self, name: str, role: Role) -> PreTrainedModel:
+        ref = model_ref(name, self.recipe, {})
+        made = plugin_model(self.registry.hooks, ref, role)
+        if made is None:
+            raise AlignzooError(
+                f"{ref.name}: no folder, hub name or plug-in's model; name one, or a folder with "
+                "its config.json: --config FOLDER"
+            )
+        return made

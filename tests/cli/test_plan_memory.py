@@ -1,0 +1,122 @@
+"""`alignzoo plan --memory`: what a user reads before a GPU is rented."""
+
+import json
+import re
+
+import pytest
+from cli_process import Call, run_calls
+
+H, MLP, KV, V, LAYERS = 512, 1408, 128, 32000, 2
+QWEN = {  # the shape of a small Qwen2.5
+    "model_type": "qwen2",
+    "vocab_size": V,
+    "hidden_size": H,
+    "intermediate_size": MLP,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+LAYER = 2 * H * H + 2 * H * KV + H + 2 * KV + 3 * H * MLP + 2 * H
+WEIGHTS = 4 * (V * H + LAYERS * LAYER + H)  # bytes in float32
+PAPER = "recipes/paper/aligndistil_onpolicy_qwen2.5-1.5b.yaml"
+TRAIN = ("micro_batch_size=2", "gradient_checkpointing=false")
+SHORT = ("data.max_length=160", *(f"train.{x}" for x in TRAIN))
+EXPERTS = {"model_type": "mixtral", "vocab_size": 99, "num_hidden_layers": 1, "hidden_size": 32}
+EXPERTS |= {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
+ONE = "{name: one, model: facts, stages: [{name: sft, algorithm: sft, data: facts.sft}]}"
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """Every call of this file, in one process."""
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "config.json").write_text(json.dumps(QWEN))
+    moe = folder / "experts"
+    moe.mkdir()
+    (moe / "config.json").write_text(json.dumps(EXPERTS))
+    (folder / "one.yaml").write_text(ONE)
+    changed = [
+        f"stages.{stage}.{key}" for stage in ("dpo", "reverse", "aligndistil") for key in SHORT
+    ]
+    changed += [
+        f"stages.aligndistil.{x}" for x in ("data.max_prompt_length=120", "train.batch_size=8")
+    ]
+    changed += ["stages.aligndistil.rollout.sampling.max_new_tokens=40"]
+    paper = ("plan", PAPER, "--memory", *(w for x in changed for w in ("--set", x)))
+    known = (*paper, "--config", str(folder))
+    calls = {
+        "nowhere": paper,
+        "eight": (*known, "--gpus", "8", "--json"),
+        "small": (*known, "--gpus", "8", "--gpu-memory", "0.77G"),
+        "tiny": (*known, "--gpu-memory", "0.3GiB"),
+        "plugin": ("plan", str(folder / "one.yaml"), "--memory"),
+        "experts": ("plan", str(folder / "one.yaml"), "--memory", "--set", f"model={moe}"),
+        "size": (*known, "--gpu-memory", "80"),
+        "alone": ("plan", PAPER, "--gpus", "8"),
+    }
+    return dict(zip(calls, run_calls([Call(words) for words in calls.values()]), strict=True))
+
+
+def test_a_recipe_without_its_models_says_what_it_needs(said):
+    assert said["nowhere"].status == 1
+    assert "Qwen/Qwen2.5-1.5B-Instruct" in said["nowhere"].err
+    assert "--config FOLDER" in said["nowhere"].err
+
+
+def test_weights_and_moments_are_those_of_the_config(said):
+    stages = json.loads(said["eight"].out)
+    held = {stage["stage"]: stage["peaks"] for stage in stages}
+    student = held["aligndistil"]["ddp"]["bytes"]
+    for role in ("policy", "teacher", "anchor"):
+        assert student[f"weights/{role}"] == pytest.approx(WEIGHTS, rel=1e-3)
+    assert student["moments"] == pytest.approx(2 * WEIGHTS, rel=1e-3)
+    assert student["gradient buckets"] == WEIGHTS
+    shared = held["aligndistil"]["fsdp2"]["bytes"]
+    assert shared["weights/teacher"] == pytest.approx(WEIGHTS / 8, rel=1e-3)
+    assert shared["policy copy"] == WEIGHTS
+    assert "policy copy" not in held["dpo"]["fsdp2"]["bytes"]
+
+
+def test_the_worst_batch_is_said(said):
+    rows = {stage["stage"]: stage["rows"] for stage in json.loads(said["eight"].out)}
+    assert rows["dpo"] == "2 items of 160 tokens"
+    assert rows["aligndistil"] == "1 items of 160 tokens"  # 8 answers on 8 GPUs
+
+
+def test_what_cannot_fit_is_refused_with_what_would(said):
+    assert said["small"].status == 1
+    (line,) = [x for x in said["small"].err.splitlines() if "dpo:" in x]
+    need, has = map(float, re.findall(r"([\d.]+) GB", line)[:2])
+    assert need > 0.9 * has == pytest.approx(0.693)
+    cure = re.search(r"what would fit: (.*)", line)[1]
+    assert "parallel.strategy: fsdp2 (" in cure
+    assert "train.micro_batch_size: 1 (" in cure
+    assert " and " not in cure  # one is enough
+    figures = [float(x) for x in re.findall(r"\(([\d.]+) GB\)", cure)]
+    assert figures
+    assert all(x <= 0.69 for x in figures)
+
+
+def test_where_nothing_helps_that_is_said(said):
+    assert said["tiny"].status == 1
+    assert "nothing that was tried fits" in said["tiny"].err
+    assert "train.gradient_checkpointing: true and train.micro_batch_size: 1" in said["tiny"].err
+
+
+def test_models_that_a_plugin_makes_need_no_config(said):
+    assert said["plugin"].status == 0
+    assert "sft: 16 items of" in said["plugin"].out
+
+
+def test_a_family_that_cannot_be_walked_is_refused(said):
+    assert said["experts"].status == 1
+    assert "sft: the models cannot be walked without data" in said["experts"].err
+
+
+def test_what_makes_no_sense_is_refused(said):
+    assert said["size"].status == 2
+    assert "80G" in said["size"].err
+    assert said["alone"].status == 2
+    assert "--memory" in said["alone"].err

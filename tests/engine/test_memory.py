@@ -1,0 +1,125 @@
+"""The memory of a stage: counted on tensors without data, compared with real training."""
+
+import pytest
+import torch
+from measured_memory import CASES, measured, predicted
+from torch import nn
+
+from alignzoo.engine.memory.fakes import fake_mode
+from alignzoo.engine.memory.live import Live
+from alignzoo.engine.memory.spread import (
+    BUCKETS,
+    COPY,
+    GATHERED,
+    GRADIENTS,
+    LORA,
+    MOMENTS,
+    WEIGHTS,
+    held_by,
+    shares_of,
+    views_of,
+)
+
+MIB = 2**20
+OFFLINE, SAMPLED = CASES[0], CASES[6]
+
+
+@pytest.mark.parametrize("case", [OFFLINE, SAMPLED], ids=lambda case: case.name)
+def test_the_predicted_peak_is_within_a_tenth_of_what_the_allocator_gave_out(case, tmp_path):
+    _, given_out = measured(case, tmp_path)
+    assert predicted(case).total == pytest.approx(given_out, rel=0.1)
+
+
+def test_storages_are_counted_once_and_until_they_are_freed():
+    with Live() as live:
+        x = torch.zeros(MIB // 4)
+        views = [x[:3], x.view(2, -1), x.detach()]
+        y = torch.zeros(MIB // 2)
+        del y
+        z = torch.zeros(MIB // 4)
+    assert sum(live.now.values()) == 2 * MIB
+    assert live.peaks["all"].total == 3 * MIB
+    del x, views, z
+    assert sum(live.now.values()) == 0
+
+
+def test_tensors_without_data_are_counted_like_real_ones():
+    counted = []
+    for mode in (None, fake_mode()):
+        weight = torch.ones(32, 16) if mode is None else mode.from_tensor(torch.ones(32, 16))
+        weight.requires_grad_()
+        with Live() as live:
+            torch.log_softmax(torch.ones(8, 16) @ weight.T, -1).sum().backward()
+        counted.append(live.peaks["all"].total)
+    assert counted[0] == counted[1] > 32 * 16 * 4  # the gradient, and more
+
+
+def test_a_mask_with_data_picks_rows_of_a_tensor_without():
+    mode = fake_mode()
+    x = mode.from_tensor(torch.ones(4, 3))
+    mask = torch.tensor([True, False, True, False])
+    with Live():
+        assert x[mask].shape == (2, 3)
+
+
+def test_bytes_that_are_held_count_in_the_views_that_hold_them():
+    live = Live()
+    live.begin({"one": {"cache": 0.5}, "other": {"cache": 0.0}})
+    with live.during("a moment"), live.holding({"cache": 100}):
+        pass
+    assert (live.peaks["one"].total, live.peaks["one"].moment) == (50, "a moment")
+    assert live.peaks["other"].total == live.totals["one"] == 0
+
+
+def test_each_strategy_divides_what_it_shards():
+    held = {WEIGHTS + "policy": 80, WEIGHTS + "teacher": 40, GRADIENTS: 80, MOMENTS: 160}
+    held |= {"activations": 8, BUCKETS: 80, GATHERED: 12, COPY: 80}
+
+    def on_each(strategy, n):
+        shares = shares_of(strategy, n, frozenset({"policy", "teacher"}))
+        return sum(size * shares.get(kind, 1.0) for kind, size in held.items())
+
+    assert on_each("ddp", 1) == 80 + 40 + 80 + 160 + 8
+    assert on_each("ddp", 8) == 80 + 40 + 80 + 160 + 8 + 80
+    assert on_each("zero2", 8) == 80 + 40 + 10 + 20 + 8
+    assert on_each("fsdp2", 8) == 10 + 5 + 10 + 20 + 8 + 12 + 80 == on_each("zero3", 8)
+
+
+class Layer(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.linear = nn.Linear(n, n, bias=False)
+
+
+class Model(nn.Module):
+    _no_split_modules = ("Layer",)
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.layers = nn.ModuleList([Layer(4), Layer(8)])
+        self.base_model = self.layers
+
+
+def scoring(**roles):
+    module = nn.Module()
+    module.models = nn.ModuleDict(roles)
+    module.by_role, module.trainable = roles, frozenset({"policy"})
+    return module
+
+
+def test_what_is_gathered_is_the_root_and_two_layers_with_their_gradients():
+    held = held_by(scoring(policy=Model(), other=Model().requires_grad_(False)), sampled=True)
+    root, layers = 4 * 10 * 4, 4 * (4 * 4 + 8 * 8)
+    assert held[BUCKETS] == held[COPY] == root + layers
+    assert held[GATHERED] == 2 * root + root + 2 * (2 * 4 * 8 * 8)
+
+
+def test_with_adapters_roles_that_start_alike_hold_one_base():
+    module = scoring(policy=Model(), teacher=Model())
+    added = 16 * (4 + 4) + 16 * (8 + 8)
+    views = views_of(module, 1, frozenset({"teacher"}))
+    assert list(views) == ["ddp", "ddp" + LORA]
+    share = views["ddp" + LORA]
+    assert share[MOMENTS] == share[WEIGHTS + "teacher"] == added / (40 + 16 + 64)
+    assert share.get(WEIGHTS + "policy", 1.0) == 1.0
