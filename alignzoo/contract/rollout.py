@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class RolloutEngine:
 
     name: ClassVar[str]
     example_options: ClassVar[Mapping[str, Any]] = {}
+
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the samples beside the plug-in's code: the options, unless a subclass knows
+        better. Never an address, an interpreter or a deadline. JSON-able.
+        """
+        return asdict(self) if is_dataclass(self) else {}
 
     def start(self, model: PreTrainedModel) -> RolloutSession:
         """Get ready to sample from this model."""

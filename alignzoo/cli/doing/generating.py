@@ -13,7 +13,7 @@ from typing import Any
 from alignzoo.cli.terminal.names import find_model
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import DataError, UsageError
-from alignzoo.contract.rollout import RolloutSession, Sampling, sample_key
+from alignzoo.contract.rollout import RolloutEngine, RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import GroupSample, Message, PromptSample, RolloutBatch
 from alignzoo.data.ends import end_ids
@@ -24,12 +24,17 @@ from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
-from alignzoo.engine.sampling.generate import TransformersEngine
-from alignzoo.recipe.blocks import SamplingSpec
-from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.blocks import EngineSpec, SamplingSpec
+from alignzoo.recipe.faults import Block, validate
+from alignzoo.recipe.registry import Registry, load_plugins
+from alignzoo.recipe.text import read_value
+from alignzoo.stages.compared import start_compared
+from alignzoo.stages.engines import engine_of
 from alignzoo.stages.sampling import resolve
+from alignzoo.store.inputs import BUILT_IN_ENGINE
 
 USUAL_TOKENS = 256
+USUAL_BATCH = 256  # sequences that the built-in engine samples side by side
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Wish:
     samples: int
     seed: int
     plain: bool
+    engine: str = "transformers"  # or {name: NAME, with: OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ def voice(wish: Wish) -> Iterator[Voice]:
     """Load the model that a run, a stage, a folder, a hub name or a plug-in's name stands for."""
     import torch
 
-    hooks = load_plugins().hooks
+    registry = load_plugins()
+    hooks, engine = registry.hooks, _engine(wish.engine, registry)
     ref = ModelRef(find_model(wish.model), wish.seed)
     tokenizer = load_tokenizer(hooks, ref)
     wanted = wish.max_new_tokens or USUAL_TOKENS
@@ -109,10 +116,21 @@ def voice(wish: Wish) -> Iterator[Voice]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     context = bounds.context or sys.maxsize
-    with closing(TransformersEngine().start(model)) as session:
+    with closing(start_compared(engine, model)) as session:
         rules = Rules(special="parse") if wish.plain else USUAL
         embedding = Embedding(ref.name, bounds.ids)
         yield Voice(session, Reader(tokenizer, rules, (), embedding), sampling, context, wish)
+
+
+def _engine(text: str, registry: Registry) -> RolloutEngine:
+    """The engine that the command line names, with its options."""
+    block = Block("key", "an engine", ("name", "with"))
+    spec, faults = validate(EngineSpec, read_value(text), lambda path: block)
+    if spec is None:
+        raise UsageError(f"--engine {text}: {faults[0].what}")
+    if spec.name == BUILT_IN_ENGINE and spec.with_:
+        raise UsageError(f"--engine {text}: the {spec.name} engine takes no options here")
+    return engine_of(spec, USUAL_BATCH, registry)
 
 
 def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:

@@ -40,7 +40,7 @@ from alignzoo.stages.ids import check_ids
 from alignzoo.stages.sampling import Speaker, load_speaker, sample_answers
 from alignzoo.store.files import digest_of, digest_of_value, read_json, write_json, write_text
 from alignzoo.store.folders import model_folder
-from alignzoo.store.identity import model_digest
+from alignzoo.store.identity import engine_identity, model_digest
 from alignzoo.store.parts import done_in_parts
 from alignzoo.store.records import STATE
 
@@ -254,7 +254,7 @@ def _section(
         "prompts": digest_of_value(prompts),
         "samples": spec.samples,
         "sampling": spec.sampling.over({}).model_dump(mode="json"),
-        "engine": spec.engine,
+        "engine": engine_identity(spec.engine, context.registry),
         "baseline": compared if spec.baseline else None,
         "kl_to": {
             name: model_digest(name, context.recipe, context.registry, context.outputs)
