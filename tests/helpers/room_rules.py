@@ -33,7 +33,7 @@ ROOMS = {
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
-    | {"engine.models", "engine.parallel", "engine.sampling", "cli.terminal", "launch"},
+    | {"engine.models", "engine.parallel", "cli.terminal", "launch"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
     | {"cli.doing", "cli.terminal"},
     "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}
