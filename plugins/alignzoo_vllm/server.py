@@ -54,11 +54,11 @@ class Server:
         try:
             status, text = self._exchange(path, body, seconds)
         except (OSError, http.client.HTTPException) as error:
-            late = isinstance(error, TimeoutError)
-            what = f"gave no answer in {seconds:g} s" if late else f"is lost ({error!r:.80})"
-            raise self.fault(what, since) from error
+            late = f"gave no answer in {seconds:g} s" if isinstance(error, TimeoutError) else ""
+            raise self.fault(late or f"is lost ({error!r:.80})", since) from error
         if status != http.client.OK:
-            raise self.fault(f"answered {path} with status {status}: {text!r:.200}", since, README)
+            cure = README if status == http.client.NOT_FOUND else ""
+            raise self.fault(f"answered {path} with status {status}: {text!r:.200}", since, cure)
         try:
             return json.loads(text or "null")
         except ValueError as error:

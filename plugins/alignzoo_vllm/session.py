@@ -110,8 +110,7 @@ class Session(RolloutSession):
         for prompt, (c, _) in zip(prompts, done, strict=True):
             ours = self.handover.log_probs(prompt, c.ids)
             gaps += [abs(a - b) for a, b in zip(ours, c.log_probs, strict=True)]
-        gap, limit = sum(gaps) / len(gaps), LIMITS[self.engine.dtype]
-        if not gap <= limit:
+        if not (gap := sum(gaps) / len(gaps)) <= (limit := LIMITS[self.engine.dtype]):
             raise server.fault(
                 f"does not sample from the weights that it was given: its log-probs differ from "
                 f"the trainer's by {gap:.3g} nats per token (limit {limit:g})",
@@ -130,7 +129,8 @@ class Session(RolloutSession):
         def one(prompt: Sequence[int], key: int) -> Marked:
             chosen = {**shared, "seed": key % 2**63}
             body = {"model": self.served, "token_ids": list(prompt), "sampling_params": chosen}
-            return server.read("/inference/v1/generate", body, partial(_read, sampling))
+            found: Marked = server.read("/inference/v1/generate", body, partial(_read, sampling))
+            return found
 
         with ThreadPoolExecutor(self.engine.concurrency) as pool:
             return list(pool.map(lambda row: one(*row), rows))  # asks nothing more after a fault
