@@ -67,8 +67,9 @@ def test_a_handover_draws_no_random_number():
 
 def test_bf16_arithmetic_around_it_does_not_round_the_proof():
     found = handed(model := tiny_model(1))
+    wanted = expected(model)
     with torch.autocast("cpu", torch.bfloat16):
-        assert found.log_probs(PROMPT, ANSWER) == pytest.approx(expected(model), abs=1e-6)
+        assert found.log_probs(PROMPT, ANSWER) == pytest.approx(wanted, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_bf16_arithmetic_around_it_does_not_round_the_proof():
     [
         (
             lambda w: {k: x for k, x in w.items() if "layers.1" not in k},
-            "model.layers.1.input_layer",
+            "model.layers.1.input_",
         ),
         (lambda w: w | {"base.lora_A.weight": torch.zeros(1)}, "base.lora_A.weight"),
     ],

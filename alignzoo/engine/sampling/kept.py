@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -68,3 +69,4 @@ class KeptServer:
         self.keeper.terminate()
         self.keeper.wait()
         keeper.end(self.keeper.pid, self.born)  # the keeper itself may have been killed
+        shutil.rmtree(self.log.parent, ignore_errors=True)
