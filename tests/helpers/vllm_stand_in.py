@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import torch
 from transformers import AutoModelForCausalLM
 
-CONTEXT = 48
+CONTEXT = 64
 
 
 class Policy:
