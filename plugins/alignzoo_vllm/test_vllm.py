@@ -34,7 +34,7 @@ from alignzoo.testing import tiny_model
 from alignzoo_vllm import VLLM
 session = VLLM(arguments="{SMALL}").start(tiny_model(0, width=64))
 session.generate([(5, 6)], Sampling(4), [1])
-print(session.server.kept.keeper.pid, flush=True)
+print("keeper", session.server.kept.keeper.pid, flush=True)
 time.sleep(600)
 """
 
@@ -68,7 +68,8 @@ def test_a_trainer_that_is_killed_leaves_no_process_and_no_shared_memory():
     before = set(SHARED.iterdir())
     command = [sys.executable, "-c", CLIENT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
-        keeper = int(client.stdout.readline())
+        said = next(line for line in client.stdout if line.startswith("keeper"))
+        keeper = int(said.split()[1])
         made = set(SHARED.iterdir()) - before
         assert len(processes(keeper)) > 3
         assert len(made) > 1
