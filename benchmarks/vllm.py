@@ -56,10 +56,10 @@ stages:
     roles: {{teacher: dpo, anchor: reverse}}
     with: {{r: 2}}
     data: {{name: facts.prompts, with: {{size: 2000}}}}
-    rollout: &rollout
+    rollout:
       prompts: 32
       sampling: {{max_new_tokens: 32}}
-      engine:
+      engine: &engine
         name: vllm
         with: {{arguments: "--enforce-eager --kv-cache-memory-bytes 256M --max-num-seqs 64"}}
     train: &train
@@ -68,7 +68,12 @@ stages:
     algorithm: grpo
     policy: sft
     data: {{name: facts.prompts, with: {{size: 2000}}}}
-    rollout: {{<<: *rollout, prompts: 8, samples_per_prompt: 4, reward: {{judge: facts.oracle}}}}
+    rollout:
+      prompts: 8
+      samples_per_prompt: 4
+      sampling: {{max_new_tokens: 32}}
+      reward: {{judge: facts.oracle}}
+      engine: *engine
     train: *train
 """
 

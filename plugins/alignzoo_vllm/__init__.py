@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from alignzoo import hookimpl
+from alignzoo import RolloutEngine, hookimpl
 from alignzoo_vllm.engine import VLLM
-
-if TYPE_CHECKING:
-    from alignzoo import RolloutEngine
 
 
 @hookimpl

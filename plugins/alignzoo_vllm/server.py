@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shlex
 import socket
 import sys
 import time
@@ -13,17 +12,16 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+import torch
 
 from alignzoo import KeptServer, TrainingError
 
-if TYPE_CHECKING:
-    import torch
-
-    from alignzoo_vllm.engine import VLLM
-
 TRAINER = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GROUP_", "TORCHELASTIC", "ACCELERATE_")
+SOCKET = "socket"
+PYTHON = "`python` or $ALIGNZOO_VLLM_PYTHON must be an interpreter that has vLLM"
 README = "start it as the README of alignzoo_vllm says"
 NONSENSE = "answers what no vLLM server of version 0.32 says:"
 
@@ -83,14 +81,13 @@ class Server:
         model = self.read("/v1/models", None, lambda answer: answer["data"][0])
         return str(model["id"]), int(model["max_model_len"])
 
-    def wait(self, seconds: float, python: str) -> None:
+    def wait(self, seconds: float) -> None:
         """Until it answers; raises TrainingError with its own words when it ends, or is late."""
         until = time.monotonic() + seconds
         while self.kept and not self.kept.ended and time.monotonic() < until:
             with suppress(TrainingError):
                 return self.ask("/health", deadline=5)  # type: ignore[no-any-return]
-        cure = f"{python} must be the interpreter of an environment with vLLM"
-        raise self.fault(f"was not ready in {seconds:g} s", 0, cure)
+        raise self.fault(f"was not ready in {seconds:g} s", 0, PYTHON)
 
     def close(self) -> None:
         """End a server that was started here."""
@@ -107,23 +104,13 @@ class Server:
             return answer.status, answer.read()
 
 
-def start(engine: VLLM, folder: Path, model: Path, context: int, device: torch.device) -> Server:
-    """A server of a model's folder, soon ready to answer."""
-    place = str(folder / "socket")
-    command = [
-        engine.interpreter, "-m", "vllm.entrypoints.openai.api_server",  # no `vllm` on a CPU build
-        "--model", str(model), "--uds", place, "--served-model-name", "policy",
-        "--skip-tokenizer-init", "--enable-scale-out", "--logprobs-mode", "raw_logprobs",
-        "--generation-config", "vllm", "--dtype", engine.dtype, "--disable-log-stats",
-        "--disable-uvicorn-access-log", "--gpu-memory-utilization",
-        str(engine.gpu_memory_utilization), *(["--max-model-len", str(context)] if context else []),
-        *(["--enable-sleep-mode"] if engine.sleep else []), *shlex.split(engine.arguments),
-    ]  # fmt: skip
+def start(command: list[str], folder: Path, deadline: float, device: torch.device) -> Server:
+    """A server that listens in a folder, soon ready to answer."""
     env = {key: x for key, x in os.environ.items() if not key.startswith(TRAINER)}
-    if engine.interpreter != sys.executable:
+    if command[0] != sys.executable:
         env.pop("PYTHONPATH", None)
     if device.type == "cuda":  # the one that the trainer is on
         visible = env.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(64)))
         env["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device.index or 0]
     env |= {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": str(folder)}
-    return Server(place, engine.deadline, KeptServer.start(command, folder, env))
+    return Server(str(folder / SOCKET), deadline, KeptServer.start(command, folder, env))

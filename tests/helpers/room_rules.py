@@ -27,7 +27,7 @@ ROOMS = {
     "plan": {"recipe", "store", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
     | {"stages", "stages.evaluation"},
-    "testing": {"contract", "ops", "data", "recipe", "engine.parallel", "engine.sampling"}
+    "testing": {"contract", "data", "recipe", "engine.parallel", "engine.sampling"}
     | {"engine.layout", "engine.scoring", "engine.train"},
     "cli.terminal": {"contract", "store"},
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"},
