@@ -105,9 +105,8 @@ class Session(RolloutSession):
         self.handover = Handover.of(model, getattr(torch, engine.dtype))
         self.server = Server(engine.address, engine.deadline) if engine.address else None
         self.served, longest = self.server.model() if self.server else ("policy", None)
-        config = model.config.get_text_config(decoder=True)
-        limits = getattr(config, "max_position_embeddings", None), engine.max_model_len, longest
-        self.vocabulary, self.context = config.vocab_size, min(filter(None, limits), default=0)
+        limits = self.handover.context, engine.max_model_len, longest
+        self.context = min(filter(None, limits), default=0)  # 0: any length
         shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.folder = Path(tempfile.mkdtemp(prefix="alignzoo-vllm-", dir=engine.folder or shared))
 
@@ -142,7 +141,7 @@ class Session(RolloutSession):
         Raises DataError before sampling if a prompt is empty or does not fit the context, and
         TrainingError if the server is lost, or does not hold the weights of the last sync.
         """
-        check_request(prompts, sampling, self.vocabulary, self.context or None)
+        check_request(prompts, sampling, self.handover.vocabulary, self.context or None)
         if 0 < sampling.temperature < 0.01:  # vLLM would raise it, and only log that
             raise DataError("sampling.temperature: vLLM has 0, or 0.01 and more")
         if not prompts:
@@ -171,7 +170,9 @@ class Session(RolloutSession):
     def _prove(self, server: Server) -> None:
         """Sample a few tokens and compare their log-probs with a plain forward."""
         longest = min(LONGEST_PROBE, (self.context or LONGEST_PROBE) - PROBE.max_new_tokens)
-        prompts = [[(5 * k + n) % self.vocabulary for k in range(n)] for n in (1, max(1, longest))]
+        prompts = [
+            [(5 * k + n) % self.handover.vocabulary for k in range(n)] for n in (1, max(1, longest))
+        ]
         gaps: list[float] = []
         done = self._sampled(server, zip(prompts, (1, 2), strict=True), PROBE)
         for prompt, (c, _) in zip(prompts, done, strict=True):

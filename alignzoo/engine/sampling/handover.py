@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alignzoo.contract.errors import DataError, PluginError, TrainingError
+from alignzoo.engine.models.context import context_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,6 +73,16 @@ class Handover:
         names = {id(x): name for name, x in self.plain.named_parameters()}
         ends: Any = self.plain.get_output_embeddings(), self.plain.get_input_embeddings()
         return [names[id(part.weight)] for part in ends]
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids the model has."""
+        return int(self.plain.config.get_text_config(decoder=True).vocab_size)
+
+    @property
+    def context(self) -> int | None:
+        """The tokens that prompt and response may have together; None: any number."""
+        return context_of(self.plain.config)
 
     def write(self, folder: Path) -> Path:
         """A new folder in `folder` in the form of checkpoints; the one before is removed.
