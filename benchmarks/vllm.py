@@ -110,7 +110,7 @@ def trained(folder: Path, name: str) -> dict[str, object]:
         "stage": name,
         "steps": len(rows),
         "largest_gap": max(gaps),
-        "median_seconds_a_step": round(sorted(timing)[len(timing) // 2], 2),
+        "median_seconds_an_update": round(sorted(timing)[len(timing) // 2], 2),
     }
 
 
@@ -190,10 +190,11 @@ def main() -> None:
 def page(found: dict) -> list[str]:
     """The figures for people."""
     lines = ["# Rollouts from vLLM\n", "Written by `python benchmarks/vllm.py`.\n"]
-    lines += ["| stage | steps, each after a sync | largest mean log-prob gap, nats | s a step |",
-              "|---|---|---|---|"]  # fmt: skip
+    head = ("stage", "steps, each after a sync", "largest mean log-prob gap, nats",
+            "s an update, sampling apart")  # fmt: skip
+    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in found["stages"]:
-        gap, seconds = f"{row['largest_gap']:.1e}", row["median_seconds_a_step"]
+        gap, seconds = f"{row['largest_gap']:.1e}", row["median_seconds_an_update"]
         lines.append(f"| {row['stage']} | {row['steps']} | {gap} | {seconds} |")
     kill, left = found["kill"], found["left"]
     lines += [
