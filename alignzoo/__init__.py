@@ -9,7 +9,13 @@ if TYPE_CHECKING:
     from alignzoo.contract.algorithm import Algorithm, Metric, Role, option
     from alignzoo.contract.datafiles import DataFile, file_digest, locate
     from alignzoo.contract.dataset import Dataset
-    from alignzoo.contract.errors import AlignzooError, DataError, PluginError, RecipeError
+    from alignzoo.contract.errors import (
+        AlignzooError,
+        DataError,
+        PluginError,
+        RecipeError,
+        TrainingError,
+    )
     from alignzoo.contract.evaluation import (
         Answer,
         Benchmark,
@@ -22,7 +28,13 @@ if TYPE_CHECKING:
     )
     from alignzoo.contract.hooks import hookimpl
     from alignzoo.contract.replies import holds_reasoning, read_verdict, without_reasoning
-    from alignzoo.contract.rollout import Completion, RolloutEngine, RolloutSession, Sampling
+    from alignzoo.contract.rollout import (
+        Completion,
+        RolloutEngine,
+        RolloutSession,
+        Sampling,
+        check_request,
+    )
     from alignzoo.contract.stage import ModelRef, Stage, StageInputs
     from alignzoo.contract.types import (
         Batch,
@@ -65,6 +77,8 @@ if TYPE_CHECKING:
         Verdict,
     )
     from alignzoo.data.ends import end_ids
+    from alignzoo.engine.sampling.handover import Handover
+    from alignzoo.engine.sampling.kept import KeptServer
 
 __version__ = "0.1.0"
 
@@ -72,14 +86,18 @@ _HOMES = {
     "contract.algorithm": ("Algorithm", "Metric", "Role", "option"),
     "contract.datafiles": ("DataFile", "file_digest", "locate"),
     "contract.dataset": ("Dataset",),
-    "contract.errors": ("AlignzooError", "DataError", "PluginError", "RecipeError"),
+    "contract.errors": (
+        "AlignzooError", "DataError", "PluginError", "RecipeError", "TrainingError",
+    ),
     "contract.evaluation": (
         "Answer", "Benchmark", "Column", "Estimate", "Judge", "Score", "ScoredBenchmark",
         "bootstrap",
     ),
     "contract.hooks": ("hookimpl",),
     "contract.replies": ("holds_reasoning", "read_verdict", "without_reasoning"),
-    "contract.rollout": ("Completion", "RolloutEngine", "RolloutSession", "Sampling"),
+    "contract.rollout": (
+        "Completion", "RolloutEngine", "RolloutSession", "Sampling", "check_request",
+    ),
     "contract.stage": ("ModelRef", "Stage", "StageInputs"),
     "contract.types": (
         "Batch", "GroupSample", "Item", "LabelledBatch", "LabelledSample", "Loss", "Max", "Mean",
@@ -92,6 +110,8 @@ _HOMES = {
         "JudgedBenchmark", "Question", "QuestionRefused", "Reply", "Usage", "Verdict",
     ),
     "data.ends": ("end_ids",),
+    "engine.sampling.handover": ("Handover",),
+    "engine.sampling.kept": ("KeptServer",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
@@ -110,12 +130,14 @@ __all__ = [
     "Decoding",
     "Estimate",
     "GroupSample",
+    "Handover",
     "Item",
     "Judge",
     "JudgeBusy",
     "JudgeError",
     "JudgeSession",
     "JudgedBenchmark",
+    "KeptServer",
     "LabelledBatch",
     "LabelledSample",
     "Loss",
@@ -151,10 +173,13 @@ __all__ = [
     "TextBatch",
     "TextSample",
     "Tokens",
+    "TrainingError",
     "Usage",
     "Verdict",
     "World",
+    "__version__",
     "bootstrap",
+    "check_request",
     "end_ids",
     "file_digest",
     "holds_reasoning",
@@ -163,7 +188,6 @@ __all__ = [
     "option",
     "read_verdict",
     "without_reasoning",
-    "__version__",
 ]
 
 

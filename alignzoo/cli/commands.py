@@ -291,12 +291,15 @@ def generate(
     plain: Annotated[
         bool, typer.Option("--plain", help="Continue the text; use no chat template.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(help="What samples: NAME, or '{name: NAME, with: {KEY: VALUE}}'.")
+    ] = "transformers",
 ) -> None:
     """Answer a prompt or a file of prompts (printed as JSON lines), or hold a conversation."""
     from alignzoo.cli.doing.generating import Wish, generate_command
 
     decoding = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop or []}
-    wish = Wish(model, decoding, max_new_tokens, samples, seed, plain)
+    wish = Wish(model, decoding, max_new_tokens, samples, seed, plain, engine)
     generate_command(wish, prompt, prompts)
 
 

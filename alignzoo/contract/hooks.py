@@ -49,7 +49,7 @@ def register_benchmarks() -> Iterable[type[Benchmark]]:
 
 @hookspec
 def register_rollout_engines() -> Iterable[type[RolloutEngine]]:
-    """Engines that sample responses, selected by `rollout.engine`."""
+    """Engines that sample responses, selected by `engine:`."""
 
 
 @hookspec

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from alignzoo.contract.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +44,38 @@ def sample_key(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+def check_request(
+    prompts: Sequence[Sequence[int]], sampling: Sampling, vocabulary: int, context: int | None
+) -> None:
+    """Raise DataError for what a model cannot be asked, before anything is sampled.
+
+    `vocabulary` is its number of ids, `context` the tokens that prompt and response may have
+    together; None: any number.
+    """
+    belongs = "use the tokenizer that belongs to the model"
+    for i, prompt in enumerate(prompts):
+        need = len(prompt) + sampling.max_new_tokens
+        if not prompt:
+            raise DataError(f"prompt {i}: no tokens; a prompt needs at least one")
+        if max(prompt) >= vocabulary:
+            raise DataError(
+                f"prompt {i}: holds id {max(prompt)}, but the model's vocabulary has "
+                f"{vocabulary}; {belongs}"
+            )
+        if context is not None and need > context:
+            raise DataError(
+                f"prompt {i}: {len(prompt)} tokens and max_new_tokens={sampling.max_new_tokens} "
+                f"make {need}, but the model's context is {context}; "
+                "shorten the prompt or lower max_new_tokens"
+            )
+    unknown = [token for token in sampling.stop_ids if not 0 <= token < vocabulary]
+    if unknown:
+        raise DataError(
+            f"sampling.stop_ids: {unknown} are not in the model's vocabulary of "
+            f"{vocabulary}; {belongs}"
+        )
+
+
 class RolloutEngine:
     """Base of rollout engines: a frozen dataclass of options.
 
@@ -57,6 +91,12 @@ class RolloutEngine:
     name: ClassVar[str]
     in_place: ClassVar[bool] = False  # samples from the module it was started with, whatever it is
     example_options: ClassVar[Mapping[str, Any]] = {}
+
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the samples beside the plug-in's code: the options, unless a subclass knows
+        better. Never an address, an interpreter or a deadline. JSON-able.
+        """
+        return asdict(self) if is_dataclass(self) else {}
 
     def start(self, model: PreTrainedModel) -> RolloutSession:
         """Get ready to sample from this model."""

@@ -136,7 +136,7 @@ class Predictor:
     def _decoding(self, spec: TrainSpec, prompt: int, sampling: Sampling) -> Decoding | None:
         """Another engine's memory is its own."""
         block = spec.rollout
-        if block is None or block.engine != BUILT_IN_ENGINE:
+        if block is None or block.engine.name != BUILT_IN_ENGINE:
             return None
         rows = -(-block.prompts // self.devices.n) * block.samples_per_prompt
         return Decoding(min(rows, block.batch_size), prompt, sampling)

@@ -133,6 +133,19 @@ class PartialSampling(Spec):
         return SamplingSpec.model_validate({**prescribed, **own})
 
 
+class EngineSpec(Spec):
+    """A rollout engine with its options."""
+
+    name: str = "transformers"
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="engine options")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`engine: NAME` means `engine: {name: NAME}`."""
+        return {"name": value} if isinstance(value, str) else value
+
+
 class RewardSpec(Spec):
     """Where the reward of a sampled response comes from: a judge, or a scalar-head model."""
 
@@ -157,12 +170,25 @@ class RolloutSpec(Spec):
     epochs: int = Field(1, gt=0, description="passes over one buffer")
     sampling: SamplingSpec = SamplingSpec()
     reward: RewardSpec | None = None
-    engine: str = "transformers"
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="engine options")
+    engine: EngineSpec = EngineSpec()
     batch_size: int = Field(256, gt=0, description="sequences sampled side by side")
     max_gap: float = Field(
         0.1, gt=0, description="largest mean |log-prob gap| between engine and trainer, in nats"
     )
+
+    with_: dict[str, Any] = Field(
+        default_factory=dict, alias="with", description="older place of the engine's options"
+    )
+
+    @model_validator(mode="after")
+    def _older_form(self) -> Self:
+        """`{engine: NAME, with: OPTIONS}` means `engine: {name: NAME, with: OPTIONS}`."""
+        if not self.with_:
+            return self
+        if self.engine.with_:
+            raise ValueError("options of an engine stand in one place; move 'with' into 'engine'")
+        engine = self.engine.model_copy(update={"with_": self.with_})
+        return self.model_copy(update={"engine": engine, "with_": {}})
 
 
 class ValidationSpec(Spec):
@@ -225,7 +251,7 @@ class GenerateSpec(StageSpec):
     data: DataSpec
     samples: int = Field(1, gt=0, description="responses per prompt")
     sampling: SamplingSpec = SamplingSpec()
-    engine: str = "transformers"
+    engine: EngineSpec = EngineSpec()
     batch_size: int = Field(256, gt=0)
 
 
@@ -286,7 +312,7 @@ class EvaluateSpec(Spec):
     )
     samples: int = Field(1, gt=0, description="responses per prompt")
     sampling: PartialSampling = PartialSampling()
-    engine: str = "transformers"
+    engine: EngineSpec = EngineSpec()
     batch_size: int = Field(256, gt=0)
     judge: Annotated[tuple[JudgeSpec, ...], BeforeValidator(_as_judges)] = Field(
         (), description="who judges, where the benchmark leaves it open; several are a panel"

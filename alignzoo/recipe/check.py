@@ -21,6 +21,7 @@ from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark
 from alignzoo.recipe.blocks import (
     AnyStage,
     DataSpec,
+    EngineSpec,
     EvaluateSpec,
     GenerateSpec,
     LabelSpec,
@@ -117,7 +118,7 @@ def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fa
     end = Draft(len(scope.stages), "", None, None)
     found = [
         *_plugin_faults(scope.registry, "benchmark", spec.benchmark, ("benchmark",), spec.with_),
-        *_engine_faults(scope.registry, spec.engine, ("engine",), {}),
+        *_engine_faults(scope.registry, spec.engine, ("engine",)),
         *_evaluated(spec, scope),
         *judge_faults(spec, scope.registry),
         *_opponent_faults(spec, scope.registry),
@@ -263,15 +264,15 @@ def _opponent_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
         yield Fault(("benchmark",), f"{cls.name} compares two models; name the other: `baseline:`")
 
 
-def _engine_faults(
-    registry: Registry, name: str, path: Path, given: Mapping[str, Any]
-) -> Iterator[Fault]:
+def _engine_faults(registry: Registry, engine: EngineSpec, path: Path) -> Iterator[Fault]:
+    """An engine by name and its options; those of the built-in one stand beside it."""
+    name = engine.name
     if name != BUILT_IN_ENGINE or name in registry.engines:
-        yield from _plugin_faults(registry, "engine", name, path, given)
+        yield from _plugin_faults(registry, "engine", name, (*path, "name"), engine.with_)
         return
-    for key in given:
+    for key in engine.with_:
         what = f"unknown option (the {name} engine takes none here; batch_size stands beside it)"
-        yield Fault((*path[:-1], "with", key), what, at_key=True)
+        yield Fault((*path, "with", key), what, at_key=True)
 
 
 # --- one function per kind of stage ----------------------------------------------------------
@@ -288,7 +289,7 @@ def _(spec: GenerateSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     if spec.policy is not None:
         yield from _speaker_faults(spec.policy, (POLICY,), draft, scope)
     yield from _data_faults(spec.data, ("data",), draft, scope)
-    yield from _engine_faults(scope.registry, spec.engine, ("engine",), {})
+    yield from _engine_faults(scope.registry, spec.engine, ("engine",))
 
 
 @_faults.register
@@ -362,7 +363,7 @@ def _rollout_faults(
             f"batches of train.batch_size = {batch_size}; make it a multiple",
         )
     registry = scope.registry
-    yield from _engine_faults(registry, rollout.engine, ("rollout", "engine"), rollout.with_)
+    yield from _engine_faults(registry, rollout.engine, ("rollout", "engine"))
     reward, path = rollout.reward, ("rollout", "reward")
     if reward is not None and reward.judge is not None:
         yield from _scorer_faults(registry, reward.judge, (*path, "judge"), reward.with_)

@@ -157,7 +157,7 @@ _CHOICES = (  # block, key that names a plug-in, kind of plug-in
     ("DataSpec", "name", "dataset"),
     ("EvaluateSpec", "benchmark", "benchmark"),
     ("JudgeSpec", "name", "judge"),
-    ("RolloutSpec", "engine", "engine"),
+    ("EngineSpec", "name", "engine"),
     ("PluginStageSpec", "stage", "stage"),
 )
 
@@ -177,6 +177,8 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         if kind not in ("dataset", "engine"):  # those name other things too
             _offer(blocks[block]["properties"][key], sorted(registry.kinds[kind]))
     blocks["DataSpec"] = {"anyOf": [{"type": "string"}, blocks["DataSpec"]]}
+    blocks["EngineSpec"] = {"anyOf": [{"type": "string"}, blocks["EngineSpec"]]}
+    blocks["RolloutSpec"]["properties"]["with"]["deprecated"] = True
     blocks["JudgeSpec"] = {"anyOf": [{"type": "string"}, blocks["JudgeSpec"]]}
     judges = blocks["EvaluateSpec"]["properties"]["judge"]
     judges["anyOf"] = [{"$ref": "#/$defs/JudgeSpec"}, {"type": "array", "items": judges["items"]}]

@@ -16,12 +16,13 @@ from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PairSample, Sample
 from alignzoo.data.samples import Loaded, load_samples
-from alignzoo.recipe.blocks import DataSpec, Recipe
+from alignzoo.recipe.blocks import DataSpec, EngineSpec, Recipe
 from alignzoo.recipe.observers import Observers
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
+from alignzoo.stages.engines import engine_of
 from alignzoo.store.identity import stated_identity
-from alignzoo.store.inputs import BUILT_IN_ENGINE, data_source, model_ref
+from alignzoo.store.inputs import data_source, model_ref
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,9 @@ class StageContext:
         places_kept = tuple(place for place, _ in kept)
         return Loaded(tuple(s for _, s in kept), (), places_kept, len(kept))
 
-    def engine(self, name: str, options: Mapping[str, Any], batch_size: int) -> RolloutEngine:
-        """The rollout engine of that name; `batch_size` concerns the built-in one."""
-        if name in self.registry.engines:
-            plugged: RolloutEngine = build_options(self.registry.find("engine", name), options)
-            return plugged
-        if name != BUILT_IN_ENGINE:
-            self.registry.find("engine", name)  # raises, with a suggestion
-        from alignzoo.engine.sampling.generate import TransformersEngine
-
-        built: RolloutEngine = build_options(
-            TransformersEngine, {"batch_size": batch_size, **options}
-        )
-        return built
+    def engine(self, spec: EngineSpec, batch_size: int) -> RolloutEngine:
+        """The rollout engine of a block; `batch_size` concerns the built-in one."""
+        return engine_of(spec, batch_size, self.registry)
 
     def step(
         self,

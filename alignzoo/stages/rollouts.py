@@ -54,7 +54,7 @@ def rollout_of(
     return Rollout(
         prompts=ids,
         reward=_reward(block.reward, task, context) if block.reward else None,
-        engine=context.engine(block.engine, block.with_, block.batch_size),
+        engine=context.engine(block.engine, block.batch_size),
         sampling=sampling,
         prompts_per_buffer=block.prompts,
         samples_per_prompt=block.samples_per_prompt,

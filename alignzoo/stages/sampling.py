@@ -81,7 +81,7 @@ def sample_answers(
     jobs = [(p, k) for p in range(len(prompts)) for k in range(spec.samples)]
     wanted = spec.sampling if isinstance(spec, GenerateSpec) else spec.sampling.over({})
     sampling = resolve(wanted, speaker.tokenizer, speaker.ends)
-    engine = context.engine(spec.engine, {}, spec.batch_size)
+    engine = context.engine(spec.engine, spec.batch_size)
     batches = _batches(jobs, ids, spec.batch_size)
     answers: dict[tuple[int, int], Response] = {}
     with closing(start_compared(engine, speaker.model)) as session:

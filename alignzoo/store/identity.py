@@ -19,7 +19,14 @@ from alignzoo.contract.evaluation import Benchmark, Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
 from alignzoo.data.samples import cached_file, data_digest
-from alignzoo.recipe.blocks import DataSpec, EvaluateSpec, Recipe, StageSpec, TrainSpec
+from alignzoo.recipe.blocks import (
+    DataSpec,
+    EngineSpec,
+    EvaluateSpec,
+    Recipe,
+    StageSpec,
+    TrainSpec,
+)
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.reading import declared
 from alignzoo.recipe.registry import Registry
@@ -41,7 +48,8 @@ _NAMES: Any = {
     "kl_to": True,
     "data": {"name"},
     "validation": {"data": {"name"}},
-    "rollout": {"reward": {"model"}},
+    "engine": True,
+    "rollout": {"reward": {"model"}, "engine": True},
 }
 
 
@@ -56,6 +64,7 @@ def stage_identity(
     return Identity(
         {
             **_common(spec, recipe),
+            **_engine(spec, registry),
             "plugins": sorted({*_plugins(spec, registry), *_savers(spec, registry)}),
             "models": {
                 place: model_digest(name, recipe, registry, outputs)
@@ -77,6 +86,7 @@ def evaluation_identity(
     return Identity(
         {
             **_common(spec, recipe),
+            **_engine(spec, registry),
             "plugins": _plugins(spec, registry),
             "models": {"model": digest(model)},
             "baseline": digest(spec.baseline) if spec.baseline else None,
@@ -101,7 +111,8 @@ def answers_identity(
     """
     return Identity(
         {
-            **_common(spec, recipe, kept=("engine", "samples")),
+            **_common(spec, recipe, kept=("samples",)),
+            **_engine(spec, registry),
             "plugins": [
                 registry.owner(cls).identity
                 for cls in _classes(spec, registry)
@@ -111,6 +122,14 @@ def answers_identity(
             "prompts": digest_of_value(list(prompts)),
         }
     )
+
+
+def engine_identity(spec: EngineSpec, registry: Registry) -> str | dict[str, Any]:
+    """Name and deciding options of an engine; those of the built-in one stand beside it."""
+    if spec.name == BUILT_IN_ENGINE and spec.name not in registry.engines:
+        return spec.name
+    engine: RolloutEngine = build_options(registry.find("engine", spec.name), spec.with_)
+    return {"name": spec.name, "settings": dict(engine.identity())}
 
 
 def judge_identities(spec: EvaluateSpec, registry: Registry) -> list[dict[str, Any]]:
@@ -201,6 +220,17 @@ def _peft(spec: Spec) -> Sequence[str]:
     return ("peft",) if getattr(spec, "adapter", None) else ()
 
 
+def _engine(spec: Spec, registry: Registry) -> dict[str, Any]:
+    """What samples, where the block samples."""
+    engine = _engine_spec(spec)
+    return {} if engine is None else {"engine": engine_identity(engine, registry)}
+
+
+def _engine_spec(spec: Spec) -> EngineSpec | None:
+    found: EngineSpec | None = getattr(getattr(spec, "rollout", spec), "engine", None)
+    return found
+
+
 def _declared(spec: Spec, registry: Registry) -> dict[str, Any]:
     """What a plug-in's stage says it reads."""
     cls = registry.stages.get(getattr(spec, "stage", ""))
@@ -214,15 +244,14 @@ def _plugins(spec: Spec, registry: Registry) -> list[str]:
 
 def _classes(spec: Spec, registry: Registry) -> Iterable[type]:
     """The registered classes that do a block's work."""
-    rollout = getattr(spec, "rollout", None)
-    reward = getattr(rollout, "reward", None)
+    reward = getattr(getattr(spec, "rollout", None), "reward", None)
+    engine = _engine_spec(spec)
     named = [
         ("algorithm", getattr(spec, "algorithm", None)),
         *(("judge", name) for name in _judges(spec)),
         ("judge", getattr(reward, "judge", None)),
         ("benchmark", getattr(spec, "benchmark", None)),
-        ("engine", getattr(spec, "engine", None)),
-        ("engine", getattr(rollout, "engine", None)),
+        ("engine", engine.name if engine else None),
     ]
     for kind, name in named:
         if name and (kind, name) != ("engine", BUILT_IN_ENGINE):

@@ -39,13 +39,15 @@ VOCABULARY = 13
 CLASSES: dict[str, Any] = {"lm": Qwen2ForCausalLM, "scalar": Qwen2ForSequenceClassification}
 
 
-def tiny_model(seed: int = 0, head: str = "lm", vocabulary: int = VOCABULARY) -> PreTrainedModel:
-    """A random two-layer Qwen2 of width 16 in float32; pad is id 0, end-of-sequence id 1."""
+def tiny_model(
+    seed: int = 0, head: str = "lm", vocabulary: int = VOCABULARY, width: int = 16
+) -> PreTrainedModel:
+    """A random two-layer Qwen2 with two heads in float32; pad is id 0, end-of-sequence id 1."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=vocabulary,
-        hidden_size=16,
-        intermediate_size=32,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,

@@ -158,7 +158,7 @@ STAGES = {
     ),
     "an unknown engine": (
         "  - {name: a, stage: generate, data: toys, engine: fats}",
-        "4:52: stages.0.engine: unknown engine 'fats'; did you mean 'fast'?",
+        "4:52: stages.0.engine.name: unknown engine 'fats'; did you mean 'fast'?",
     ),
     "a misspelt option of a judge": (
         "  - {name: a, stage: label, data: toys, judge: length, with: {taget: 1}}",

@@ -30,13 +30,13 @@ ROOMS = {
     | {"engine.parallel", "engine.sampling", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
     | {"stages", "stages.evaluation", "launch"},
-    "testing": {"contract", "ops", "data", "recipe", "engine.parallel", "engine.sampling"}
+    "testing": {"contract", "data", "recipe", "engine.parallel", "engine.sampling"}
     | {"engine.layout", "engine.scoring", "engine.train"},
     "cli.terminal": {"contract", "store"},
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
-    | {"engine.models", "engine.parallel", "engine.sampling", "cli.terminal", "launch"},
+    | {"engine.models", "engine.parallel", "cli.terminal", "launch"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
     | {"cli.doing", "cli.terminal", "engine.parallel"},
     "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}

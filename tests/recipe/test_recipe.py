@@ -37,7 +37,7 @@ stages:
     roles: {critic: sft}
     data: toys
     train: {lr_by_role: {critic: 1e-3}}
-    rollout: {prompts: 32, samples_per_prompt: 4, engine: fast, with: {memory: 0.5},
+    rollout: {prompts: 32, samples_per_prompt: 4, engine: {name: fast, with: {memory: 0.5}},
               reward: {judge: length}}
   - {name: mixed, stage: mix, models: {a: sft, b: org/model}, data: samples}
 evaluate:

@@ -14,7 +14,7 @@ from typing import Any
 from alignzoo.cli.terminal.names import find_speaker
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import DataError, UsageError
-from alignzoo.contract.rollout import RolloutSession, Sampling, sample_key
+from alignzoo.contract.rollout import RolloutEngine, RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import GroupSample, Message, PromptSample, RolloutBatch
 from alignzoo.data.ends import end_ids
@@ -26,12 +26,17 @@ from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.engine.parallel.exchange import everyone
-from alignzoo.engine.sampling.generate import TransformersEngine
-from alignzoo.recipe.blocks import SamplingSpec
-from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.blocks import EngineSpec, SamplingSpec
+from alignzoo.recipe.faults import Block, validate
+from alignzoo.recipe.registry import Registry, load_plugins
+from alignzoo.recipe.text import read_value
+from alignzoo.stages.compared import start_compared
+from alignzoo.stages.engines import engine_of
 from alignzoo.stages.sampling import resolve
+from alignzoo.store.inputs import BUILT_IN_ENGINE
 
 USUAL_TOKENS = 256
+USUAL_BATCH = 256  # sequences that the built-in engine samples side by side
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Wish:
     samples: int
     seed: int
     plain: bool
+    engine: str = "transformers"  # or {name: NAME, with: OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ def voice(wish: Wish) -> Iterator[Voice]:
 
     from alignzoo.engine.parallel.ranks import arithmetic
 
-    hooks = load_plugins().hooks
+    registry = load_plugins()
+    hooks, engine = registry.hooks, _engine(wish.engine, registry)
     name, origin = find_speaker(wish.model)
     ref = ModelRef(name, wish.seed, attn_implementation=origin.get("attn_implementation"))
     tokenizer = load_tokenizer(hooks, ref)
@@ -119,11 +126,22 @@ def voice(wish: Wish) -> Iterator[Voice]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     context = bounds.context or sys.maxsize
-    with closing(TransformersEngine().start(model)) as session:
+    with closing(start_compared(engine, model)) as session:
         rules = Rules(special="parse") if wish.plain else USUAL
         reader = Reader(tokenizer, rules, (), Embedding(ref.name, bounds.ids))
         how = partial(arithmetic, origin.get("precision", "fp32"), device.type)
         yield Voice(session, reader, sampling, context, wish, how)
+
+
+def _engine(text: str, registry: Registry) -> RolloutEngine:
+    """The engine that the command line names, with its options."""
+    block = Block("key", "an engine", ("name", "with"))
+    spec, faults = validate(EngineSpec, read_value(text), lambda path: block)
+    if spec is None:
+        raise UsageError(f"--engine {text}: {faults[0].what}")
+    if spec.name == BUILT_IN_ENGINE and spec.with_:
+        raise UsageError(f"--engine {text}: the {spec.name} engine takes no options here")
+    return engine_of(spec, USUAL_BATCH, registry)
 
 
 def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:

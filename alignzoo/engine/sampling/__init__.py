@@ -1,1 +1,1 @@
-"""The built-in rollout engine, on transformers' `generate`."""
+"""The built-in rollout engine on transformers, and what engines in another process need."""

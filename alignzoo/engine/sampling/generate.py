@@ -15,8 +15,14 @@ import torch
 from torch import Tensor
 
 from alignzoo.contract.algorithm import option
-from alignzoo.contract.errors import DataError, TrainingError
-from alignzoo.contract.rollout import Completion, RolloutEngine, RolloutSession, Sampling
+from alignzoo.contract.errors import TrainingError
+from alignzoo.contract.rollout import (
+    Completion,
+    RolloutEngine,
+    RolloutSession,
+    Sampling,
+    check_request,
+)
 from alignzoo.engine.models.context import context_of
 from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, way_of
 
@@ -67,7 +73,8 @@ class TransformersSession(RolloutSession):
         """
         if len(keys) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need as many keys, not {len(keys)}")
-        _check(self.model, prompts, sampling)
+        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
+        check_request(prompts, sampling, vocabulary, context_of(self.model.config))
         # Prompts of similar length share a batch; the longest come first to fail early on memory.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         done: dict[int, Completion] = {}
@@ -85,32 +92,6 @@ class TransformersSession(RolloutSession):
             rows = list(same)
             for start in range(0, len(rows), self.batch_size):
                 yield rows[start : start + self.batch_size]
-
-
-def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-    config = model.config.get_text_config(decoder=True)
-    context = context_of(model.config)
-    for i, prompt in enumerate(prompts):
-        need = len(prompt) + sampling.max_new_tokens
-        if not prompt:
-            raise DataError(f"prompt {i}: no tokens; a prompt needs at least one")
-        if max(prompt) >= config.vocab_size:
-            raise DataError(
-                f"prompt {i}: holds id {max(prompt)}, but the model's vocabulary has "
-                f"{config.vocab_size}; use the tokenizer that belongs to the model"
-            )
-        if context is not None and need > context:
-            raise DataError(
-                f"prompt {i}: {len(prompt)} tokens and max_new_tokens={sampling.max_new_tokens} "
-                f"make {need}, but the model's context is {context}; "
-                "shorten the prompt or lower max_new_tokens"
-            )
-    unknown = [token for token in sampling.stop_ids if not 0 <= token < config.vocab_size]
-    if unknown:
-        raise DataError(
-            f"sampling.stop_ids: {unknown} are not in the model's vocabulary of "
-            f"{config.vocab_size}; use the tokenizer that belongs to the model"
-        )
 
 
 def _refuse_bad_numbers(completions: dict[int, Completion], version: int) -> None:

@@ -241,7 +241,7 @@ def _sample(
     given: list[tuple[Response, ...]] = [() for _ in questions]
     total = sum(1 + len(question.later) for question in questions)
     done = 0
-    engine = context.engine(spec.engine, {}, spec.batch_size)
+    engine = context.engine(spec.engine, spec.batch_size)
     with closing(start_compared(engine, speaker.model)) as session:
         talk = Talk(questions, speaker, session, spec.batch_size, context)
         for turn in range(1 + max(len(question.later) for question in questions)):

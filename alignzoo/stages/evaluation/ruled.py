@@ -42,7 +42,7 @@ from alignzoo.stages.sampling import Speaker, load_speaker, sample_answers
 from alignzoo.stages.sharing import shared_out
 from alignzoo.store.files import digest_of, digest_of_value, read_json, write_json, write_text
 from alignzoo.store.folders import model_folder
-from alignzoo.store.identity import model_digest
+from alignzoo.store.identity import engine_identity, model_digest
 from alignzoo.store.records import STATE
 
 Answers = Sequence[Sequence[Answer]]  # by prompt, then by sample
@@ -270,7 +270,7 @@ def _section(
         "prompts": digest_of_value(prompts),
         "samples": spec.samples,
         "sampling": spec.sampling.over({}).model_dump(mode="json"),
-        "engine": spec.engine,
+        "engine": engine_identity(spec.engine, context.registry),
         "baseline": compared if spec.baseline else None,
         "kl_to": {
             name: model_digest(name, context.recipe, context.registry, context.outputs)

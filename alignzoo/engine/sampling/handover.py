@@ -1,0 +1,112 @@
+"""The trainer's weights for a program that reads checkpoints, and what they say about a text."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from alignzoo.contract.errors import DataError, PluginError, TrainingError
+from alignzoo.engine.models.context import context_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PREFIX = "weights-"  # begins the name of every folder that is handed over
+
+
+@dataclass(frozen=True)
+class Handover:
+    """A copy of a model on CPU, filled by `take`; its head is a tensor of its own.
+
+    Whoever reads checkpoints into a running server may not know that a head is tied to the
+    embeddings, and keep the old one; a head that is always written cannot be missed. The copy
+    needs nothing of the trainer but the weights that it streams, so it works the same when no
+    process holds a whole model.
+    """
+
+    plain: PreTrainedModel
+
+    @staticmethod
+    def of(model: PreTrainedModel, dtype: torch.dtype) -> Handover:
+        """For models of this kind; the weights are not read, and no random number is drawn."""
+        config = copy.deepcopy(model.config)
+        config.tie_word_embeddings = False
+        config._attn_implementation = "eager"  # the trainer's own may need a GPU
+        with torch.random.fork_rng(devices=[]):
+            plain = cast(Any, type(model)(config)).to(dtype).eval()
+        plain.load_state_dict(dict(model.named_buffers()), strict=False)
+        return Handover(plain)
+
+    @torch.no_grad()
+    def take(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Copy the trainer's weights, one by one.
+
+        Raises PluginError when their names are not the model's, TrainingError for a number that
+        is not finite.
+        """
+        own, given = dict(self.plain.named_parameters()), set()
+        head, embeddings = self._ends()
+        for name, x in weights:
+            given.add(name)
+            if name in own and not own[name].copy_(x).isfinite().all():
+                cure = "lower the learning rate" if version else "look at the model it started from"
+                raise TrainingError(f"rollout: '{name}' of the policy is not finite; {cure}")
+        if head not in given and embeddings in given:  # tied
+            own[head].copy_(own[embeddings])
+            given.add(head)
+        if wrong := sorted(given ^ own.keys()):
+            raise PluginError(
+                f"rollout: the trainer's weights are not those of a plain "
+                f"{type(self.plain).__name__} ('{wrong[0]}'); use the transformers engine"
+            )
+
+    def _ends(self) -> list[str]:
+        """The names of the weights of head and embeddings."""
+        names = {id(x): name for name, x in self.plain.named_parameters()}
+        ends: Any = self.plain.get_output_embeddings(), self.plain.get_input_embeddings()
+        return [names[id(part.weight)] for part in ends]
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids the model has."""
+        return int(self.plain.config.get_text_config(decoder=True).vocab_size)
+
+    @property
+    def context(self) -> int | None:
+        """The tokens that prompt and response may have together; None: any number."""
+        return context_of(self.plain.config)
+
+    def write(self, folder: Path) -> Path:
+        """A new folder in `folder` in the form of checkpoints; the one before is removed.
+
+        Raises DataError when there is no room.
+        """
+        for old in folder.glob(f"{PREFIX}*"):
+            shutil.rmtree(old)
+        need = sum(x.nbytes for x in self.plain.state_dict().values())
+        if need > (free := shutil.disk_usage(folder).free):
+            raise DataError(
+                f"{folder} has room for {free / 2**30:.1f} GiB and the policy's weights take "
+                f"{need / 2**30:.1f}; name another place with the engine's `folder`"
+            )
+        place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+        self.plain.save_pretrained(place, max_shard_size=need + 1)
+        return place
+
+    @torch.no_grad()
+    def log_probs(self, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
+        """Log-probs [n] of an answer's tokens over the full vocabulary at temperature 1."""
+        ids = torch.tensor([[*prompt, *answer]])
+        with torch.autocast("cpu", enabled=False):
+            logits = self.plain(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        every = logits.float().log_softmax(-1)
+        found: list[float] = every.gather(1, torch.tensor(answer)[:, None])[:, 0].tolist()
+        return found
