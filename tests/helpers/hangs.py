@@ -121,7 +121,13 @@ def start(setup: Setup, folder: Path, words: Sequence[str]) -> subprocess.Popen[
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
+        preexec_fn=hear_sigint,
     )
+
+
+def hear_sigint() -> None:
+    """Also where a shell made this a job of its background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def outcome_of(setup: Setup, folder: Path) -> Outcome:

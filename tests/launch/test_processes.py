@@ -58,7 +58,8 @@ def test_a_run_of_two_processes_that_was_stopped_ends_with_the_numbers_of_one_th
 
 @pytest.mark.slow
 def test_several_seeds_are_trained_by_the_same_workers(tmp_path):
-    setup = Setup("", "", OFFLINE.replace("steps: 6", "steps: 2"))
+    measured = "evaluate:\n  - {benchmark: facts, with: {size: 4}, sampling: {max_new_tokens: 4}}\n"
+    setup = Setup("", "", OFFLINE.replace("steps: 6", "steps: 2") + measured)
     process = start(setup, tmp_path, [*setup.words, "--seeds", "2"])
     _, said = ended(process, 120)
     assert process.returncode == 0, said

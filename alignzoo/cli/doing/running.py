@@ -99,7 +99,8 @@ def run_seeds_command(asked: Asked) -> int:
         status = run_command(replace(asked, overrides=words, output=place, seeds=1))
         if status:
             return status
-        runs.append(read_leaderboard([place]))
+        if is_main():  # the others do not know when it is written
+            runs.append(read_leaderboard([place]))
     if is_main():
         tables = over_seeds(runs)
         for table in tables:
