@@ -113,6 +113,8 @@ def start(setup: Setup, folder: Path, words: Sequence[str]) -> subprocess.Popen[
         "HANG": folder.name,
         **setup.environment,
     }
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [*setup.launcher, "-m", "alignzoo", "run", str(file), "--output", str(folder / "run")]
     return subprocess.Popen(
         [sys.executable, *command, *words],
@@ -121,13 +123,7 @@ def start(setup: Setup, folder: Path, words: Sequence[str]) -> subprocess.Popen[
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
-        preexec_fn=hear_sigint,
     )
-
-
-def hear_sigint() -> None:
-    """Also where a shell made this a job of its background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def outcome_of(setup: Setup, folder: Path) -> Outcome:
