@@ -1,0 +1,146 @@
+"""Who is taken for stopped, lost or stuck: a real store and real processes, looked at in haste."""
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import asdict
+
+import pytest
+from torch.distributed import TCPStore
+
+from alignzoo.launch.board import Board, Failure
+from alignzoo.launch.watch import GRACE, SILENT, STOPPED, STUCK, Watch, state_of
+from alignzoo.launch.wish import Wish
+from alignzoo.launch.worker import _only_lost
+
+TWO = Wish(2)
+ERROR = Failure(1, "error: no food", "DataError: no food")
+
+
+@pytest.fixture
+def board():
+    return Board(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+
+
+@pytest.fixture
+def workers(board):
+    """Two processes that know nothing of us, in the place of workers."""
+    both = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    for number, process in enumerate(both):
+        board.put(f"pid/{number}", process.pid)
+    yield both
+    for process in both:
+        process.kill()
+        process.wait()
+
+
+def look(watch, times):
+    for _ in range(times):
+        watch._look()
+
+
+def test_the_error_that_was_told_first_is_the_cause_whatever_comes_later(board):
+    assert board.first() is None
+    assert board.tell(ERROR)
+    assert not board.tell(Failure(0, "error: no fox", "DataError: no fox"))
+    assert board.first() == ERROR
+
+
+def test_a_lost_connection_is_never_the_cause(board):
+    symptom = Failure(0, "error: reset", "RuntimeError: reset by peer", symptom=True)
+    assert not board.tell(symptom)
+    assert board.first() is None
+    assert board.end(0) == symptom
+
+
+def test_an_error_that_follows_from_a_lost_connection_is_one_of_these():
+    lost = RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    assert _only_lost(lost)
+    try:
+        try:
+            raise lost
+        except RuntimeError:
+            raise ValueError("a plug-in gave up")  # noqa: B904
+    except ValueError as error:
+        assert _only_lost(error)
+    assert not _only_lost(ValueError("Connection closed by peer"))
+    assert not _only_lost(RuntimeError("size mismatch"))
+
+
+def test_a_stopped_worker_is_ended_and_named(board, workers):
+    watch = Watch(board, TWO)
+    os.kill(workers[1].pid, signal.SIGSTOP)
+    while state_of(workers[1].pid) != "T":
+        time.sleep(0.01)
+    look(watch, STOPPED - 1)
+    assert board.first() is None
+    look(watch, 1)
+    assert board.first().rank == 1
+    assert "worker 1 of 2 has been stopped (SIGSTOP)" in board.first().text
+    assert workers[1].wait(5) == -signal.SIGKILL
+    assert workers[0].poll() is None
+
+
+def test_a_worker_that_runs_and_says_nothing_is_left_alone(board, workers):
+    look(Watch(board, TWO), 3 * STOPPED)
+    assert board.first() is None
+    assert [process.poll() for process in workers] == [None, None]
+
+
+def test_after_a_failure_the_others_have_some_seconds_to_end_by_themselves(board, workers):
+    watch = Watch(board, TWO)
+    board.tell(ERROR)
+    look(watch, GRACE)
+    assert workers[0].poll() is None
+    look(watch, 1)
+    assert workers[0].wait(5) == -signal.SIGKILL
+    assert board.first() == ERROR
+
+
+def test_a_worker_that_is_gone_without_a_word_is_named(board, workers):
+    workers[0].kill()
+    while state_of(workers[0].pid):
+        time.sleep(0.01)
+    look(Watch(board, TWO), 1)
+    assert "worker 0 of 2 was killed or crashed" in board.first().text
+
+
+def test_a_worker_that_said_its_end_is_not_missed(board, workers):
+    board.put("end/0", asdict(Failure(0, "", "", 0, symptom=True)))
+    workers[0].kill()
+    workers[0].wait()
+    look(Watch(board, TWO), GRACE + 2)
+    assert board.first() is None
+    assert workers[1].poll() is None
+
+
+def test_a_long_wait_is_said_once_with_the_worker_and_ends_nothing(board, workers, capfd):
+    watch = Watch(board, TWO)
+    board.put("waited/0", [61.0, True])
+    board.put("waited/1", [0.0, False])
+    look(watch, 3)
+    assert capfd.readouterr().err == "waiting for worker 1 since 61 s\n"
+    board.put("waited/0", [86400.0, True])  # a judge may take days
+    look(watch, 3)
+    assert board.first() is None
+
+
+@pytest.mark.parametrize(("sure", "ends"), [(True, True), (False, False)])
+def test_workers_that_all_wait_for_each_other_are_ended_unless_they_compute(
+    board, workers, sure, ends
+):
+    for number in range(2):
+        board.put(f"waited/{number}", [STUCK + 1, sure])
+    look(Watch(board, TWO), 1)
+    assert (board.first() is not None) == ends
+
+
+def test_another_machine_that_says_nothing_new_is_named(board):
+    watch = Watch(board, Wish(1, 2, 0, "head:1"))
+    board.put("beat/1", 7)
+    look(watch, SILENT)
+    assert board.first() is None
+    look(watch, 2)
+    assert "machine 1 has not answered" in board.first().text
+    assert board.first().rank == 1
