@@ -74,12 +74,8 @@ def run(
     machines: Annotated[
         int, typer.Option(min=1, help="Start the same command on each, with its --machine-rank.")
     ] = 1,
-    machine_rank: Annotated[
-        int | None, typer.Option(min=0, help="Number of this machine, from 0.")
-    ] = None,
-    main_address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Of machine 0, free and reachable.")
-    ] = None,
+    machine_rank: Annotated[int | None, typer.Option(min=0, help="Its number, from 0.")] = None,
+    main_address: Annotated[str | None, typer.Option(help="HOST:PORT of machine 0.")] = None,
 ) -> None:
     """Train and evaluate what a recipe says; a repeated run goes on where the last one stopped."""
     with before_work():
