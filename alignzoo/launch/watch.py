@@ -60,10 +60,11 @@ class Watch(threading.Thread):
         if self.failing > GRACE:
             self._end_workers()
 
-    def _end_workers(self) -> None:
-        for pid in self.pids.values():
+    def _end_workers(self, *numbers: int) -> None:
+        """Those workers, or all of this machine."""
+        for n in numbers or self.pids:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(self.pids[n], signal.SIGKILL)
 
     def _see_workers(self, states: Mapping[int, str]) -> None:
         for n, state in states.items():
@@ -73,7 +74,7 @@ class Watch(threading.Thread):
             if self.stopped[n] == STOPPED:
                 what = f"worker {n} of {self.wish.world} has been stopped (SIGSTOP)"
                 self._fail(n, f"{what} for {STOPPED} s, and the others cannot go on without it")
-                os.kill(self.pids[n], signal.SIGKILL)
+                self._end_workers(n)
 
     def _see_machines(self) -> None:
         """Tell the other machines that this one lives, and notice when one does not."""
