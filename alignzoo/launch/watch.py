@@ -16,7 +16,7 @@ from alignzoo.launch.wish import Wish
 from alignzoo.store.files import read_json
 
 STOPPED = 15  # looks in a row at which a worker was stopped (SIGSTOP)
-SILENT = 30  # looks in a row at which another machine said nothing new
+SILENT = 20  # looks in a row at which another machine said nothing new
 GRACE = 10  # looks that the others have to end by themselves after a failure
 STUCK = 300.0  # seconds after which workers that all wait for each other are ended
 SAID = (60.0, 600.0, 3600.0)  # seconds of waiting after which a reader is told

@@ -21,8 +21,6 @@ def launched_command(asked: Asked, wish: Wish) -> int:
     """Run a recipe in this process, or in as many as were asked for; the exit status."""
     if wish.processes is None and wish.machines == 1 and not launched():
         os.environ.update(join_slurm(os.environ))
-    if wish.world > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # we say what matters
     if not launched():
         check(wish, _devices() if wish.processes else 0)
     if wish.world == 1:
