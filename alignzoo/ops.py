@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alignzoo.contract.types import Mean, Outputs, PairBatch, Signal, Signals, Term, World
+from alignzoo.contract.types import Mean, Outputs, PairBatch, Rows, Signal, Signals, Term, World
 
 # --- per token ----------------------------------------------------------------------------------
 
@@ -115,6 +115,20 @@ def kl(of: str, to: str) -> Signal:
         return kl_divergence(log_softmax(out[of]), log_softmax(out[to]))
 
     return Signal((of, to), reduce, key="kl")
+
+
+def watched(signal: Signal) -> Signal:
+    """The same values without gradient: of a signal that is logged and stands in no loss.
+
+    A graph that no gradient goes back through would hold its logits [n, V] until the whole
+    micro-batch is done.
+    """
+
+    def reduce(out: Outputs, labels: Tensor) -> Rows:
+        with torch.no_grad():
+            return signal.reduce(out, labels)
+
+    return dataclasses.replace(signal, reduce=reduce)
 
 
 # --- per sequence -------------------------------------------------------------------------------

@@ -68,7 +68,8 @@ class Bandit(Algorithm[RolloutBatch]):
     def signals(self) -> Mapping[str, Signal]:
         """Log-probabilities of the sampled token under every role, and the full KL."""
         rows = {role: ops.log_prob(role) for role in self.roles}
-        return {**rows, "kl": ops.kl("policy", "teacher")}
+        kl = ops.kl("policy", "teacher")
+        return {**rows, "kl": kl if self.kl_mode == "exact_token_kl" else ops.watched(kl)}
 
     def loss(self, batch: RolloutBatch, signals: Signals, state: State) -> Loss:
         """A policy term and a KL term (0 when the reward pays), each one value per sequence."""

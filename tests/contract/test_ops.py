@@ -226,3 +226,11 @@ def test_k1_may_be_negative_and_k3_may_not():
 def test_k3_keeps_its_digits_for_tiny_log_ratios():
     got = ops.kl_k3(torch.tensor([1e-3], dtype=torch.float64))
     assert abs(got.item() / (1e-6 / 2 - 1e-9 / 6 + 1e-12 / 24) - 1) < 1e-9
+
+
+def test_what_is_only_watched_has_the_same_values_and_no_gradient():
+    logits, labels = torch.randn(5, 7, requires_grad=True), torch.tensor([0, 6, 3, 3, 1])
+    signal = ops.watched(ops.log_prob("policy"))
+    seen = signal.reduce({"policy": logits}, labels)
+    assert not seen.requires_grad
+    close(seen, logits.detach().log_softmax(-1)[torch.arange(5), labels], 1e-6)

@@ -1,8 +1,15 @@
 """The memory of a stage: counted on tensors without data, compared with real training."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
-from measured_memory import CASES, measured, predicted
+from alignzoo_aligndistil import AlignDistil
+from alignzoo_bandit import Bandit
+from alignzoo_gkd import GKD
+from alignzoo_reinforce import Reinforce
+from measured_memory import CASES, Case, llama, measured, optim, predicted
 from torch import nn
 
 from alignzoo.engine.memory.fakes import fake_mode
@@ -123,3 +130,16 @@ def test_with_adapters_roles_that_start_alike_hold_one_base():
     share = views["ddp" + LORA]
     assert share[MOMENTS] == share[WEIGHTS + "teacher"] == added / (40 + 16 + 64)
     assert share.get(WEIGHTS + "policy", 1.0) == 1.0
+
+
+METHODS = (AlignDistil(r=2.0), Bandit(), GKD(), Reinforce())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_no_chunk_of_logits_is_held_until_the_backward_pass_ends(method):
+    """What was logged or compared used to be scored with a graph that nothing went back through."""
+    chunked = optim(batch_size=4, micro_batch_size=4, chunk_mb=1)
+    case = Case("", method, partial(llama, layers=1), chunked, 8, 64, rows=4)
+    held = [predicted(replace(case, response=n)).bytes["logits"] for n in (64, 192)]
+    chunk = 64 * 1500 * 4  # bytes
+    assert 0 < held[1] <= held[0] + chunk

@@ -164,8 +164,9 @@ def qwen2() -> PreTrainedConfig:
     return Qwen2Config(vocab_size=2000, tie_word_embeddings=True, **SMALL)
 
 
-def llama() -> PreTrainedConfig:
-    return LlamaConfig(vocab_size=1500, tie_word_embeddings=False, **SMALL)
+def llama(layers: int = 3) -> PreTrainedConfig:
+    shape = {**SMALL, "num_hidden_layers": layers}
+    return LlamaConfig(vocab_size=1500, tie_word_embeddings=False, **shape)
 
 
 def gpt2() -> PreTrainedConfig:

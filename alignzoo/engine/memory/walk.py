@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignzoo.contract.types import Batch, Item, RolloutBatch, TextBatch, Tokens
+from alignzoo.contract.types import Batch, Item, RolloutBatch, Signal, TextBatch, Tokens
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim, build_optimizer
 from alignzoo.engine.layout.replicated import Replicated
@@ -39,10 +39,10 @@ from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.loop import module_of
-from alignzoo.engine.train.sources import ROLLOUT_LOG_PROB
+from alignzoo.engine.train.sources import COMPARED
 from alignzoo.engine.train.step import Stepper
 from alignzoo.engine.train.world import BufferWorld
-from alignzoo.ops import log_prob, value
+from alignzoo.ops import value
 
 TRAINING, UPDATE, PASS = "forward and backward", "optimiser step", "passes without gradient"
 SHORT = 8  # tokens of a response whose size does not matter
@@ -194,15 +194,13 @@ class _Walk:
             self.live.mark(_tensors(self.layout.optimizer.state.values()), MOMENTS)
             self.layout.optimizer.zero_grad(set_to_none=True)
 
-    def _given(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _given(self, batch: Batch) -> tuple[dict[str, Tensor], Mapping[str, Signal]]:
         """Signals that a buffer has before its first update, and what that scores again."""
         job = self.job
         cached, scored = job.scored
         given = {name: torch.zeros(batch.ids.shape) for name in cached}
-        extra = {}
-        if job.on_policy:
-            extra = {ROLLOUT_LOG_PROB: log_prob("policy")}
-            given[ROLLOUT_LOG_PROB] = torch.zeros(batch.ids.shape)
+        extra = COMPARED if job.on_policy else {}
+        given |= {name: torch.zeros(batch.ids.shape) for name in extra}
         size = job.optim.micro_batch_size * batch.rows_per_item
         with self.live.during(PASS), job.ranks.autocast():
             given |= snapshots.score_buffer(self.module, batch, scored, size)

@@ -25,9 +25,10 @@ from alignzoo.engine.models.adapters import is_adapted, merged, plain_weights
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.snapshots import Stored
 from alignzoo.engine.train.batches import Cut, Schedule, batches_for, share_of_rank
-from alignzoo.ops import log_prob
+from alignzoo.ops import log_prob, watched
 
 ROLLOUT_LOG_PROB = "rollout/log_prob"
+COMPARED = {ROLLOUT_LOG_PROB: watched(log_prob("policy"))}  # what the trainer says of the samples
 
 
 @dataclass(frozen=True)
@@ -205,12 +206,11 @@ class RolloutSource:
         self.policy.sync(index)  # on a rank without prompts too: the weights may lie on all of them
         batch, done = self._sampled(every[at].tolist(), index) if len(at) else self._lent(every)
         ranks = replace(self.ranks, idle=not len(at))
-        compare = {ROLLOUT_LOG_PROB: log_prob("policy")}
         given = {ROLLOUT_LOG_PROB: _log_probs(batch, done)}
         metrics = self._metrics(batch, ranks)
         asked = every[at].tolist() if len(at) else every[:1].tolist()
         places = [f"answer {k + 1} to prompt {p + 1}" for p in asked for k in range(n)]
-        return Buffer(batch, len(every) * n, positions, given, metrics, compare, places)
+        return Buffer(batch, len(every) * n, positions, given, metrics, COMPARED, places)
 
     def _lent(self, prompts: Tensor) -> tuple[RolloutBatch, list[Completion]]:
         """One row that an idle rank computes on and nobody counts; nothing is sampled or judged."""
