@@ -103,7 +103,8 @@ def test_every_method_is_the_same_under_every_strategy(tmp_path, strategy):
 HARDER = {
     "recomputed layers and chunks": {"optim": {"gradient_checkpointing": True}, "chunk": 4},
     "several items at once": {"optim": {"micro_batch_size": 2, "batch_size": 4}},
-    "an empty share": {"optim": {"batch_size": 1, "steps": 5}},
+    "an empty share": {"cases": ["dpo", "distil-off"], "optim": {"batch_size": 1, "steps": 5}},
+    "an empty share of prompts": {"cases": ["ppo"], "prompts": 1},
     "validation": {"held_out": 3, "optim": {"batch_size": 3}},
 }
 
@@ -115,7 +116,8 @@ GRID = [pytest.param(2, *s.values, marks=s.marks) for s in STRATEGIES] + [(3, "f
 @pytest.mark.parametrize("name", HARDER)
 @pytest.mark.parametrize(("size", "strategy"), GRID)
 def test_no_way_to_cut_a_batch_changes_the_loss(tmp_path, name, size, strategy):
-    compared(tmp_path, [strategy], ["dpo", "kto", "distil-off"], size, **HARDER[name])
+    how = {"cases": ["dpo", "kto", "distil-off"], **HARDER[name]}
+    compared(tmp_path, [strategy], how.pop("cases"), size, **how)
 
 
 @pytest.mark.slow

@@ -48,13 +48,15 @@ METHODS = {
 }
 
 
-def made(folder, case, strategy="ddp", optim=None, items=ITEMS, precision="fp32", **changes):
+def made(
+    folder, case, strategy="ddp", optim=None, items=ITEMS, precision="fp32", prompts=5, **changes
+):
     """The job of a method, with uneven shares and several micro-batches."""
     algorithm, sampled = METHODS[case]
     known = {"steps": 4, "batch_size": 5, "micro_batch_size": 1, "lr": 1e-2, "save_every": 100}
     changes["optim"] = Optim(**(known | (optim or {})))
     if sampled is not None:
-        changes["rollout"] = rollout(n_prompts=8, prompts_per_buffer=5, **sampled)
+        changes["rollout"] = rollout(n_prompts=8, prompts_per_buffer=prompts, **sampled)
     else:
         changes["items"] = toy_items(algorithm.batch, items)
     folder.mkdir(parents=True, exist_ok=True)
