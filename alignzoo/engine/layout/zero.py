@@ -8,6 +8,7 @@ norm. What is read of its insides (`averaged_gradients`, flat partitions) is pin
 from __future__ import annotations
 
 import logging
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -41,6 +42,7 @@ class Zero(Layout):
     """
 
     stage: ClassVar[int]
+    kind: ClassVar[str]  # of DeepSpeed's optimiser
     together: ClassVar[bool] = True
 
     def __init__(self, ranks: Ranks, scoring: ScoringModule, optim: Optim) -> None:
@@ -52,6 +54,8 @@ class Zero(Layout):
         scoring.set_modes()
         self.optimizer = self.engine.optimizer
         self.module = self.engine
+        kind = type(self.optimizer).__name__
+        self._refuse_unless(kind == self.kind, f"the optimiser is a {kind}")
         for flat in self._flats():  # else moments are linked after the first role's first update
             self._state(flat).update(
                 {STEP: torch.tensor(0.0), **{key: torch.zeros_like(flat) for key in MOMENTS}}
@@ -171,6 +175,7 @@ class Zero2(Zero):
     """Every rank holds all weights, and a slice of gradients and moments."""
 
     stage: ClassVar[int] = 2
+    kind: ClassVar[str] = "DeepSpeedZeroOptimizer"
 
     def __init__(self, ranks: Ranks, scoring: ScoringModule, optim: Optim) -> None:
         super().__init__(ranks, scoring, optim)
@@ -182,8 +187,6 @@ class Zero2(Zero):
 
     def check(self) -> None:
         """Partitions of all ranks together hold what learns once."""
-        kind = type(self.engine.optimizer).__name__
-        self._refuse_unless(kind == "DeepSpeedZeroOptimizer", f"the optimiser is a {kind}")
         split = self.engine.zero_optimization_partition_gradients()
         self._refuse_unless(split, "gradients are not partitioned")
         total = sum(p.numel() for _, p in self.learning)
@@ -217,6 +220,7 @@ class Zero3(Zero):
     """Every rank holds a slice of each weight, gradient and moment."""
 
     stage: ClassVar[int] = 3
+    kind: ClassVar[str] = "DeepSpeedZeroOptimizer_Stage3"
 
     def __init__(self, ranks: Ranks, scoring: ScoringModule, optim: Optim) -> None:
         refuse_routers(scoring, self.asked)
@@ -235,8 +239,6 @@ class Zero3(Zero):
 
     def check(self) -> None:
         """No weight is whole anywhere; each rank holds its slice of it."""
-        kind = type(self.engine.optimizer).__name__
-        self._refuse_unless(kind == "DeepSpeedZeroOptimizer_Stage3", f"the optimiser is a {kind}")
         size = self.ranks.size
         for name, weight in self.scoring.models.named_parameters():
             p: Any = weight
@@ -295,6 +297,7 @@ def _started(module: ScoringModule, optimizer: torch.optim.Optimizer, config: An
     # A kernel for shared memory would be compiled for a minute at the first start on a CPU. It
     # serves `inference_all_reduce` alone, and DeepSpeed does without where it cannot be compiled.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it in training too, even alone
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, config=config, dist_init_required=False
     )
