@@ -10,6 +10,7 @@ import torch
 from layout_jobs import METHODS, made, on_ranks, rows, run_case
 from torch import distributed, nn
 
+from alignzoo import PairBatch
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout import sharded
 from alignzoo.engine.layout.build import build_layout
@@ -20,8 +21,9 @@ from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.scoring.scorer import ScoringModule, dense
 from alignzoo.engine.train.checkpoint import WEIGHTS
+from alignzoo.engine.train.job import Validation
 from alignzoo.engine.train.loop import train
-from alignzoo.testing import tiny_model
+from alignzoo.testing import tiny_model, toy_items
 
 DEPENDS = ("padding",)  # on how a batch is cut, and on nothing that is learnt
 SMALL = 1e-6  # a metric below it is rounding
@@ -124,8 +126,7 @@ def test_no_way_to_cut_a_batch_changes_the_loss(tmp_path, name, size, strategy):
 def test_bf16_is_that_of_ddp_where_rows_share_no_padding(tmp_path):
     names = ("ddp", "fsdp2")
     ran(2, [{"folder": str(tmp_path / s), "case": "sft", "strategy": s, **BF16} for s in names])
-    one, other = (rows(tmp_path / s) for s in names)
-    assert [row["loss"] for row in one] == [row["loss"] for row in other]
+    assert_equal(*(tmp_path / s for s in names), loss=1e-6, norm=1e-6)
 
 
 def assert_same_end(whole, cut):
@@ -185,6 +186,19 @@ def test_fsdp2_on_one_process_gives_the_losses_of_no_layout(tmp_path, alone):
     for strategy in ("ddp", "fsdp2"):
         assert train(made(tmp_path / strategy, "ppo", strategy=strategy))
     assert_equal(tmp_path / "ddp", tmp_path / "fsdp2", loss=1e-7, norm=1e-6)
+
+
+def test_fsdp2_gives_back_the_best_checkpoint_and_not_the_last(tmp_path, alone):
+    held_out = toy_items(PairBatch, 3, seed=9)
+    lowest = Validation(held_out, every=1, metric="loss", sign=-1)  # it rises from the start
+    ends = [
+        train(made(tmp_path / s, "dpo", strategy=s, validation=lowest))["policy"]
+        for s in ("ddp", "fsdp2")
+    ]
+    last = read_tensors(tmp_path / "fsdp2" / "state" / "step-00000004" / WEIGHTS)[0]
+    kept, other = (dict(model.named_parameters()) for model in ends)
+    assert all(torch.allclose(x, other[name], atol=1e-5) for name, x in kept.items())
+    assert any(not torch.allclose(x, last[f"policy/{n}"], atol=1e-4) for n, x in other.items())
 
 
 @pytest.mark.parametrize("skipped", ["Qwen2DecoderLayer", "ScoringModule"])

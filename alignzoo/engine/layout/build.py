@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -39,6 +40,7 @@ def build_layout(ranks: Ranks, module: ScoringModule, optim: Optim, strategy: st
     check_strategy(strategy)
     build = LAYOUTS[strategy]
     if build is not Replicated:
+        gc.collect()  # what wrappers of an earlier stage hold lies in circles
         _join(ranks)
     layout = build(ranks, module, optim)
     layout.check()
