@@ -35,7 +35,8 @@ def refuse_adapters(module: ScoringModule, asked: str) -> None:
     for role, model in module.by_role.items():
         if is_adapted(model):
             raise TrainingError(
-                f"{asked} has not been tried with LoRA adapters such as that of '{role}'; take fsdp2"
+                f"{asked} has not been tried with LoRA adapters such as that of '{role}'; take "
+                "fsdp2"
             )
 
 
