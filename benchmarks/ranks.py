@@ -54,12 +54,12 @@ stages:
     algorithm: dpo
     policy: sft
     data: pairs
-    train: {{steps: 10, batch_size: 32, lr: 3e-4}}
+    train: {{steps: 30, batch_size: 32, lr: 1e-3}}
   - name: reverse
     algorithm: dpo
     policy: sft
     data: {{name: pairs, swap: true}}
-    train: {{steps: 10, batch_size: 32, lr: 3e-4}}
+    train: {{steps: 30, batch_size: 32, lr: 1e-3}}
 """
 PROMPTS = {"name": "facts.prompts", "with": {"size": 400}}
 OFFLINE = {
