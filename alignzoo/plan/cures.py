@@ -38,15 +38,16 @@ def cures(predictor: Predictor, spec: TrainSpec, strategy: str) -> list[Cure]:
         peaks = predictor.footprint(_with(spec, block, values)).peaks
         found.append(Cure(words, peaks[strategy].total))
         whole = _with(whole, block, values)
-    lora = Cure(f"LoRA of rank {RANK}, about", now.peaks[strategy + LORA].total)
+    adapted = [now.peaks[key] for key in (strategy + LORA,) if key in now.peaks]
+    lora = [Cure(f"LoRA of rank {RANK}, about", peak.total) for peak in adapted]
     if any(map(predictor.devices.holds, (cure.total for cure in found))) or not changes:
-        return [*found, lora]
+        return [*found, *lora]
     words = " and ".join(words for words, _, _ in changes)
     for name, peak in predictor.footprint(whole).peaks.items():
-        kind, _, adapted = name.partition(LORA[:3])
+        kind, _, with_lora = name.partition(LORA[:3])
         also = ["", f" and parallel.strategy: {kind}"][kind != strategy]
-        found.append(Cure(f"{words}{also}{' and LoRA' if adapted else ''}", peak.total))
-    return [*found, lora]
+        found.append(Cure(f"{words}{also}{' and LoRA' if with_lora else ''}", peak.total))
+    return [*found, *lora]
 
 
 def _changes(

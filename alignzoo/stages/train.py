@@ -20,6 +20,7 @@ from alignzoo.contract.types import (
     Tokens,
 )
 from alignzoo.data.tokens import Encoded, Limits
+from alignzoo.engine.layout.build import check_strategy
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import is_adapted, merged, save_adapter
 from alignzoo.engine.models.fit import outside
@@ -27,7 +28,7 @@ from alignzoo.engine.models.hooked import Listener, prove_saving
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of, save_model
 from alignzoo.engine.models.quiet import switched_off
 from alignzoo.engine.parallel.agreement import is_main
-from alignzoo.engine.parallel.ranks import start_ranks
+from alignzoo.engine.parallel.ranks import Ranks, start_ranks
 from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.rails import Rails
@@ -63,7 +64,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     learner = learner_of(tokenizer, refs, main, algorithm, hooks)
     scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
     check_ids(main, refs, tokenizer, learner.bounds, context, scoring)
-    ranks = start_ranks(context.recipe.precision)
+    ranks = _ranks(context)
     parts = parts_of(Models(kinds, main, refs, _digests(bound, context)), spec, context)
 
     def load(role: str) -> PreTrainedModel:
@@ -112,6 +113,12 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
 def _tell_off_policy(spec: TrainSpec, algorithm: Algorithm[Any], context: StageContext) -> None:
     if settings := off_policy(spec, type(algorithm)):
         context.progress.note(f"{context.name}: {off_policy_note(settings, type(algorithm))}")
+
+
+def _ranks(context: StageContext) -> Ranks:
+    """Joined after it is known that the recipe's strategy can be had."""
+    check_strategy(context.recipe.parallel.strategy)
+    return start_ranks(context.recipe.precision)
 
 
 def _keep(

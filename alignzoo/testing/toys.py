@@ -180,7 +180,7 @@ def toy_job(algorithm: Algorithm[Any], items: Sequence[Item], folder: Path, **ch
         "seed": 0,
         "folder": folder,
         "cache": folder / "cache",
-        "ranks": start_ranks("fp32"),
+        "ranks": changes.get("ranks") or start_ranks("fp32"),
         "rails": Rails(say=lambda text: None),
     }
     return Job(**(known | changes))

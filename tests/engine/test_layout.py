@@ -1,6 +1,8 @@
 """Layouts: one loss whatever lies where, and nothing that only looks as if it were sharded."""
 
 import copy
+import importlib.util
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from layout_jobs import METHODS, made, on_ranks, rows, run_case
 from torch import distributed, nn
 
+from alignzoo import PairBatch
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout import sharded
 from alignzoo.engine.layout.build import build_layout
@@ -17,11 +20,19 @@ from alignzoo.engine.models.tensors import read_tensors
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.scoring.scorer import ScoringModule, dense
+from alignzoo.engine.train.checkpoint import WEIGHTS
+from alignzoo.engine.train.job import Validation
 from alignzoo.engine.train.loop import train
-from alignzoo.testing import tiny_model
+from alignzoo.testing import tiny_model, toy_items
 
 DEPENDS = ("padding",)  # on how a batch is cut, and on nothing that is learnt
 SMALL = 1e-6  # a metric below it is rounding
+BF16 = {"precision": "bf16", "optim": {"micro_batch_size": 1}}
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"
+)
+EACH = [("ddp",), ("fsdp2",), ("zero2",), ("zero3",)]
+STRATEGIES = [pytest.param(*s, marks=needs_deepspeed if s[0] > "z" else ()) for s in EACH]
 
 
 def assert_equal(one, other, loss=1e-5, norm=1e-4):
@@ -37,6 +48,11 @@ def assert_equal(one, other, loss=1e-5, norm=1e-4):
                 assert found[key] == pytest.approx(x, abs=max(loss, SMALL), rel=1e-4), (other, key)
 
 
+def ran(size, plan):
+    done = on_ranks(size, plan)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def compared(folder, strategies, cases, size=2, **how):
     """Every case on one process, and under every strategy on several."""
     plan = [
@@ -44,72 +60,110 @@ def compared(folder, strategies, cases, size=2, **how):
         for strategy in strategies
         for case in cases
     ]
-    done = on_ranks(size, plan)
-    assert done.returncode == 0, done.stderr[-3000:]
+    ran(size, plan)
     for case in cases:
         run_case(str(folder / "one" / case), case, **how)
         for strategy in strategies:
             assert_equal(folder / "one" / case, folder / strategy / case)
 
 
-def test_two_ranks_give_the_losses_norms_and_metrics_of_one_under_fsdp2(tmp_path):
-    compared(tmp_path, ["fsdp2"], METHODS)
+CUT = {"case": "dpo", "optim": {"steps": 8, "save_every": 3}}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two ranks make of many jobs; one start of processes serves several tests."""
+    folder = tmp_path_factory.mktemp("two")
+    several = [("fsdp2", case) for case in METHODS] + [("ddp", "ppo")]
+    plan = [{"folder": str(folder / s / c), "case": c, "strategy": s} for s, c in several]
+    ran(2, [*plan, {"folder": str(folder / "cut"), "strategy": "fsdp2", "stop": 3, **CUT}])
+    return folder
+
+
+@pytest.mark.parametrize("case", METHODS)
+def test_two_ranks_under_fsdp2_give_the_losses_norms_and_metrics_of_one(tmp_path, two, case):
+    run_case(str(tmp_path / case), case)
+    assert_equal(tmp_path / case, two / "fsdp2" / case)
+
+
+def test_two_ranks_under_ddp_give_the_losses_norms_and_metrics_of_one(tmp_path, two):
+    run_case(str(tmp_path / "ppo"), "ppo")
+    assert_equal(tmp_path / "ppo", two / "ddp" / "ppo")
+
+
+@needs_deepspeed
+def test_two_ranks_under_zero_give_the_losses_norms_and_metrics_of_one(tmp_path):
+    compared(tmp_path, ["zero2", "zero3"], ["ppo"])
 
 
 @pytest.mark.slow
-def test_two_ranks_give_the_losses_norms_and_metrics_of_one_under_ddp(tmp_path):
-    compared(tmp_path, ["ddp"], METHODS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_method_is_the_same_under_every_strategy(tmp_path, strategy):
+    compared(tmp_path, [strategy], METHODS)
 
 
 HARDER = {
     "recomputed layers and chunks": {"optim": {"gradient_checkpointing": True}, "chunk": 4},
     "several items at once": {"optim": {"micro_batch_size": 2, "batch_size": 4}},
-    "an empty share": {"optim": {"batch_size": 1, "steps": 5}},
+    "an empty share": {"cases": ["dpo", "distil-off"], "optim": {"batch_size": 1, "steps": 5}},
+    "an empty share of prompts": {"cases": ["ppo"], "prompts": 1},
     "validation": {"held_out": 3, "optim": {"batch_size": 3}},
 }
 
 
+GRID = [pytest.param(2, *s.values, marks=s.marks) for s in STRATEGIES] + [(3, "fsdp2")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HARDER)
-@pytest.mark.parametrize("size", [2, 3])
-def test_no_way_to_cut_a_batch_changes_the_loss(tmp_path, name, size):
-    compared(tmp_path, ["ddp", "fsdp2"], ["dpo", "kto", "distil-off"], size, **HARDER[name])
+@pytest.mark.parametrize(("size", "strategy"), GRID)
+def test_no_way_to_cut_a_batch_changes_the_loss(tmp_path, name, size, strategy):
+    how = {"cases": ["dpo", "kto", "distil-off"], **HARDER[name]}
+    compared(tmp_path, [strategy], how.pop("cases"), size, **how)
 
 
-def stopped_and_gone_on(folder, first, second):
-    """A run that stops after three steps under one layout and ends under another."""
-    for (strategy, size), stop in ((first, 3), (second, None)):
-        entry = {"folder": str(folder), "case": "dpo", "strategy": strategy, "stop": stop}
-        entry["optim"] = {"steps": 8, "save_every": 3}
-        if size == 1:
-            run_case(**entry)
-        else:
-            done = on_ranks(size, [entry])
-            assert done.returncode == 0, done.stderr[-3000:]
+@pytest.mark.slow
+def test_bf16_is_that_of_ddp_where_rows_share_no_padding(tmp_path):
+    names = ("ddp", "fsdp2")
+    ran(2, [{"folder": str(tmp_path / s), "case": "sft", "strategy": s, **BF16} for s in names])
+    assert_equal(*(tmp_path / s for s in names), loss=1e-6, norm=1e-6)
+
+
+def assert_same_end(whole, cut):
+    assert_equal(whole, cut)
+    files = [folder / "state" / "step-00000008" / WEIGHTS for folder in (whole, cut)]
+    ends = [read_tensors(file)[0] for file in files]
+    for name, x in ends[0].items():
+        assert torch.allclose(x, ends[1][name], atol=1e-5), name
+
+
+def test_a_run_that_stopped_on_two_ranks_under_fsdp2_goes_on_alone(tmp_path, two):
+    run_case(str(tmp_path / "whole"), **CUT)
+    shutil.copytree(two / "cut", tmp_path / "cut")
+    assert len(rows(tmp_path / "cut")) == 3
+    run_case(str(tmp_path / "cut"), **CUT)
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
 
 PATHS = [
-    (("fsdp2", 2), ("ddp", 1)),
-    pytest.param(("fsdp2", 2), ("ddp", 2), marks=pytest.mark.slow),
-    pytest.param(("ddp", 1), ("fsdp2", 2), marks=pytest.mark.slow),
-    pytest.param(("ddp", 2), ("fsdp2", 3), marks=pytest.mark.slow),
+    (("fsdp2", 2), ("ddp", 2)),
+    (("ddp", 1), ("fsdp2", 2)),
+    (("ddp", 2), ("fsdp2", 3)),
+    pytest.param(("fsdp2", 2), ("zero3", 2), marks=needs_deepspeed),
+    pytest.param(("zero3", 2), ("ddp", 1), marks=needs_deepspeed),
+    pytest.param(("zero2", 2), ("zero3", 2), marks=needs_deepspeed),
+    pytest.param(("zero3", 2), ("fsdp2", 2), marks=needs_deepspeed),
+    pytest.param(("ddp", 2), ("zero2", 2), marks=needs_deepspeed),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), PATHS)
 def test_a_run_goes_on_under_another_layout(tmp_path, first, second):
-    whole = {"folder": str(tmp_path / "whole"), "case": "dpo"}
-    run_case(**whole, optim={"steps": 8, "save_every": 3})
-    stopped_and_gone_on(tmp_path / "cut", first, second)
-    assert_equal(tmp_path / "whole", tmp_path / "cut")
-    ends = [
-        read_tensors(
-            next((tmp_path / name / "state").glob("step-00000008")) / "weights.safetensors"
-        )
-        for name in ("whole", "cut")
-    ]
-    for name, x in ends[0][0].items():
-        assert torch.allclose(x, ends[1][0][name], atol=1e-5), name
+    run_case(str(tmp_path / "whole"), **CUT)
+    for (strategy, size), stop in ((first, 3), (second, None)):
+        ran(size, [{"folder": str(tmp_path / "cut"), "strategy": strategy, "stop": stop, **CUT}])
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
 
 # --- what is engaged --------------------------------------------------------------------------
@@ -132,6 +186,19 @@ def test_fsdp2_on_one_process_gives_the_losses_of_no_layout(tmp_path, alone):
     for strategy in ("ddp", "fsdp2"):
         assert train(made(tmp_path / strategy, "ppo", strategy=strategy))
     assert_equal(tmp_path / "ddp", tmp_path / "fsdp2", loss=1e-7, norm=1e-6)
+
+
+def test_fsdp2_gives_back_the_best_checkpoint_and_not_the_last(tmp_path, alone):
+    held_out = toy_items(PairBatch, 3, seed=9)
+    lowest = Validation(held_out, every=1, metric="loss", sign=-1)  # it rises from the start
+    ends = [
+        train(made(tmp_path / s, "dpo", strategy=s, validation=lowest))["policy"]
+        for s in ("ddp", "fsdp2")
+    ]
+    last = read_tensors(tmp_path / "fsdp2" / "state" / "step-00000004" / WEIGHTS)[0]
+    kept, other = (dict(model.named_parameters()) for model in ends)
+    assert all(torch.allclose(x, other[name], atol=1e-5) for name, x in kept.items())
+    assert any(not torch.allclose(x, last[f"policy/{n}"], atol=1e-4) for n, x in other.items())
 
 
 @pytest.mark.parametrize("skipped", ["Qwen2DecoderLayer", "ScoringModule"])

@@ -29,6 +29,7 @@ from engine_jobs import job, rollout  # noqa: E402
 from alignzoo.contract.errors import Interrupted  # noqa: E402
 from alignzoo.engine.layout.optim import Optim  # noqa: E402
 from alignzoo.engine.parallel.agreement import leave  # noqa: E402
+from alignzoo.engine.parallel.ranks import start_ranks  # noqa: E402
 from alignzoo.engine.scoring.scorer import SCORERS, Chunked  # noqa: E402
 from alignzoo.engine.train.job import Validation  # noqa: E402
 from alignzoo.engine.train.loop import train  # noqa: E402
@@ -47,17 +48,20 @@ METHODS = {
 }
 
 
-def made(folder, case, strategy="ddp", optim=None, items=ITEMS, **changes):
+def made(
+    folder, case, strategy="ddp", optim=None, items=ITEMS, precision="fp32", prompts=5, **changes
+):
     """The job of a method, with uneven shares and several micro-batches."""
     algorithm, sampled = METHODS[case]
     known = {"steps": 4, "batch_size": 5, "micro_batch_size": 1, "lr": 1e-2, "save_every": 100}
     changes["optim"] = Optim(**(known | (optim or {})))
     if sampled is not None:
-        changes["rollout"] = rollout(n_prompts=8, prompts_per_buffer=5, **sampled)
+        changes["rollout"] = rollout(n_prompts=8, prompts_per_buffer=prompts, **sampled)
     else:
         changes["items"] = toy_items(algorithm.batch, items)
     folder.mkdir(parents=True, exist_ok=True)
-    return job(folder, algorithm, strategy=strategy, **changes)
+    ranks = start_ranks(precision)
+    return job(folder, algorithm, strategy=strategy, ranks=ranks, **changes)
 
 
 def run_case(folder, case, held_out=0, stop=None, chunk=None, **how) -> None:

@@ -12,7 +12,7 @@ ROOMS = {
     "engine.parallel": {"contract"},
     "engine.sampling": {"contract", "engine.models"},
     "engine.scoring": {"contract", "ops", "engine.models", "engine.parallel"},
-    "engine.layout": {"contract", "engine.parallel", "engine.scoring"},
+    "engine.layout": {"contract", "engine.models", "engine.parallel", "engine.scoring"},
     "engine.train": {"contract", "ops", "engine.layout", "engine.models", "engine.parallel"}
     | {"engine.scoring"},
     "engine.memory": {"contract", "ops", "engine.layout", "engine.models", "engine.parallel"}

@@ -34,7 +34,7 @@ class Layout(ABC):
     in the same order, and their iterators are exhausted: the others wait in each step of them.
     """
 
-    sharded: ClassVar[bool]  # a forward pass is collective, and no rank holds a whole model
+    together: ClassVar[bool]  # ranks wait for each other in a forward or a backward pass
     module: nn.Module  # what a training step calls
     optimizer: torch.optim.Optimizer
 

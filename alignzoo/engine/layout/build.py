@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -12,11 +13,23 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.layout.replicated import Replicated
 from alignzoo.engine.layout.sharded import Sharded
+from alignzoo.engine.layout.zero import Zero2, Zero3, check_deepspeed
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import ScoringModule
 
 Build = Callable[[Ranks, ScoringModule, Optim], Layout]
-LAYOUTS: Mapping[str, Build] = {"ddp": Replicated, "fsdp2": Sharded}
+LAYOUTS: Mapping[str, Build] = {
+    "ddp": Replicated,
+    "fsdp2": Sharded,
+    "zero2": Zero2,
+    "zero3": Zero3,
+}
+
+
+def check_strategy(strategy: str) -> None:
+    """Raises TrainingError when a strategy cannot be had on this machine."""
+    if strategy.startswith("zero"):
+        check_deepspeed(f"parallel.strategy: {strategy}")
 
 
 def build_layout(ranks: Ranks, module: ScoringModule, optim: Optim, strategy: str) -> Layout:
@@ -24,10 +37,10 @@ def build_layout(ranks: Ranks, module: ScoringModule, optim: Optim, strategy: st
 
     Raises TrainingError when the strategy cannot be had for these models, or is not what runs.
     """
-    build = LAYOUTS.get(strategy)
-    if build is None:
-        raise TrainingError(f"parallel.strategy: {strategy} is not supported yet; take fsdp2")
+    check_strategy(strategy)
+    build = LAYOUTS[strategy]
     if build is not Replicated:
+        gc.collect()  # what wrappers of an earlier stage hold lies in circles
         _join(ranks)
     layout = build(ranks, module, optim)
     layout.check()

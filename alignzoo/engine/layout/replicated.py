@@ -21,7 +21,7 @@ from alignzoo.engine.scoring.scorer import ScoringModule
 class Replicated(Layout):
     """Weights, gradients and moments whole on every rank; gradients are averaged once a step."""
 
-    sharded: ClassVar[bool] = False
+    together: ClassVar[bool] = False
 
     def __init__(self, ranks: Ranks, scoring: ScoringModule, optim: Optim) -> None:
         super().__init__(ranks, scoring.to(ranks.device))

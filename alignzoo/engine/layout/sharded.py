@@ -17,6 +17,11 @@ from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.base import Layout, keys_of
 from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role
 from alignzoo.engine.layout.plain import filled, outline
+from alignzoo.engine.layout.refused import (
+    refuse_lists_of_experts,
+    refuse_scalars,
+    refuse_shared,
+)
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import ScoringModule
 
@@ -33,14 +38,16 @@ class Sharded(Layout):
     Weights are gathered in float32 and autocast rounds them, as it does under DDP.
     """
 
-    sharded: ClassVar[bool] = True
+    together: ClassVar[bool] = True
 
     def __init__(self, ranks: Ranks, scoring: ScoringModule, optim: Optim) -> None:
         super().__init__(ranks, scoring)
         scoring.padding = 1.0  # row groups are as many as a rank's lengths ask for
         self.outlines = {role: outline(model) for role, model in scoring.by_role.items()}
         self.units = [*layers_of(scoring), scoring]  # wrapping changes the names of their classes
-        _refuse_odd_weights(scoring, self.units[:-1])
+        refuse_scalars(scoring, ASKED)
+        refuse_shared(scoring, self.units[:-1], ASKED)
+        refuse_lists_of_experts(scoring, ASKED)
         together = _set_apart(scoring, self.units[:-1])
         mesh = init_device_mesh(ranks.device.type, (ranks.size,))
         for unit in self.units:
@@ -197,28 +204,3 @@ def _set_apart(
                 setattr(part, key, nn.Parameter(p.detach(), requires_grad=False))
                 found.append((one, part, key))
     return found
-
-
-def _refuse_odd_weights(module: ScoringModule, layers: Sequence[nn.Module]) -> None:
-    """A weight in two units of a model would learn apart in each; a scalar has no rows.
-
-    Experts that are modules of their own get gradients on some ranks only, and the others wait.
-    """
-    unit = {id(part): id(layer) for layer in reversed(layers) for part in layer.modules()}
-    owner: dict[tuple[int, str], int] = {}
-    for name, part in module.models.named_modules():
-        own = unit.get(id(part), 0)
-        for key, p in part.named_parameters(recurse=False):
-            if p.ndim == 0:
-                raise TrainingError(f"{ASKED} slices rows, and {name}.{key} is a scalar; take ddp")
-            role = "" if p.requires_grad else name.partition(".")[0]
-            if owner.setdefault((id(p), role), own) != own:
-                raise TrainingError(
-                    f"{ASKED} needs layers with weights of their own, and {name}.{key} is another "
-                    "layer's too; take ddp"
-                )
-        if name.endswith("experts") and isinstance(part, nn.ModuleList):
-            raise TrainingError(
-                f"{ASKED} needs every weight to take part in every step, and {name} is a list of "
-                "experts of which a batch may leave some out; take ddp"
-            )

@@ -37,7 +37,9 @@ def views_of(module: ScoringModule, n: int, like: frozenset[str]) -> dict[str, S
         shares = shares_of(strategy, n, frozenset(module.by_role))
         learnt = (GRADIENTS, MOMENTS, SCRATCH, BUCKETS, *(WEIGHTS + role for role in like))
         adapted = {kind: small * shares.get(kind, 1.0) for kind in learnt}
-        found |= {strategy: shares, strategy + LORA: {**shares, **adapted}}
+        found[strategy] = shares
+        if not strategy.startswith("zero"):  # which refuses adapters
+            found[strategy + LORA] = {**shares, **adapted}
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def is_main() -> bool:
@@ -12,9 +13,6 @@ def is_main() -> bool:
 
 def leave() -> None:
     """End this process's part in the group; without it torch may abort when the process ends."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
+    distributed = sys.modules.get("torch.distributed")  # a sharded stage alone has a group too
+    if distributed and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

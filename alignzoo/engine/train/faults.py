@@ -68,14 +68,14 @@ def find(
 ) -> Evidence | None:
     """Score items one by one until something of one is not finite: a signal, value or gradient.
 
-    Where models are sharded all ranks score equally many, and gradients, which are sums over
-    ranks, tell nothing about an item.
+    Where ranks make their passes together, all score equally many, and gradients, which are sums
+    over ranks there, tell nothing about an item.
     """
     found = None
     for turn in stepper.layout.turns(items.tolist()):
         here = _fault_of(stepper, buffer, given, turn.part, state)
         found = found or (here if turn.counts else None)
-        if found and not stepper.layout.sharded:
+        if found and not stepper.layout.together:
             break
     return found
 
@@ -85,7 +85,7 @@ def _fault_of(
 ) -> Evidence | None:
     layout, algorithm = stepper.layout, stepper.algorithm
     part, known = stepper.placed(buffer.batch, given, torch.tensor([item]))
-    with torch.set_grad_enabled(not layout.sharded), stepper.ranks.autocast():
+    with torch.set_grad_enabled(not layout.together), stepper.ranks.autocast():
         live = layout.scoring(part, algorithm.signals(), stepper.balance.roles)
     loss = stepper.loss_of(part, {**known, **live}, state)
     for odd in _odd_parts(algorithm, part, {**known, **live}, loss):
@@ -99,7 +99,7 @@ def find_in(stepper: Stepper, buffers: Iterable[Buffer], state: State) -> Eviden
     """The first item of several buffers that `find` finds."""
     every = ((b, torch.arange(b.batch.n_items)) for b in buffers)
     found = (find(stepper, b, b.given, items, state) for b, items in every)
-    several = list(found) if stepper.layout.sharded else found  # no rank may stop before another
+    several = list(found) if stepper.layout.together else found  # no rank may stop before another
     return next((x for x in several if x), None)
 
 

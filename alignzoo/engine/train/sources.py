@@ -154,7 +154,8 @@ class Sampled:
     def by(cls, engine: RolloutEngine, layout: Layout) -> Sampled:
         """Start an engine; collective. Where weights are sharded it gets a copy."""
         model = layout.plain("policy", layout.ranks.device)
-        if is_adapted(model) and (layout.sharded or not engine.in_place):
+        own = model is layout.scoring.by_role["policy"]
+        if is_adapted(model) and not (own and engine.in_place):
             model = merged(model)
         return cls(layout, model, engine.start(model))
 
