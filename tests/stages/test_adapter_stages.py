@@ -143,13 +143,14 @@ def test_the_reference_pass_of_a_role_taken_apart_is_kept_under_a_name_of_its_ow
 def test_another_rank_or_none_is_another_stage(files):
     first = run_stages("base", files / "run", dpo("it"))
     same = run_stages("base", files / "run", dpo("it"))
+    record = files / "run" / "stages" / "01-it" / "stage.json"
+    assert "peft" in read_json(record)["manifest"]["code"]
     assert any("learns an adapter" in text for text in first)
     assert not any("learns an adapter" in text for text in same)
     for adapter in ({"lora": {"r": 3, "alpha": 4}}, {"lora": {"r": 2, "alpha": 8}}, None):
         said = run_stages("base", files / "run", dpo("it", adapter=adapter))
         assert any("done again" in text for text in said)
-    versions = read_json(files / "run" / "stages" / "01-it" / "stage.json")["manifest"]["code"]
-    assert "peft" not in versions
+    assert "peft" not in read_json(record)["manifest"]["code"]
     assert not (files / "run" / "stages" / "01-it" / "adapter").exists()
 
 
