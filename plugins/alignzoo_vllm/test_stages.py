@@ -11,8 +11,10 @@ from alignzoo import AlignzooError
 from alignzoo.cli.doing.generating import Wish, generate_command
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.spec import AdapterSpec, LoraSpec
 from alignzoo.run import run_recipe
 
+ADAPTER = AdapterSpec(lora=LoraSpec(r=4))
 GREEDY = {"max_new_tokens": 6, "temperature": 0.0}
 
 
@@ -95,6 +97,23 @@ def test_stages_and_benchmarks_give_what_the_built_in_engine_gives(tmp_path):
         for name in ("built-in", "served")
     }
     assert results["built-in"] == results["served"] != []
+
+
+def test_adapters_are_handed_over_merged(tmp_path):
+    pytest.importorskip("peft", reason="peft is not installed")
+
+    def learnt(engine, name):
+        whole = recipe(engine)
+        learning = whole.stages[1].model_copy(update={"adapter": ADAPTER})
+        alone = whole.model_copy(update={"stages": (learning,), "evaluate": ()})
+        run_recipe(alone, "", load_plugins(), tmp_path / name, Heard())
+        return rows(tmp_path / name / "stages/01-grpo/metrics.jsonl")
+
+    built_in = learnt("transformers", "built-in")
+    with stand_in() as (_, address):
+        served = learnt(engine_at(address), "served")
+    assert [row["rollout/reward"] for row in served] == [row["rollout/reward"] for row in built_in]
+    assert all(row["rollout/logprob_gap"] < 1e-5 for row in served)
 
 
 def test_a_stage_is_not_done_again_because_the_server_has_moved(tmp_path):
