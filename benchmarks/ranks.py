@@ -213,7 +213,7 @@ def next_log(output: Path) -> Path:
     return output / "stages" / "01-dpo" / "metrics.jsonl"
 
 
-def gone_on(place: Path):
+def gone_on(place: Path, strategies):
     """Rows of the second table."""
     (stage,) = (s for s in stages(place, 60, False) if s["name"] == "dpo")
     file = recipe(place, "resumed", [stage])
@@ -221,6 +221,8 @@ def gone_on(place: Path):
     cut = stopped(place, file)
     done = len(next_log(cut).read_text().splitlines())
     for size, strategy in ((1, "ddp"), (2, "ddp"), (2, "zero3")):
+        if strategy not in strategies:
+            continue
         label = f"resumed-{strategy}-{size}"
         shutil.copytree(cut, place / label)
         found = rows(run(place, file, label, size, strategy), "dpo")
@@ -295,10 +297,11 @@ def main() -> None:
             first.append(row)
             print(json.dumps(row), flush=True)
         second = []
-        for row in gone_on(place):
+        for row in gone_on(place, wanted.strategies):
             second.append(row)
             print(json.dumps(row), flush=True)
-    names = ("torch", "transformers", "accelerate", "deepspeed")
+    several = any(strategy.startswith("zero") for strategy in wanted.strategies)
+    names = ("torch", "transformers", "accelerate", *(("deepspeed",) if several else ()))
     about = {
         "commit": commit(),
         "machine": f"{os.cpu_count()}-core {platform.machine()}",
