@@ -7,18 +7,11 @@ from typing import Annotated
 
 import typer
 
+from alignzoo.cli.authoring.commands import new
+from alignzoo.cli.terminal.plain import PLAIN
 from alignzoo.cli.terminal.stopping import before_work
 
-# Rich help would triple the time that `--help` takes.
-PLAIN = {
-    "rich_markup_mode": None,
-    "no_args_is_help": True,
-    "add_completion": False,
-    "pretty_exceptions_enable": False,
-}
-
 app = typer.Typer(**PLAIN)  # type: ignore[arg-type]
-new = typer.Typer(help="Begin a plug-in of your own.", **PLAIN)  # type: ignore[arg-type]
 app.add_typer(new, name="new")
 
 RecipeName = Annotated[str, typer.Argument(help="A YAML file, or the name of a bundled recipe.")]
@@ -344,57 +337,3 @@ def recipe_schema(
     from alignzoo.cli.looking.catalogue import schema_command
 
     schema_command(output)
-
-
-NewName = Annotated[str, typer.Argument(help="What recipes will call it: lower_case.")]
-NewFolder = Annotated[
-    Path | None, typer.Option("--output", help="A new folder.  [default: alignzoo-NAME]")
-]
-
-
-@new.command("algorithm", short_help="Write a package with a working method.")
-def new_algorithm(name: NewName, output: NewFolder = None) -> None:
-    """Write a small package with a working method, its recipe, README and test."""
-    from alignzoo.cli.authoring.scaffold import new_command
-
-    new_command("algorithm", name, output)
-
-
-@new.command("judge", short_help="Write a package with a working reward function.")
-def new_judge(name: NewName, output: NewFolder = None) -> None:
-    """Write a small package with a working judge, its recipe, README and test."""
-    from alignzoo.cli.authoring.scaffold import new_command
-
-    new_command("judge", name, output)
-
-
-@new.command("benchmark", short_help="Write a package with a working benchmark.")
-def new_benchmark(name: NewName, output: NewFolder = None) -> None:
-    """Write a small package with a working benchmark, its recipe, README and test."""
-    from alignzoo.cli.authoring.scaffold import new_command
-
-    new_command("benchmark", name, output)
-
-
-@new.command("dataset", short_help="Write a package with a working dataset.")
-def new_dataset(name: NewName, output: NewFolder = None) -> None:
-    """Write a small package with a working dataset, its recipe, README and test."""
-    from alignzoo.cli.authoring.scaffold import new_command
-
-    new_command("dataset", name, output)
-
-
-@new.command("stage", short_help="Write a package with a working stage.")
-def new_stage(name: NewName, output: NewFolder = None) -> None:
-    """Write a small package with a working stage, its recipe, README and test."""
-    from alignzoo.cli.authoring.scaffold import new_command
-
-    new_command("stage", name, output)
-
-
-@new.command("engine", short_help="Write a package with a working rollout engine.")
-def new_engine(name: NewName, output: NewFolder = None) -> None:
-    """Write a small package with a working rollout engine, its recipe, README and test."""
-    from alignzoo.cli.authoring.scaffold import new_command
-
-    new_command("engine", name, output)

@@ -18,10 +18,11 @@ APART = (
     "__main__.py",
     "cli",  # says what the core found
     "contract/progress.py",  # what a run tells whoever watches
+    "engine/memory",  # `plan --memory` alone; it trains nothing
     "judging/quality",  # `eval-judge` alone; no result of a run comes through it
     "launch",  # starts and watches processes; results do not depend on their number
     "leaderboard",  # folds results that are there
-    "plan.py",  # says what would be done
+    "plan",  # says what would be done
     "recipes",  # of an installed package; a recipe enters by its options
     "store/runs.py",  # run.json and the lock
     "testing",  # the kit for plug-ins
