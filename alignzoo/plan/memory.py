@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -19,16 +20,19 @@ from alignzoo.engine.memory.live import Peak
 from alignzoo.engine.memory.sampling import Decoding
 from alignzoo.engine.memory.spread import LORA
 from alignzoo.engine.memory.walk import Alone, Stage, peaks
+from alignzoo.engine.models.adapters import Adapted, Lora, worth_taking_apart
 from alignzoo.engine.models.hooked import plugin_model
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.train.job import Job
+from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Rollout
-from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, TrainSpec
+from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, StageSpec, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import REWARD, bound_roles, main_role
-from alignzoo.store.inputs import BUILT_IN_ENGINE, model_ref, origin
+from alignzoo.recipe.training import peft_version
+from alignzoo.store.inputs import BUILT_IN_ENGINE, INITIAL, model_ref, origin
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,12 @@ def strategy_of(recipe: Recipe, n: int) -> str:
         known = " or ".join(LAYOUTS)
         raise AlignzooError(f"parallel.strategy: {strategy} is not supported yet; take {known}")
     return strategy
+
+
+def _lora(spec: StageSpec | None) -> Lora | None:
+    """The adapter that a stage learns, if any."""
+    block = spec.adapter if isinstance(spec, TrainSpec) else None
+    return None if block is None else Lora(block.lora.r, block.lora.alpha, block.lora.ends)
 
 
 class Predictor:
@@ -109,6 +119,7 @@ class Predictor:
             algorithm=algorithm,
             load=lambda role: self._model(origins[role], algorithm.roles[role], mode),
             digests={},
+            adapted=(adapted := self._adapted(spec, bound, algorithm)),
             items=(),
             rollout=rollout,
             validation=None,
@@ -118,6 +129,7 @@ class Predictor:
             folder=Path(),
             cache=Path(),
             ranks=Ranks(Alone("bf16" if self.recipe.precision == "bf16" else "no")),
+            rails=Rails(say=lambda text: None),  # what it says, the stage says when it runs
         )
         reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
         judge = None if reward is None else self._model(origin(reward, self.recipe), REWARD, mode)
@@ -125,7 +137,30 @@ class Predictor:
         like = {r for r, kind in algorithm.roles.items() if r != main and kind.head == "lm"}
         alike = frozenset(r for r in like if origins[r] == origins[main])
         stage = Stage(job, prompt, response, self.devices.gpu, decoding, alike, judge)
-        return stage, (algorithm, str(origins), str(optim), prompt, response, decoding, reward)
+        what = algorithm, str(origins), str(adapted), str(optim)
+        return stage, (*what, prompt, response, decoding, reward)
+
+    def _adapted(
+        self, spec: TrainSpec, bound: Mapping[str, str | None], algorithm: Algorithm[Any]
+    ) -> Mapping[str, Adapted]:
+        """The adapters of a stage, as `stages.adapting` finds them where all is trained."""
+        own, stages = _lora(spec), {stage.name: stage for stage in self.recipe.stages}
+        if own is None and peft_version() is None:
+            return {}
+        main, start = main_role(type(algorithm)), spec.policy or INITIAL
+        found = {} if own is None else {main: Adapted(start, new=own)}
+        left = dict[str, Lora | None]()
+        for role, kind in algorithm.roles.items():
+            if role == main or kind.trainable or kind.head == "scalar":
+                continue
+            name = bound[role] or INITIAL
+            stage = stages.get(name) if name != start else None
+            left[role] = _lora(stage)
+            base = getattr(stage, "policy", None) or INITIAL if left[role] else name
+            found[role] = Adapted(base, Path(name) if left[role] else None)
+        apart = worth_taking_apart(found)
+        return {role: replace(part, folder=None, new=part.new or left[role])
+                for role, part in apart.items()}  # fmt: skip
 
     def _optim(self, spec: TrainSpec) -> Optim:
         """One rank's share of a step."""

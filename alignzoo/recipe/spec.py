@@ -91,6 +91,11 @@ class LoraSpec(Spec):
             )
         return value
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Of the names of the layers; none stand for every linear layer."""
+        return () if isinstance(self.targets, str) else self.targets
+
 
 class AdapterSpec(Spec):
     """What a stage learns in place of all weights."""

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.stage import ModelRef
-from alignzoo.engine.models.adapters import Adapted, Lora
+from alignzoo.engine.models.adapters import Adapted, Lora, worth_taking_apart
 from alignzoo.recipe.blocks import TrainSpec
 from alignzoo.recipe.training import peft_version
 from alignzoo.stages.context import StageContext
@@ -54,8 +54,8 @@ def parts_of(models: Models, spec: TrainSpec, context: StageContext) -> Parts:
     bases = dict(_bases(models, context)) if any(p.folder for p in possible.values()) else {}
     adapted = {
         role: part
-        for role, part in possible.items()
-        if part.new or (_saves(part, possible) and (part.folder is None or part.base in bases))
+        for role, part in worth_taking_apart(possible).items()
+        if part.folder is None or part.base in bases
     }
     refs, digests = dict(models.refs), dict(models.digests)
     for role, part in adapted.items():
@@ -72,8 +72,7 @@ def _possible(
     start = models.digests[models.main]
     if spec.adapter is not None:
         lora = spec.adapter.lora
-        targets = () if isinstance(lora.targets, str) else lora.targets
-        yield models.main, Adapted(start, new=Lora(lora.r, lora.alpha, targets))
+        yield models.main, Adapted(start, new=Lora(lora.r, lora.alpha, lora.ends))
     elif peft_version() is None or context.recipe.parallel.strategy == "zero3":
         return
     for role, kind in models.kinds.items():
@@ -82,12 +81,6 @@ def _possible(
             continue
         left = None if own == start else adapter_beside(models.refs[role].path)
         yield role, Adapted(own) if left is None else Adapted(left.base, left.folder)
-
-
-def _saves(part: Adapted, possible: Mapping[str, Adapted]) -> bool:
-    """Whether others have the same base, and not all are the base itself."""
-    kin = [other for other in possible.values() if other.base == part.base]
-    return len(kin) > 1 and any(other.new or other.folder for other in kin)
 
 
 def _bases(models: Models, context: StageContext) -> Iterator[tuple[str, ModelRef]]:

@@ -26,6 +26,15 @@ SHORT = ("data.max_length=160", *(f"train.{x}" for x in TRAIN))
 EXPERTS = {"model_type": "mixtral", "vocab_size": 99, "num_hidden_layers": 1, "hidden_size": 32}
 EXPERTS |= {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
 ONE = "{name: one, model: facts, stages: [{name: sft, algorithm: sft, data: facts.sft}]}"
+SMALL = {"data": "pairs.jsonl", "train": {"micro_batch_size": 2}}
+LEARNT = SMALL | {"algorithm": "dpo", "policy": "sft"}
+LEARNT |= {"adapter": {"lora": {"r": 2, "targets": ["q_proj"]}}}
+ADAPTERS = [
+    SMALL | {"name": "sft", "algorithm": "sft"},
+    LEARNT | {"name": "dpo"},
+    LEARNT | {"name": "reverse"},
+    LEARNT | {"name": "again", "roles": {"reference": "reverse"}},
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,9 @@ def said(tmp_path_factory):
     moe.mkdir()
     (moe / "config.json").write_text(json.dumps(EXPERTS))
     (folder / "one.yaml").write_text(ONE)
+    (folder / "two.yaml").write_text(
+        json.dumps({"name": "two", "model": "facts", "stages": ADAPTERS})
+    )
     changed = [
         f"stages.{stage}.{key}" for stage in ("dpo", "reverse", "aligndistil") for key in SHORT
     ]
@@ -52,6 +64,7 @@ def said(tmp_path_factory):
         "small": (*known, "--gpus", "8", "--gpu-memory", "0.77G"),
         "tiny": (*known, "--gpu-memory", "0.3GiB"),
         "plugin": ("plan", str(folder / "one.yaml"), "--memory"),
+        "adapted": ("plan", str(folder / "two.yaml"), "--memory", "--json"),
         "experts": ("plan", str(folder / "one.yaml"), "--memory", "--set", f"model={moe}"),
         "size": (*known, "--gpu-memory", "80"),
         "alone": ("plan", PAPER, "--gpus", "8"),
@@ -108,6 +121,17 @@ def test_where_nothing_helps_that_is_said(said):
 def test_models_that_a_plugin_makes_need_no_config(said):
     assert said["plugin"].status == 0
     assert "sft: 16 items of" in said["plugin"].out
+
+
+def test_adapters_are_counted_as_they_are_trained_and_their_base_once(said):
+    held = {s["stage"]: s["peaks"] for s in json.loads(said["adapted"].out)}
+    whole, small, both = (held[s]["ddp"]["bytes"] for s in ("sft", "dpo", "again"))
+    base = whole["weights/policy"]
+    assert "ddp + lora" not in held["dpo"]
+    assert small["moments"] < 0.05 * whole["moments"]
+    weights = [sum(n for kind, n in x.items() if "weights/" in kind) for x in (small, both)]
+    assert base < weights[0] < 1.1 * base
+    assert base < weights[1] < 1.1 * base
 
 
 def test_a_family_that_cannot_be_walked_is_refused(said):

@@ -9,7 +9,7 @@ from alignzoo_aligndistil import AlignDistil
 from alignzoo_bandit import Bandit
 from alignzoo_gkd import GKD
 from alignzoo_reinforce import Reinforce
-from measured_memory import CASES, Case, llama, measured, optim, predicted
+from measured_memory import ADAPTED, CASES, Case, llama, measured, optim, predicted
 from torch import nn
 
 from alignzoo.engine.memory.fakes import fake_mode
@@ -31,7 +31,7 @@ MIB = 2**20
 OFFLINE, SAMPLED = CASES[0], CASES[6]
 
 
-@pytest.mark.parametrize("case", [OFFLINE, SAMPLED], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [OFFLINE, SAMPLED, ADAPTED], ids=lambda case: case.name)
 def test_the_predicted_peak_is_within_a_tenth_of_what_the_allocator_gave_out(case, tmp_path):
     _, given_out = measured(case, tmp_path)
     assert predicted(case).total == pytest.approx(given_out, rel=0.1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -19,6 +21,7 @@ from alignzoo_kto import KTO
 from alignzoo_sft import SFT
 from alignzoo_tdpo import TDPO1, TDPO2
 from engine_jobs import job, rollout
+from safetensors.torch import load_file
 from transformers import PhiConfig, PhiForCausalLM
 
 from alignzoo import Algorithm, LabelledBatch, Loss, Mean, Metric, PairBatch, Term, TextBatch
@@ -291,3 +294,44 @@ def test_a_rank_without_items_agrees_with_the_others_on_every_metric(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(x.split("RESULT ")[1]) for x in done.stdout.splitlines() if "RESULT" in x]
     assert found == [{"other": 2.0, "mean": 2.0, "most": 7.0}] * 2
+
+
+ON_TWO_RANKS = """
+import os
+from dataclasses import replace
+from pathlib import Path
+from alignzoo_sft import SFT
+from engine_jobs import job
+from test_numbers import STILL, fresh
+from alignzoo import TextBatch
+from alignzoo.contract.errors import TrainingError
+from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.train.loop import train
+from alignzoo.testing import toy_items
+items = toy_items(TextBatch, 4)
+items[{n}] = replace(items[{n}], rows=(replace(items[{n}].rows[0], response=(15, 1)),))
+folder = Path("{folder}") / "run"
+try:
+    train(job(folder, SFT(), items=items, load=fresh, optim=replace(STILL, shuffle=False)))
+except TrainingError as error:
+    print(os.environ["RANK"], error, flush=True)
+leave()
+"""
+
+
+def test_every_process_names_the_row_that_only_one_of_them_has(tmp_path):
+    n, script = 2, tmp_path / "two.py"
+    script.write_text(ON_TWO_RANKS.format(n=n, folder=tmp_path))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    there = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [*launch, "--nproc-per-node", "2", str(script)],
+        capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": there},
+    )  # fmt: skip
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line[:2] in ("0 ", "1 "))
+    assert len(said) == 2, done.stderr[-2000:]
+    assert said["0"] == said["1"]
+    assert f"in item {n + 1} of the data, signal 'policy' is -inf" in said["0"]
+    kept = Path(said["0"].rpartition("(")[2].rstrip(")"))
+    assert bool((load_file(kept)["ids"] == 15).any())

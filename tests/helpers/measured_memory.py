@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from alignzoo.engine.memory.fakes import fake_mode, fake_model
 from alignzoo.engine.memory.live import Live, Peak
 from alignzoo.engine.memory.sampling import Decoding
 from alignzoo.engine.memory.walk import Alone, Stage, peaks
+from alignzoo.engine.models.adapters import Adapted, Lora
 from alignzoo.engine.models.families import class_for
 from alignzoo.engine.parallel.ranks import Ranks, start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
@@ -66,6 +67,7 @@ class Case:
     precision: str = "fp32"
     rows: int = 0  # none: offline
     top_p: float = 1.0
+    adapted: Mapping[str, Adapted] = field(default_factory=dict)
 
     @property
     def rollout(self) -> Rollout | None:
@@ -101,6 +103,7 @@ def _job(case: Case, load: Callable[[str], Any], ranks: Ranks, folder: Path) -> 
         algorithm=case.algorithm,
         load=load,
         digests={role: role for role in case.algorithm.roles},
+        adapted=case.adapted,
         items=() if case.rows else _items(case),
         rollout=case.rollout,
         validation=None,
@@ -203,4 +206,15 @@ CASES = (
         60,
         rows=48,
     ),
+)
+
+ADAPTED = Case(
+    "AlignDistil, Qwen2, three adapters",
+    AlignDistil(r=2.0),
+    qwen2,
+    optim(),
+    20,
+    30,
+    rows=8,
+    adapted={role: Adapted("base", new=Lora(r=8)) for role in ("policy", "teacher", "anchor")},
 )

@@ -16,6 +16,7 @@ from torch import nn
 
 from alignzoo.engine.layout.build import LAYOUTS
 from alignzoo.engine.memory.live import Shares
+from alignzoo.engine.models.adapters import is_adapted
 from alignzoo.engine.models.heads import body_of
 from alignzoo.engine.scoring.scorer import ScoringModule
 
@@ -29,16 +30,21 @@ LORA, RANK = " + lora", 16  # a view of the same stage with adapters of this ran
 def views_of(module: ScoringModule, n: int, like: frozenset[str]) -> dict[str, Shares]:
     """The shares under every strategy, and with adapters instead of whole models.
 
-    With LoRA the roles of `like`, which start from one model, hold its weights once.
+    With LoRA the roles of `like`, which start from one model, hold its weights once. Where a stage
+    has adapters already, they are what is counted, and there is no such view. DeepSpeed has none.
     """
     found: dict[str, Shares] = {}
+    names = LAYOUTS if n > 1 else ("ddp",)
+    whole = {name: shares_of(name, n, frozenset(module.by_role)) for name in names}
+    able = {name: shares for name, shares in whole.items() if not name.startswith("zero")}
+    if any(is_adapted(model) for model in module.by_role.values()):
+        return able
     small = _adapter_share(module)
-    for strategy in LAYOUTS if n > 1 else ("ddp",):
-        shares = shares_of(strategy, n, frozenset(module.by_role))
+    for strategy, shares in whole.items():
+        found[strategy] = shares
         learnt = (GRADIENTS, MOMENTS, SCRATCH, BUCKETS, *(WEIGHTS + role for role in like))
         adapted = {kind: small * shares.get(kind, 1.0) for kind in learnt}
-        found[strategy] = shares
-        if not strategy.startswith("zero"):  # which refuses adapters
+        if strategy in able:
             found[strategy + LORA] = {**shares, **adapted}
     return found
 

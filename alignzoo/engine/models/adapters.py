@@ -52,6 +52,18 @@ class Adapted:
     new: Lora | None = None  # one that learns
 
 
+def worth_taking_apart(possible: Mapping[str, Adapted]) -> dict[str, Adapted]:
+    """The roles whose base others hold too, unless all of these are the base itself; and new
+    adapters, which are always apart.
+    """
+
+    def saves(part: Adapted) -> bool:
+        kin = [other for other in possible.values() if other.base == part.base]
+        return len(kin) > 1 and any(other.new or other.folder for other in kin)
+
+    return {role: part for role, part in possible.items() if part.new or saves(part)}
+
+
 def dressed(base: PreTrainedModel, role: Adapted, seed: int) -> PreTrainedModel:
     """The base, now frozen, with the role's adapter over it.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.parallel.environment import refuse_unheeded
 
+T = TypeVar("T")
 SUPPORTED = {
     DistributedType.NO,
     DistributedType.MULTI_CPU,
@@ -87,6 +88,14 @@ class Ranks:
         if self.size == 1:
             return list(names)
         return list(dict.fromkeys(gather_object(list(names))))
+
+    def first(self, found: T | None) -> T | None:
+        """What the first rank has that has something, on every rank; what an idle one has is lent
+        and does not count.
+        """
+        mine = None if self.idle else found
+        every = [mine] if self.size == 1 else gather_object([mine])
+        return next((x for x in every if x is not None), None)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module on the device, inside DDP when there are several ranks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Batch, Loss, Max, Mean, Signals, State
+from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.train.sources import Buffer
 from alignzoo.engine.train.step import Stepper
 
@@ -35,6 +36,7 @@ class Evidence:
     what: str  # "signal 'policy' is -inf"
     cause: str  # what to do about it
     learnt: bool = True  # it comes from a model that learns, or from all of them
+    file: Path | None = None  # with the sequences that it was found among
 
 
 Search = Callable[[], Evidence | None]
@@ -45,7 +47,7 @@ def refuse(
 ) -> None:
     """Raise TrainingError when a metric of a step is not finite; `updates` were made before it.
 
-    `search` is called only then, `file` keeps the sequences.
+    `search` is called only then, `file` keeps the sequences of this rank.
     """
     bad = [name for name, x in metrics.items() if not math.isfinite(x)]
     if not bad:
@@ -57,10 +59,24 @@ def refuse(
     if updates:
         slower = "lower the learning rate, or " if found is None or found.learnt else ""
         advice = f"the weights before this step are kept; {slower}{cause}"
-    kept = f" ({file})" if file else ""
+    shown = found.file if found and found.file else file
+    kept = f" ({shown})" if shown else ""
     raise TrainingError(
         f"step {step}: {', '.join(bad)} became {metrics[bad[0]]} ({where}): {advice}{kept}"
     )
+
+
+def everywhere(ranks: Ranks, search: Search, file: Path | None = None) -> Search:
+    """What any rank finds, alike on all of them: whichever tells its error first tells the row.
+
+    Collective, as metrics are: they are not finite on all ranks, or on none.
+    """
+
+    def found() -> Evidence | None:
+        here = search()
+        return ranks.first(replace(here, file=file) if here else None)
+
+    return found
 
 
 def find(

@@ -184,6 +184,7 @@ class _Loop:
                 faults.save_batch(buffer.batch, items, file)
                 search = partial(faults.find, stepper, buffer, given, items, self.state)
                 done = self.cursor.step
+                search = faults.everywhere(ranks, search, file)
                 faults.refuse(error.metrics, done + 1, done, search, file)
             for pair in pairs.values():
                 limit = job.rollout.max_gap if job.rollout else float("inf")
@@ -199,7 +200,8 @@ class _Loop:
         given |= self._prepared(buffer.batch, given, ranks, "buffer", self.cursor.buffer)
         known = {**buffer.metrics, **rails.drift(buffer.batch, given, ranks.mean)}
         done = self.cursor.step
-        faults.refuse(known, done + 1, done, lambda: faults.odd_row(buffer, given))
+        search = faults.everywhere(ranks, partial(faults.odd_row, buffer, given))
+        faults.refuse(known, done + 1, done, search)
         return given, known
 
     def _after_step(
@@ -236,7 +238,8 @@ class _Loop:
         ranks = replace(job.ranks, idle=not len(buffer.positions))
         found = rails.drift(buffer.batch, rows, ranks.mean)
         step = self.cursor.step
-        faults.refuse(found, step, step, lambda: faults.odd_row(buffer, rows))
+        search = faults.everywhere(ranks, partial(faults.odd_row, buffer, rows))
+        faults.refuse(found, step, step, search)
         return found
 
     def _snapshots(self, batch: Batch) -> dict[str, Tensor]:
@@ -304,7 +307,7 @@ class _Loop:
         metrics = evaluate_loss(replace(self.stepper, ranks=ranks), ready, self.state)
         self.layout.scoring.set_modes()
         step, search = self.cursor.step, partial(faults.find_in, self.stepper, buffers, self.state)
-        faults.refuse(metrics, step, step, search)
+        faults.refuse(metrics, step, step, faults.everywhere(ranks, search))
         if validation.metric not in metrics:
             known = ", ".join(sorted(metrics))
             raise TrainingError(f"no validation metric '{validation.metric}'; there are: {known}")
