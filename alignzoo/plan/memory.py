@@ -29,6 +29,7 @@ from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, StageSpec, TrainSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.parallel import WITHOUT_ADAPTERS
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import REWARD, bound_roles, main_role
 from alignzoo.recipe.training import peft_version
@@ -145,7 +146,8 @@ class Predictor:
     ) -> Mapping[str, Adapted]:
         """The adapters of a stage, as `stages.adapting` finds them where all is trained."""
         own, stages = _lora(spec), {stage.name: stage for stage in self.recipe.stages}
-        if own is None and peft_version() is None:
+        whole = peft_version() is None or self.recipe.parallel.strategy in WITHOUT_ADAPTERS
+        if own is None and whole:
             return {}
         main, start = main_role(type(algorithm)), spec.policy or INITIAL
         found = {} if own is None else {main: Adapted(start, new=own)}

@@ -33,6 +33,7 @@ from alignzoo.recipe.blocks import (
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
+from alignzoo.recipe.parallel import WITHOUT_ADAPTERS
 from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import (
@@ -108,7 +109,7 @@ def strategy_faults(strategy: str, stages: Iterable[Draft]) -> Iterator[Fault]:
         what = "no train stage follows it, so it has no effect; take it out"
         yield Fault(("parallel", "strategy"), what)
     for draft in stages:
-        if strategy == "zero3" and getattr(draft.spec, "adapter", None):
+        if strategy in WITHOUT_ADAPTERS and getattr(draft.spec, "adapter", None):
             what = f"is not tried under {strategy}; take fsdp2"
             yield Fault((*draft.path, "adapter"), what, at_key=True)
 

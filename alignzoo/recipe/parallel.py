@@ -10,6 +10,8 @@ from alignzoo.recipe.spec import Spec
 
 Strategy: TypeAlias = Literal["ddp", "fsdp2", "zero2", "zero3"]
 
+WITHOUT_ADAPTERS = ("zero2", "zero3")  # DeepSpeed has not been tried with them
+
 
 class ParallelSpec(Spec):
     """What each process holds of the models of a train stage."""

@@ -13,6 +13,7 @@ from alignzoo.contract.errors import AlignzooError, DataError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.models.adapters import Adapted, Lora, worth_taking_apart
 from alignzoo.recipe.blocks import TrainSpec
+from alignzoo.recipe.parallel import WITHOUT_ADAPTERS
 from alignzoo.recipe.training import peft_version
 from alignzoo.stages.context import StageContext
 from alignzoo.store.adapters import adapter_beside
@@ -73,7 +74,7 @@ def _possible(
     if spec.adapter is not None:
         lora = spec.adapter.lora
         yield models.main, Adapted(start, new=Lora(lora.r, lora.alpha, lora.ends))
-    elif peft_version() is None or context.recipe.parallel.strategy == "zero3":
+    elif peft_version() is None or context.recipe.parallel.strategy in WITHOUT_ADAPTERS:
         return
     for role, kind in models.kinds.items():
         own = models.digests[role]

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -268,9 +270,22 @@ def test_a_target_that_the_model_does_not_have_ends_the_stage_before_training(fi
     assert not (files / "run" / "stages" / "01-it" / "metrics.jsonl").exists()
 
 
-def test_zero3_is_refused_beside_an_adapter(files):
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_deepspeed_is_refused_beside_an_adapter(files, strategy):
     file = files / "recipe.yaml"
     recipe = {"name": "x", "model": "base", "stages": [dpo("it")]}
-    file.write_text(json.dumps(recipe | {"parallel": {"strategy": "zero3"}}))
-    with pytest.raises(RecipeError, match=r"adapter: is not tried under zero3; take fsdp2"):
+    file.write_text(json.dumps(recipe | {"parallel": {"strategy": strategy}}))
+    with pytest.raises(RecipeError, match=rf"adapter: is not tried under {strategy}; take fsdp2"):
         load_recipe(file, load_plugins(), ())
+
+
+def test_deepspeed_is_given_the_merged_models_of_adapter_stages(files):
+    run_stages("base", files / "one", dpo("dpo"), dpo("reverse", swap=True))
+    made = {"teacher": "one/stages/01-dpo/model", "anchor": "one/stages/02-reverse/model"}
+    stage = {key: x for key, x in distil(roles=made).items() if key != "adapter"}
+    recipe = {"name": "x", "model": "base", "stages": [stage]}
+    (files / "x.yaml").write_text(json.dumps(recipe | {"parallel": {"strategy": "zero2"}}))
+    words = [sys.executable, "-m", "alignzoo", "run", "x.yaml", "--output", "two"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(logged(files / "two" / "stages" / "01-it")) == 3

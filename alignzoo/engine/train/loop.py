@@ -22,6 +22,7 @@ from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, faults, rails, words
+from alignzoo.engine.train.alike import check_alike
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.batches import buffer_cut, permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
@@ -55,8 +56,9 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     """Train; returns the trainable roles. Resumes from `folder/state` when there is one.
 
     Raises Interrupted after saving when SIGINT or SIGTERM arrives, TrainingError when a metric
-    stops being finite.
+    stops being finite, DataError when the ranks hold other data.
     """
+    check_alike(job)
     with job.ranks.attention():
         stored = stored_snapshots(job)
         module = module_of(job)
