@@ -263,6 +263,13 @@ def test_a_quantised_base_is_refused_by_plan_and_by_run(files, cli):
         assert "'base' has quantised weights (quantization_config in its config.json)" in err
 
 
+def test_the_folder_of_an_adapter_is_no_model_and_the_error_says_where_one_is(files):
+    (files / "adapter").mkdir()
+    (files / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(AlignzooError, match=r"no config.json but an adapter; name the merged"):
+        run_stages(str(files / "adapter"), files / "run", dpo("it", adapter=None))
+
+
 def test_a_target_that_the_model_does_not_have_ends_the_stage_before_training(files):
     adapter = {"lora": {"targets": ["q_proj", "wqkv"]}}
     with pytest.raises(AlignzooError, match=r"'wqkv': unknown .*LlamaForCausalLM has: down_proj"):

@@ -192,7 +192,9 @@ def _lacking(folder: Path) -> str:
     if not folder.is_dir():
         return ""
     if not (folder / "config.json").is_file():
-        return "it has no config.json"
+        adapter = (folder / "adapter_config.json").is_file()
+        hint = " but an adapter; name the merged model (beside it, `model`, where a stage left it)"
+        return f"it has no config.json{hint if adapter else ''}"
     if not any(folder.glob("*.safetensors")):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         hint = "; its pickled weights can run code, convert them" if pickled else ""
