@@ -164,6 +164,8 @@ def _from_choices(place: str, row: Mapping[str, Any]) -> Output:
         what = f"{len(choices)} entries" if isinstance(choices, list) else describe(choices)
         raise DataError(f"choices is {what}, not one answer; keep the one that is to be judged")
     turns = _part(choices[0], "turns")
+    if turns is None:
+        raise DataError("choices[0].turns is missing; give a list of replies")
     if not isinstance(turns, list) or not turns:
         raise DataError(f"choices[0].turns is {describe(turns)}, not a list of replies")
     own = _first(row, ID_KEYS)
