@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from alignzoo.engine.memory.fakes import fake_mode, fake_model
 from alignzoo.engine.memory.live import Live, Peak
 from alignzoo.engine.memory.sampling import Decoding
 from alignzoo.engine.memory.walk import Alone, Stage, peaks
+from alignzoo.engine.models.adapters import Adapted, Lora
 from alignzoo.engine.models.families import class_for
 from alignzoo.engine.parallel.ranks import Ranks, start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
@@ -66,6 +67,7 @@ class Case:
     precision: str = "fp32"
     rows: int = 0  # none: offline
     top_p: float = 1.0
+    adapted: Mapping[str, Adapted] = field(default_factory=dict)
 
     @property
     def rollout(self) -> Rollout | None:
@@ -99,6 +101,7 @@ def _items(case: Case) -> list[Item]:
 def _job(case: Case, load: Callable[[str], Any], ranks: Ranks, folder: Path) -> Job:
     return Job(
         algorithm=case.algorithm,
+        adapted=case.adapted,
         load=load,
         digests={role: role for role in case.algorithm.roles},
         items=() if case.rows else _items(case),
@@ -152,7 +155,7 @@ def predicted(case: Case) -> Peak:
     if rollout is not None:
         decoding = Decoding(case.rows, case.prompt, rollout.sampling)
     job = _job(case, load, ranks, Path())
-    return peaks(Stage(job, case.prompt, case.response, False, decoding))["ddp"]
+    return peaks(Stage(job, mode, case.prompt, case.response, False, decoding))["ddp"]
 
 
 def optim(**changes: Any) -> Optim:
@@ -186,6 +189,11 @@ def mistral() -> PreTrainedConfig:
     return MistralConfig(vocab_size=700, sliding_window=None, **{**SMALL, "num_hidden_layers": 6})
 
 
+ONE_BASE = {
+    "policy": Adapted("base", new=Lora(8)),
+    "teacher": Adapted("base", new=Lora(8)),
+    "anchor": Adapted("base"),
+}
 CASES = (
     Case("DPO, Llama, checkpointing", DPO(), llama, optim(gradient_checkpointing=True), 30, 60),
     Case("AlignDistil, Qwen2, bf16", AlignDistil(r=2.0), qwen2, optim(), 20, 70, "bf16"),
@@ -202,5 +210,14 @@ CASES = (
         20,
         60,
         rows=48,
+    ),
+    Case(
+        "AlignDistil, Qwen3, adapters of one base",
+        AlignDistil(r=2.0),
+        qwen3,
+        optim(),
+        16,
+        60,
+        adapted=ONE_BASE,
     ),
 )
