@@ -100,7 +100,7 @@ def planned() -> list[dict[str, Any]]:
             for spec in recipe.stages:
                 if not isinstance(spec, TrainSpec):
                     continue
-                for strategy, peak in predictor.footprint(spec).by_strategy.items():
+                for strategy, peak in predictor.footprint(spec).peaks.items():
                     figures = dict(zip(COLUMNS, columns(peak.bytes), strict=True))
                     row = {"gpus": n, "stage": spec.name, "strategy": strategy}
                     rows.append({**row, "all": peak.total, **figures, "moment": peak.moment})

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignzoo.engine.memory.sampling import SAMPLING
-from alignzoo.engine.memory.spread import LORA, RANK
-from alignzoo.plan.memory import Footprint, Predictor
+from alignzoo.plan.memory import Predictor
 from alignzoo.recipe.blocks import TrainSpec
+from alignzoo.recipe.spec import AdapterSpec, LoraSpec
+from alignzoo.recipe.training import peft_version
 
 FEW_ROWS = 16  # sampled side by side
+RANK = 16  # of the adapter that is tried
 
 
 @dataclass(frozen=True)
@@ -27,41 +29,45 @@ def cures(predictor: Predictor, spec: TrainSpec, strategy: str) -> list[Cure]:
 
     None changes a loss, but LoRA, which trains another model.
     """
-    now = predictor.footprint(spec)
+    now = predictor.footprint(spec).peaks
     found = [
         Cure(f"parallel.strategy: {other}", peak.total)
-        for other, peak in now.by_strategy.items()
+        for other, peak in now.items()
         if other != strategy
     ]
-    changes, whole = list(_changes(spec, now, strategy)), spec
-    for words, block, values in changes:
-        peaks = predictor.footprint(_with(spec, block, values)).peaks
+    changes, whole = list(_changes(predictor, spec, strategy)), spec
+    for words, values in changes:
+        peaks = predictor.footprint(_with(spec, values)).peaks
         found.append(Cure(words, peaks[strategy].total))
-        whole = _with(whole, block, values)
-    adapted = [now.peaks[key] for key in (strategy + LORA,) if key in now.peaks]
-    lora = [Cure(f"LoRA of rank {RANK}, about", peak.total) for peak in adapted]
-    if any(map(predictor.devices.holds, (cure.total for cure in found))) or not changes:
-        return [*found, *lora]
-    words = " and ".join(words for words, _, _ in changes)
-    for name, peak in predictor.footprint(whole).peaks.items():
-        kind, _, with_lora = name.partition(LORA[:3])
-        also = ["", f" and parallel.strategy: {kind}"][kind != strategy]
-        found.append(Cure(f"{words}{also}{' and LoRA' if with_lora else ''}", peak.total))
-    return [*found, *lora]
+        whole = _with(whole, values)
+    if any(predictor.devices.holds(cure.total) for cure in found) or not changes:
+        return found
+    words = " and ".join(words for words, _ in changes)
+    for other, peak in predictor.footprint(whole).peaks.items():
+        also = "" if other == strategy else f" and parallel.strategy: {other}"
+        found.append(Cure(words + also, peak.total))
+    return found
 
 
 def _changes(
-    spec: TrainSpec, now: Footprint, strategy: str
-) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(as a recipe writes it, block, values)."""
-    if spec.rollout is not None and now.peaks[strategy].moment == SAMPLING:
-        yield f"rollout.batch_size: {FEW_ROWS}", "rollout", {"batch_size": FEW_ROWS}
+    predictor: Predictor, spec: TrainSpec, strategy: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(as a recipe writes it, block -> its new values)."""
+    moment = predictor.footprint(spec).peaks[strategy].moment
+    if spec.rollout is not None and moment == SAMPLING:
+        yield f"rollout.batch_size: {FEW_ROWS}", {"rollout": {"batch_size": FEW_ROWS}}
     if not spec.train.gradient_checkpointing:
-        yield "train.gradient_checkpointing: true", "train", {"gradient_checkpointing": True}
+        yield "train.gradient_checkpointing: true", {"train": {"gradient_checkpointing": True}}
     if spec.train.micro_batch_size > 1:
-        yield "train.micro_batch_size: 1", "train", {"micro_batch_size": 1}
+        yield "train.micro_batch_size: 1", {"train": {"micro_batch_size": 1}}
+    if spec.adapter is None and peft_version() is not None and not strategy.startswith("zero"):
+        yield f"adapter: {{lora: {{r: {RANK}}}}}", {"adapter": AdapterSpec(lora=LoraSpec(r=RANK))}
 
 
-def _with(spec: TrainSpec, block: str, values: Mapping[str, Any]) -> TrainSpec:
-    changed = getattr(spec, block).model_copy(update=values)
-    return spec.model_copy(update={block: changed})
+def _with(spec: TrainSpec, values: Mapping[str, Any]) -> TrainSpec:
+    """Other settings: of a block, or a block of its own."""
+    changed = {
+        block: getattr(spec, block).model_copy(update=value) if isinstance(value, dict) else value
+        for block, value in values.items()
+    }
+    return spec.model_copy(update=changed)

@@ -10,29 +10,25 @@ from typing import Any
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from alignzoo.contract.algorithm import Role
+from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import AlignzooError
 from alignzoo.contract.rollout import Sampling
-from alignzoo.engine.layout.build import LAYOUTS
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.memory.fakes import fake_mode, fake_model, faked
 from alignzoo.engine.memory.live import Peak
 from alignzoo.engine.memory.sampling import Decoding
-from alignzoo.engine.memory.spread import LORA
 from alignzoo.engine.memory.walk import Alone, Stage, peaks
-from alignzoo.engine.models.adapters import Adapted, Lora, worth_taking_apart
+from alignzoo.engine.models.adapters import Adapted, Lora
 from alignzoo.engine.models.hooked import plugin_model
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.train.job import Job
-from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Rollout
-from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, StageSpec, TrainSpec
+from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, TrainSpec
 from alignzoo.recipe.options import build_options
-from alignzoo.recipe.parallel import WITHOUT_ADAPTERS
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import REWARD, bound_roles, main_role
-from alignzoo.recipe.training import peft_version
+from alignzoo.recipe.spec import AdapterSpec
 from alignzoo.store.inputs import BUILT_IN_ENGINE, INITIAL, model_ref, origin
 
 
@@ -56,27 +52,12 @@ class Footprint:
 
     stage: str
     rows: str  # the worst batch, in words
-    peaks: Mapping[str, Peak]  # by strategy, and with LoRA
-
-    @property
-    def by_strategy(self) -> Mapping[str, Peak]:
-        """Without LoRA."""
-        return {name: peak for name, peak in self.peaks.items() if LORA not in name}
+    peaks: Mapping[str, Peak]  # by strategy
 
 
 def strategy_of(recipe: Recipe, n: int) -> str:
     """What the recipe asks for; one device alone holds everything."""
-    strategy = recipe.parallel.strategy if n > 1 else "ddp"
-    if strategy not in LAYOUTS:
-        known = " or ".join(LAYOUTS)
-        raise AlignzooError(f"parallel.strategy: {strategy} is not supported yet; take {known}")
-    return strategy
-
-
-def _lora(spec: StageSpec | None) -> Lora | None:
-    """The adapter that a stage learns, if any."""
-    block = spec.adapter if isinstance(spec, TrainSpec) else None
-    return None if block is None else Lora(block.lora.r, block.lora.alpha, block.lora.ends)
+    return recipe.parallel.strategy if n > 1 else "ddp"
 
 
 class Predictor:
@@ -116,11 +97,12 @@ class Predictor:
             engine = TransformersEngine(spec.rollout.batch_size)
             rollout = Rollout((), None, engine, sampling, spec.rollout.prompts)
             decoding = self._decoding(spec, prompt, sampling)
+        adapted = self._adapted(spec, algorithm, bound)
         job = Job(
             algorithm=algorithm,
+            adapted=adapted,
             load=lambda role: self._model(origins[role], algorithm.roles[role], mode),
             digests={},
-            adapted=(adapted := self._adapted(spec, bound, algorithm)),
             items=(),
             rollout=rollout,
             validation=None,
@@ -130,39 +112,37 @@ class Predictor:
             folder=Path(),
             cache=Path(),
             ranks=Ranks(Alone("bf16" if self.recipe.precision == "bf16" else "no")),
-            rails=Rails(say=lambda text: None),  # what it says, the stage says when it runs
         )
         reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
         judge = None if reward is None else self._model(origin(reward, self.recipe), REWARD, mode)
-        main = main_role(type(algorithm))
-        like = {r for r, kind in algorithm.roles.items() if r != main and kind.head == "lm"}
-        alike = frozenset(r for r in like if origins[r] == origins[main])
-        stage = Stage(job, prompt, response, self.devices.gpu, decoding, alike, judge)
-        what = algorithm, str(origins), str(adapted), str(optim)
-        return stage, (*what, prompt, response, decoding, reward)
+        stage = Stage(job, mode, prompt, response, self.devices.gpu, decoding, judge)
+        key = (algorithm, str(origins), str(adapted), str(optim), prompt, response, decoding)
+        return stage, (*key, reward)
 
     def _adapted(
-        self, spec: TrainSpec, bound: Mapping[str, str | None], algorithm: Algorithm[Any]
-    ) -> Mapping[str, Adapted]:
-        """The adapters of a stage, as `stages.adapting` finds them where all is trained."""
-        own, stages = _lora(spec), {stage.name: stage for stage in self.recipe.stages}
-        whole = peft_version() is None or self.recipe.parallel.strategy in WITHOUT_ADAPTERS
-        if own is None and whole:
-            return {}
-        main, start = main_role(type(algorithm)), spec.policy or INITIAL
-        found = {} if own is None else {main: Adapted(start, new=own)}
-        left = dict[str, Lora | None]()
+        self, spec: TrainSpec, algorithm: Algorithm[Any], bound: Mapping[str, str | None]
+    ) -> dict[str, Adapted]:
+        """Roles that are adapters of one base, as `stages.adapting` finds them by content."""
+        main, found = main_role(type(algorithm)), dict[str, Adapted]()
         for role, kind in algorithm.roles.items():
-            if role == main or kind.trainable or kind.head == "scalar":
-                continue
-            name = bound[role] or INITIAL
-            stage = stages.get(name) if name != start else None
-            left[role] = _lora(stage)
-            base = getattr(stage, "policy", None) or INITIAL if left[role] else name
-            found[role] = Adapted(base, Path(name) if left[role] else None)
-        apart = worth_taking_apart(found)
-        return {role: replace(part, folder=None, new=part.new or left[role])
-                for role, part in apart.items()}  # fmt: skip
+            base, lora = self._base(bound[role])
+            if role == main and spec.adapter is not None:
+                found[role] = Adapted(bound[role] or INITIAL, new=_lora(spec.adapter))
+            elif not kind.trainable and kind.head == "lm":
+                found[role] = Adapted(base, new=lora)
+        shared = [part.base for part in found.values()]
+        return {
+            role: part
+            for role, part in found.items()
+            if role == main or (shared.count(part.base) > 1 and any(p.new for p in found.values()))
+        }
+
+    def _base(self, name: str | None) -> tuple[str, Lora | None]:
+        """Under and over what an adapter stage left: a finished adapter has a new one's shape."""
+        for stage in self.recipe.stages:
+            if stage.name == name and isinstance(stage, TrainSpec) and stage.adapter is not None:
+                return stage.policy or INITIAL, _lora(stage.adapter)
+        return name or INITIAL, None
 
     def _optim(self, spec: TrainSpec) -> Optim:
         """One rank's share of a step."""
@@ -227,3 +207,8 @@ class Predictor:
                 "its config.json: --config FOLDER"
             )
         return made
+
+
+def _lora(adapter: AdapterSpec) -> Lora:
+    lora = adapter.lora
+    return Lora(lora.r, lora.alpha, () if isinstance(lora.targets, str) else lora.targets)

@@ -106,6 +106,7 @@ def test_what_cannot_fit_is_refused_with_what_would(said):
     cure = re.search(r"what would fit: (.*)", line)[1]
     assert "parallel.strategy: fsdp2 (" in cure
     assert "train.micro_batch_size: 1 (" in cure
+    assert "adapter: {lora: {r: 16}} (" in cure
     assert " and " not in cure  # one is enough
     figures = [float(x) for x in re.findall(r"\(([\d.]+) GB\)", cure)]
     assert figures

@@ -101,9 +101,9 @@ def _items(case: Case) -> list[Item]:
 def _job(case: Case, load: Callable[[str], Any], ranks: Ranks, folder: Path) -> Job:
     return Job(
         algorithm=case.algorithm,
+        adapted=case.adapted,
         load=load,
         digests={role: role for role in case.algorithm.roles},
-        adapted=case.adapted,
         items=() if case.rows else _items(case),
         rollout=case.rollout,
         validation=None,
@@ -155,7 +155,7 @@ def predicted(case: Case) -> Peak:
     if rollout is not None:
         decoding = Decoding(case.rows, case.prompt, rollout.sampling)
     job = _job(case, load, ranks, Path())
-    return peaks(Stage(job, case.prompt, case.response, False, decoding))["ddp"]
+    return peaks(Stage(job, mode, case.prompt, case.response, False, decoding))["ddp"]
 
 
 def optim(**changes: Any) -> Optim:
@@ -189,6 +189,11 @@ def mistral() -> PreTrainedConfig:
     return MistralConfig(vocab_size=700, sliding_window=None, **{**SMALL, "num_hidden_layers": 6})
 
 
+ONE_BASE = {
+    "policy": Adapted("base", new=Lora(8)),
+    "teacher": Adapted("base", new=Lora(8)),
+    "anchor": Adapted("base"),
+}
 CASES = (
     Case("DPO, Llama, checkpointing", DPO(), llama, optim(gradient_checkpointing=True), 30, 60),
     Case("AlignDistil, Qwen2, bf16", AlignDistil(r=2.0), qwen2, optim(), 20, 70, "bf16"),
@@ -205,6 +210,15 @@ CASES = (
         20,
         60,
         rows=48,
+    ),
+    Case(
+        "AlignDistil, Qwen3, adapters of one base",
+        AlignDistil(r=2.0),
+        qwen3,
+        optim(),
+        16,
+        60,
+        adapted=ONE_BASE,
     ),
 )
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 GIGA = 1e9
 COLUMNS = {  # title -> the categories that it adds up, or their first letters
-    "weights": ("weights/", "policy copy", "gathered layers"),
-    "gradients": ("gradient",),
+    "weights": ("weights", "policy copy", "gathered layers", "flat weights"),
+    "gradients": ("gradient", "bucket"),
     "optimiser": ("moments", "optimiser scratch"),
     "activations": ("activations", "copies"),
     "logits": ("logits",),
@@ -88,7 +88,7 @@ def _print(footprints: Sequence[Footprint], devices: Devices, used: str) -> None
             peak.moment,
         )
         for footprint in footprints
-        for strategy, peak in footprint.by_strategy.items()
+        for strategy, peak in footprint.peaks.items()
     ]
     print_table(("stage", "strategy", "GB", *COLUMNS, "most is held in"), rows)
     where = f"each of {devices.n} GPUs" if devices.gpu else "the CPU, one process"

@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from alignzoo.contract.algorithm import Role
@@ -38,9 +38,16 @@ def faked(model: PreTrainedModel, mode: FakeTensorMode) -> PreTrainedModel:
     """A loaded model whose data is forgotten."""
     silence(model)
     freeze_other_parts(model)
+    forget(model, mode)
+    return model
+
+
+def forget(model: nn.Module, mode: FakeTensorMode) -> None:
+    """Replace the parameters and buffers that have data."""
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(mode.from_tensor(p.data), p.requires_grad))
+            if not isinstance(p, FakeTensor):
+                setattr(module, name, nn.Parameter(mode.from_tensor(p.data), p.requires_grad))
         for name, b in list(module.named_buffers(recurse=False)):
-            module.register_buffer(name, cast(Tensor, mode.from_tensor(b)))
-    return model
+            if not isinstance(b, FakeTensor):
+                module.register_buffer(name, cast(Tensor, mode.from_tensor(b)))

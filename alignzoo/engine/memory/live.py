@@ -107,7 +107,8 @@ class Live(TorchDispatchMode):
                 self.peaks[name] = Peak(self._share(shares), self.moment)
 
     def _share(self, shares: Shares) -> dict[str, float]:
-        return {kind: n * shares.get(kind, 1.0) for kind, n in self.now.items() if n}
+        held = {kind: n * shares.get(kind, 1.0) for kind, n in self.now.items()}
+        return {kind: n for kind, n in held.items() if n}
 
     def _kind(self, x: Tensor) -> str:
         if self.category != ACTIVATIONS or x.ndim < 2:

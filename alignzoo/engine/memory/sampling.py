@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from alignzoo.contract.rollout import Sampling
 from alignzoo.engine.memory.live import Live
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.picker import TokenPicker
-from alignzoo.engine.sampling.ways import cache_of, cache_word, sampling_mode
+from alignzoo.engine.sampling.ways import cache_word, sampling_mode
 
 SAMPLING, CACHE = "sampling", "KV cache"
 
@@ -36,30 +36,50 @@ def sample(model: PreTrainedModel, decoding: Decoding, ranks: Ranks, live: Live)
     ids = torch.zeros(decoding.rows, decoding.prompt, dtype=torch.int64)
     longest = decoding.prompt + decoding.sampling.max_new_tokens - 1
     with live.during(SAMPLING), ranks.autocast(), sampling_mode(model):
-        cache = _step(model, ids, None, decoding, live)
+        cache = Noted(live, model.config)
+        _step(model, ids, cache, decoding)
         for layer in cache.layers:
-            layer.keys, layer.values = (_longer(x, longest - 1) for x in (layer.keys, layer.values))
-            live.mark([layer.keys, layer.values], CACHE)
-        _step(model, ids.new_zeros(decoding.rows, longest), cache, decoding, live)
+            _grow(layer, longest - 1, live)
+        _step(model, ids.new_zeros(decoding.rows, longest), cache, decoding)
 
 
-def _step(model: PreTrainedModel, ids: Tensor, cache: Any, decoding: Decoding, live: Live) -> Any:
-    """One forward as `generate` makes it, and one token drawn; the cache."""
+class Noted(DynamicCache):
+    """A cache whose tensors are counted as such from the moment that they are in it."""
+
+    def __init__(self, live: Live, config: Any) -> None:
+        super().__init__(config=config)
+        self.live = live
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Keys and values of a layer so far."""
+        held = super().update(*args, **kwargs)
+        self.live.mark(held, CACHE)
+        return held
+
+
+def _step(model: PreTrainedModel, ids: Tensor, cache: Noted, decoding: Decoding) -> None:
+    """One forward as `generate` makes it, and one token drawn."""
     out = cast(Any, model)(
-        input_ids=ids if cache is None else ids[:, -1:],
+        input_ids=ids if not cache.get_seq_length() else ids[:, -1:],
         attention_mask=torch.ones_like(ids),
         use_cache=True,
         logits_to_keep=1,
         **{cache_word(): cache},
     )
-    for layer in cache_of(out).layers:
-        live.mark([layer.keys, layer.values], CACHE)
     noise = torch.zeros(decoding.rows, 1, dtype=torch.float64)
     scores = out.logits[:, -1].to(torch.float32, copy=True)
     TokenPicker(decoding.sampling, noise, ids.shape[1])(ids, scores)
-    return cache_of(out)
 
 
-def _longer(x: Tensor, length: int) -> Tensor:
-    """A cache [B, heads, length, d] of the same kind."""
-    return x.new_empty((*x.shape[:2], length, x.shape[3]))
+def _grow(layer: Any, length: int, live: Live) -> None:
+    """A layer's cache after so many tokens; what has no keys does not grow."""
+    keys = getattr(layer, "keys", None)
+    if keys is None:
+        return
+    new, window = length - layer.get_seq_length(), getattr(layer, "sliding_window", None)
+    kept = new if window is None else min(new, max(0, window - keys.shape[2]))
+    more = [x.new_empty((*x.shape[:2], kept, x.shape[3])) for x in (keys, layer.values)]
+    layer.update(*more)
+    if window is not None:
+        layer.cumulative_length += new - kept
+    live.mark((layer.keys, layer.values), CACHE)

@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
 from alignzoo.contract.types import Batch, Item, RolloutBatch, Signal, TextBatch, Tokens
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim, build_optimizer
 from alignzoo.engine.layout.replicated import Replicated
+from alignzoo.engine.memory.fakes import forget
 from alignzoo.engine.memory.live import Live, Peak
 from alignzoo.engine.memory.sampling import Decoding, sample
 from alignzoo.engine.memory.spread import (
-    BUCKETS,
-    COPY,
-    GATHERED,
     GRADIENTS,
     MOMENTS,
+    PASSING,
     SCRATCH,
     WEIGHTS,
     held_by,
@@ -52,12 +52,12 @@ SHORT = 8  # tokens of a response whose size does not matter
 class Stage:
     """A training stage as far as its memory goes."""
 
-    job: Job  # loads models, with data or without; its items are not read
+    job: Job  # its items are not read
+    mode: FakeTensorMode  # whose tensors the models are of
     prompt: int  # tokens of the longest row that are prompt
     response: int  # and response
     gpu: bool  # fused attention in bf16 and the multi-tensor optimiser, as on an accelerator
     decoding: Decoding | None = None  # how the built-in engine samples
-    like: frozenset[str] = frozenset()  # roles that start from the model of another
     reward: PreTrainedModel | None = None  # a scalar head that scores what was sampled
 
 
@@ -98,7 +98,7 @@ class Whole(Replicated):
 
 
 def peaks(stage: Stage, n: int = 1) -> Mapping[str, Peak]:
-    """The peak of one of n devices under each strategy, and each with LoRA.
+    """The peak of one of n devices under each strategy.
 
     The batch is the worst that the stage may meet: `micro_batch_size` items of the longest rows.
     """
@@ -116,7 +116,10 @@ class _Walk:
 
     def __init__(self, stage: Stage, live: Live, n: int) -> None:
         self.stage, self.job, self.live = stage, stage.job, live
-        self.layout = Whole(self.job.ranks, module_of(self.job), self.job.optim)
+        scoring = module_of(self.job)
+        for model in scoring.by_role.values():
+            forget(model, stage.mode)  # adapters are made with data
+        self.layout = Whole(self.job.ranks, scoring, self.job.optim)
         for group in self.layout.optimizer.param_groups:
             group["foreach"] = stage.gpu
         balance, _ = balance_of(self.job.algorithm, self.module, self.job.optim.aux_loss)
@@ -126,7 +129,7 @@ class _Walk:
         self.state = dict(self.job.algorithm.init_state())
         self.held = held_by(self.module, stage.decoding is not None)
         self._mark()
-        live.begin(views_of(self.module, n, stage.like))
+        live.begin(views_of(self.module, n))
 
     @property
     def module(self) -> ScoringModule:
@@ -151,7 +154,7 @@ class _Walk:
 
         It finds gradients too, if a step has more than one micro-batch: a small one has left them.
         """
-        with self.live.holding({BUCKETS: self.held[BUCKETS], COPY: self.held[COPY]}):
+        with self.live.holding({k: n for k, n in self.held.items() if k not in PASSING}):
             self._gradients(*self._few)
             self._update()
             if self.stage.decoding is not None:
@@ -182,7 +185,7 @@ class _Walk:
         """What a buffer of so many items is scored for before, and its forwards and backwards."""
         kind = RolloutBatch if self.job.on_policy else self.job.algorithm.batch
         batch = worst_batch(kind, n_items, prompt, response)
-        with self.live.holding({GATHERED: self.held[GATHERED]}):
+        with self.live.holding({k: self.held[k] for k in PASSING}):
             given, extra = self._given(batch)
             with self.live.during(TRAINING):
                 self.stepper.gradients(batch, given, torch.arange(n_items), self.state, extra)
