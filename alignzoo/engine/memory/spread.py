@@ -38,7 +38,7 @@ HELD = {  # strategy -> the categories of `held_by` that it has
 
 
 def views_of(module: ScoringModule, n: int) -> dict[str, Shares]:
-    """The shares under every strategy; one device alone has no other, adapters have no DeepSpeed."""
+    """The shares under every strategy; one device has no other, adapters have no ZeRO."""
     roles = frozenset(module.by_role)
     known = [*LAYOUTS] if n > 1 else ["ddp"]
     if any(is_adapted(model) for model in module.by_role.values()):
