@@ -10,7 +10,7 @@ from typing import Any
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from alignzoo.contract.algorithm import Role
+from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import AlignzooError
 from alignzoo.contract.rollout import Sampling
 from alignzoo.engine.layout.build import LAYOUTS

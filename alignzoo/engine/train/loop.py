@@ -184,9 +184,8 @@ class _Loop:
                 mark = f"-rank{job.ranks.rank}" if job.ranks.size > 1 else ""
                 file = job.folder / f"offending_batch{mark}.safetensors"
                 faults.save_batch(buffer.batch, items, file)
-                search = partial(faults.find, stepper, buffer, given, items, self.state)
-                done = self.cursor.step
-                search = faults.everywhere(ranks, search, file)
+                here = partial(faults.find, stepper, buffer, given, items, self.state)
+                done, search = self.cursor.step, faults.everywhere(ranks, here, file)
                 faults.refuse(error.metrics, done + 1, done, search, file)
             for pair in pairs.values():
                 limit = job.rollout.max_gap if job.rollout else float("inf")
