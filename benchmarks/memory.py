@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py
 
-Eight stages of other families, methods and settings: the peak of live storages in two steps of the
+Nine stages of other families, methods and settings: the peak of live storages in two steps of the
 real training loop on real tensors, beside the prediction on tensors without data. What PyTorch's
 allocator had given out at its peak stands beside both. Then the paper's on-policy recipe for 1, 4
 and 8 GPUs, from the published shape of Qwen2.5-1.5B alone.
