@@ -304,11 +304,24 @@ def check(
         typer.Option("--set", metavar="KEY=VALUE", help="The same as in recipes: with.r=2."),
     ] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write JSON there.")] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Also train an algorithm on so many: the losses are those of one."
+        ),
+    ] = 1,
+    strategies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", metavar="NAME", help="How they share: ddp, fsdp2 (both), zero2, zero3."
+        ),
+    ] = None,
 ) -> None:
     """Try every promise of the contract on tiny models; exit code 1 if one is broken."""
-    from alignzoo.cli.authoring.checking import check_command, parse_options
+    from alignzoo.cli.authoring.checking import Asked, check_command, parse_options
 
-    raise typer.Exit(check_command(target, parse_options(options or [], overrides or []), as_json))
+    asked = Asked(parse_options(options or [], overrides or []), processes, strategies or ())
+    raise typer.Exit(check_command(target, asked, as_json))
 
 
 @app.command(short_help="Write a trained model as a plain folder.")

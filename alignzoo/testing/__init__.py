@@ -18,6 +18,7 @@ from alignzoo.testing.evaluators import (
     run_benchmark_checks,
     run_judge_checks,
 )
+from alignzoo.testing.processes import STRATEGIES
 from alignzoo.testing.stages import (
     check_stage,
     run_stage_checks,
@@ -36,6 +37,7 @@ from alignzoo.testing.toys import (
 )
 
 __all__ = [
+    "STRATEGIES",
     "toy_samples",
     "tiny_tokenizer",
     "run_stage_checks",

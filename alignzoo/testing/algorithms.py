@@ -18,13 +18,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.types import Batch, RolloutBatch, TextBatch
+from alignzoo.contract.types import Batch, RolloutBatch
 from alignzoo.engine.parallel.ranks import start_ranks
-from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.train.guard import guarded_loss, prepared_by
 from alignzoo.engine.train.loop import train
-from alignzoo.engine.train.sources import Rollout
 from alignzoo.engine.train.world import BufferWorld
 from alignzoo.testing.checks import (
     Check,
@@ -35,6 +33,7 @@ from alignzoo.testing.checks import (
     survive_yaml,
     try_all,
 )
+from alignzoo.testing.processes import STRATEGIES, check_strategies, differences
 from alignzoo.testing.toys import (
     Gradients,
     Shown,
@@ -44,26 +43,43 @@ from alignzoo.testing.toys import (
     tiny_model,
     toy_items,
     toy_job,
+    toy_rollout,
     toy_run,
-    toy_sampling,
 )
 
 TOLERANCE = 1e-9  # of float64 losses and gradients
 SOURCE = re.compile(r"arXiv:\d|https?://|doi:", re.IGNORECASE)
 SEEDS = 5  # of all sources of randomness, which must not matter
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 WIDE = 2000  # a vocabulary that dwarfs everything else in a tiny model
 
 
-def check_algorithm(algorithm: Algorithm[Any]) -> None:
-    """Raise PluginError with every promise of the contract that a method breaks."""
-    raise_broken(algorithm.name, run_algorithm_checks(algorithm))
+def check_algorithm(
+    algorithm: Algorithm[Any], processes: int = 1, strategies: Sequence[str] = STRATEGIES
+) -> None:
+    """Raise PluginError with every promise of the contract that a method breaks.
+
+    With several `processes` also whether they learn what one does, under each of the strategies
+    ddp, fsdp2, zero2 and zero3 that are named. Raises UsageError for another name, and
+    TrainingError for one that is not installed.
+    """
+    raise_broken(algorithm.name, run_algorithm_checks(algorithm, processes, strategies))
 
 
-def run_algorithm_checks(algorithm: Algorithm[Any]) -> list[Check]:
+def run_algorithm_checks(
+    algorithm: Algorithm[Any], processes: int = 1, strategies: Sequence[str] = STRATEGIES
+) -> list[Check]:
     """Try every promise; which ones apply follows from what the method declares."""
+    check_strategies(processes, strategies)
     batch = algorithm.batch.collate(toy_items(algorithm.batch, 8), 0)
     trials = [*_given(algorithm, batch), *_gradients(algorithm, batch), *_loop(algorithm)]
-    return [*try_all(_static(algorithm), algorithm), *try_all(trials, algorithm, "loss")]
+    checks = [*try_all(_static(algorithm), algorithm), *try_all(trials, algorithm, "loss")]
+    if processes == 1:
+        return checks
+    promise = f"{NUMBERS.get(processes, processes)} processes give the losses of one"
+    member = "loss" if type(algorithm).prepare is Algorithm.prepare else "prepare"
+    trial = (promise, lambda: _together(algorithm, processes, strategies))
+    return [*checks, *try_all([trial], algorithm, member)]
 
 
 # --- what can be read ---------------------------------------------------------------------------
@@ -261,23 +277,10 @@ def _loop(algorithm: Algorithm[Any]) -> Iterator[tuple[str, Trial]]:
         yield "twenty steps lower the loss on a toy", lambda: _learning(algorithm)
 
 
-def _rollout(algorithm: Algorithm[Any]) -> Rollout | None:
-    if not issubclass(algorithm.batch, RolloutBatch):
-        return None
-    return Rollout(
-        prompts=[item.rows[0].prompt for item in toy_items(TextBatch, 6)],
-        reward=lambda numbers, done: [float(len(c.ids)) for c in done],
-        engine=TransformersEngine(batch_size=16),
-        sampling=toy_sampling(6),
-        prompts_per_buffer=4,
-        samples_per_prompt=2,
-    )
-
-
 def _run(algorithm: Algorithm[Any], folder: Path, **changes: Any) -> dict[str, Tensor]:
     """Weights of the trained roles after a short run in `folder`."""
     folder.mkdir(exist_ok=True)
-    rollout = _rollout(algorithm)
+    rollout = toy_rollout(algorithm)
     items: Sequence[Any] = () if rollout else toy_items(algorithm.batch, 11)
     job = toy_job(algorithm, items, folder, rollout=rollout, **changes)
     return {
@@ -339,3 +342,14 @@ def _learning(algorithm: Algorithm[Any]) -> str:
     losses = toy_run(algorithm, toy_items(algorithm.batch, 8), steps=20)
     require(losses[-1] < losses[0], f"from {losses[0]:.4g} to {losses[-1]:.4g}")
     return f"{losses[0]:.4g} -> {losses[-1]:.4g}"
+
+
+# --- several processes --------------------------------------------------------------------------
+
+
+def _together(algorithm: Algorithm[Any], processes: int, strategies: Sequence[str]) -> str:
+    """Losses, metrics and gradient norms of real processes, each of which has a share."""
+    found = "; ".join(differences([algorithm], processes, strategies)[0])
+    remedy = "a process sees its share of the items: `world.mean` and `world.sum` see all"
+    require(not found, f"{found}; {remedy}")
+    return ", ".join(strategies)

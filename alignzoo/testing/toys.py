@@ -24,14 +24,24 @@ from transformers import (
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.rollout import Sampling
-from alignzoo.contract.types import Batch, Item, LabelledBatch, RolloutBatch, State, Tokens
+from alignzoo.contract.types import (
+    Batch,
+    Item,
+    LabelledBatch,
+    RolloutBatch,
+    State,
+    TextBatch,
+    Tokens,
+)
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import start_ranks
+from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.scoring.scorer import Scorer, ScoringModule, dense
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.rails import Rails
+from alignzoo.engine.train.sources import Rollout
 from alignzoo.engine.train.step import denominators, share_of_loss
 from alignzoo.engine.train.world import BufferWorld
 
@@ -184,6 +194,20 @@ def toy_job(algorithm: Algorithm[Any], items: Sequence[Item], folder: Path, **ch
         "rails": Rails(say=lambda text: None),
     }
     return Job(**(known | changes))
+
+
+def toy_rollout(algorithm: Algorithm[Any]) -> Rollout | None:
+    """Six prompts and a reward for length; None for a method that learns from data."""
+    if not issubclass(algorithm.batch, RolloutBatch):
+        return None
+    return Rollout(
+        prompts=[item.rows[0].prompt for item in toy_items(TextBatch, 6)],
+        reward=lambda numbers, done: [float(len(c.ids)) for c in done],
+        engine=TransformersEngine(batch_size=16),
+        sampling=toy_sampling(6),
+        prompts_per_buffer=4,
+        samples_per_prompt=2,
+    )
 
 
 def toy_run(algorithm: Algorithm[Any], items: Sequence[Item], steps: int) -> list[float]:

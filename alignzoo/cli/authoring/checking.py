@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from alignzoo.recipe.options import MISSING, build_options, try_options
 from alignzoo.recipe.registry import KINDS, Registry, load_plugins
 from alignzoo.recipe.text import values_of
 from alignzoo.testing import (
+    STRATEGIES,
     Check,
     run_algorithm_checks,
     run_benchmark_checks,
@@ -41,6 +43,15 @@ KITS: Mapping[str, Callable[[Any], list[Check]]] = {
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Options of the plug-in, and on how many processes an algorithm trains, laid out how."""
+
+    options: Mapping[str, Any]
+    processes: int = 1
+    strategies: Sequence[str] = ()  # none: those of the kit
+
+
+@dataclass(frozen=True)
 class Result:
     """The promises of one thing; `untried` says why there are none, or no more."""
 
@@ -49,10 +60,14 @@ class Result:
     untried: str = ""
 
 
-def check_command(target: str, options: Mapping[str, Any], as_json: Path | None) -> int:
+def check_command(target: str, asked: Asked, as_json: Path | None) -> int:
     """Check everything of that name, or everything in that folder; 1 if a promise is broken."""
+    if asked.strategies and asked.processes == 1:
+        raise UsageError("--strategy needs --processes: several, over which models lie")
     registry, chosen = _chosen(target)
-    results = [_run(kind, name, what, options, registry) for kind, name, what in chosen]
+    if asked.processes > 1 and not any(kind == "algorithm" for kind, _, _ in chosen):
+        raise UsageError(f"--processes tries algorithms, and {target} is none")
+    results = [_run(kind, name, what, asked, registry) for kind, name, what in chosen]
     for result in results:
         _print(result)
     broken = sum(not c.kept for result in results for c in result.checks)
@@ -152,13 +167,13 @@ def _imported(path: Path) -> ModuleType:
         raise PluginError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _run(kind: str, name: str, what: Any, options: Mapping[str, Any], registry: Registry) -> Result:
+def _run(kind: str, name: str, what: Any, asked: Asked, registry: Registry) -> Result:
     title = f"{kind} {name}"
     if kind == RECIPE:
         return Result(title, [_recipe(what, registry)])
     if issubclass(what, BaseModel):
         return Result(title, (), "it is a part of alignzoo, whose own tests try it")
-    given = options or what.example_options
+    given = asked.options or what.example_options
     plugin, faults = try_options(what, given)
     needed = [str(f.path[0]) for f in faults if f.what.startswith(MISSING)]
     if plugin is None and needed and len(needed) == len(faults):
@@ -170,7 +185,14 @@ def _run(kind: str, name: str, what: Any, options: Mapping[str, Any], registry: 
         return Result(title, (), absent)
     if kind == "judge":
         return Result(title, run_judge_checks(plugin, _prompts(registry, what)))
-    return Result(title, KITS[kind](plugin))
+    return Result(title, _kit(kind, asked)(plugin))
+
+
+def _kit(kind: str, asked: Asked) -> Callable[[Any], list[Check]]:
+    if kind != "algorithm" or asked.processes == 1:
+        return KITS[kind]
+    strategies = asked.strategies or STRATEGIES
+    return partial(run_algorithm_checks, processes=asked.processes, strategies=strategies)
 
 
 def _recipe(path: Path, registry: Registry) -> Check:
