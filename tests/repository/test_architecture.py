@@ -45,8 +45,8 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "stages": 1960,
     "plan": 380,
     "run": 290,
-    "testing": 1140,
-    "cli": 2300,
+    "testing": 1320,
+    "cli": 2330,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 
