@@ -87,7 +87,9 @@ class Server:
         while self.kept and not self.kept.ended and time.monotonic() < until:
             with suppress(TrainingError):
                 return self.ask("/health", deadline=5)  # type: ignore[no-any-return]
-        raise self.fault(f"was not ready in {seconds:g} s", 0, PYTHON)
+        late = time.monotonic() >= until
+        what = f"was not ready in {seconds:g} s" if late else "ended before it was ready"
+        raise self.fault(what, 0, PYTHON)
 
     def close(self) -> None:
         """End a server that was started here."""
