@@ -11,11 +11,12 @@ QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TOKENIZERS_P
 RECIPE := recipes/aligndistil_onpolicy.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test grid check format clean
 
 help:
 	@echo "make demo    align a small model from scratch on this machine and print the leaderboard"
-	@echo "make test    all tests"
+	@echo "make test    all tests but the widest"
+	@echo "make grid    the widest: every method, strategy and fault on several processes, an hour"
 	@echo "make check   style, types and the fast tests"
 	@echo "make format  let ruff rewrite the files"
 	@echo "make setup   only the virtual environment in $(VENV)"
@@ -31,13 +32,16 @@ demo: setup
 	@echo "The folder named above holds the models, the samples, scores.jsonl and leaderboard.md."
 
 test: setup
-	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile
+	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not grid"
+
+grid: setup
+	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m grid
 
 check: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not slow"
+	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not slow and not grid"
 
 format: setup
 	$(PY) -m ruff check --fix .

@@ -96,7 +96,7 @@ def test_two_ranks_under_zero_give_the_losses_norms_and_metrics_of_one(tmp_path)
     compared(tmp_path, ["zero2", "zero3"], ["ppo"])
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_method_is_the_same_under_every_strategy(tmp_path, strategy):
     compared(tmp_path, [strategy], METHODS)
@@ -114,7 +114,7 @@ HARDER = {
 GRID = [pytest.param(2, *s.values, marks=s.marks) for s in STRATEGIES] + [(3, "fsdp2")]
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize("name", HARDER)
 @pytest.mark.parametrize(("size", "strategy"), GRID)
 def test_no_way_to_cut_a_batch_changes_the_loss(tmp_path, name, size, strategy):
@@ -157,7 +157,7 @@ PATHS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize(("first", "second"), PATHS)
 def test_a_run_goes_on_under_another_layout(tmp_path, first, second):
     run_case(str(tmp_path / "whole"), **CUT)

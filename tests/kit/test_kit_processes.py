@@ -104,7 +104,7 @@ def test_two_processes_learn_what_one_learns_and_whatever_differs_is_named():
     assert logs == [f"ddp, {told}", f"fsdp2, {told}"]
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_every_algorithm_of_the_zoo_learns_the_same_on_two_processes():
     names = sorted(REGISTRY.algorithms)
     found = differences([built(name) for name in names], 2)

@@ -18,7 +18,7 @@ ALWAYS = {
 
 def cases():
     return [
-        pytest.param(s, id=s.name, marks=() if s.name in ALWAYS else pytest.mark.slow)
+        pytest.param(s, id=s.name, marks=() if s.name in ALWAYS else pytest.mark.grid)
         for s in SETUPS
     ]
 
@@ -34,7 +34,7 @@ STOPS = {  # what stops the first try, and how that ends
 }
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_a_run_of_two_processes_that_was_stopped_ends_with_the_numbers_of_one_that_was_not(
     tmp_path,
 ):
@@ -56,7 +56,7 @@ def test_a_run_of_two_processes_that_was_stopped_ends_with_the_numbers_of_one_th
     assert set(logs.values()) == {logs["nothing"]}
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_several_seeds_are_trained_by_the_same_workers(tmp_path):
     measured = "evaluate:\n  - {benchmark: facts, with: {size: 4}, sampling: {max_new_tokens: 4}}\n"
     setup = Setup("", "", OFFLINE.replace("steps: 6", "steps: 2") + measured)
