@@ -150,7 +150,7 @@ def test_one_process_under_fsdp2_gives_the_losses_of_no_layout(tmp_path, alone):
         assert two == pytest.approx(one, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 def test_two_ranks_give_the_losses_of_one_under_ddp_and_fsdp2(tmp_path, alone):
     spread(tmp_path / "one")
     (tmp_path / "train.py").write_text(TRAIN)

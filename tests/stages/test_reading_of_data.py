@@ -134,7 +134,7 @@ def test_more_pairs_of_equal_answers_than_the_recipe_allows_are_refused(tmp_path
     with pytest.raises(DataError, match=r"1 of 1 pairs have the same tokens .*data.max_equal: 0.1"):
         run_stages(model, tmp_path / "refused", one_step("simpo", block))
     notes = run_stages(model, tmp_path / "told", one_step("simpo", block | {"max_equal": 1}))
-    assert "1 pairs of equal answers" in told(notes)
+    assert "1 pair of equal answers" in told(notes)
 
 
 def test_max_bad_covers_a_row_that_the_template_refuses(tmp_path):
