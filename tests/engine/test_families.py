@@ -147,9 +147,7 @@ def test_a_tensor_that_the_model_has_no_place_for_is_not_lost_in_silence(tmp_pat
     folder = save(NAMED["llama"], 1, tmp_path)
     file = folder / "model.safetensors"
     save_file(load_file(file) | {"tower.weight": torch.ones(2)}, file, {"format": "pt"})
-    with pytest.raises(
-        AlignzooError, match=r"hold 1 tensor .* no place for, such as tower.weight"
-    ):
+    with pytest.raises(AlignzooError, match=r"hold 1 tensor .* no place for, such as tower.weight"):
         load(folder, Role(trainable=True))
     assert load(folder, Role())  # a frozen model is not saved
 
