@@ -67,16 +67,16 @@ class Layout(ABC):
     def forwards(self, wanted: int) -> int:
         """How many forward passes a rank makes that wants so many. Collective."""
 
-    @abstractmethod
     def whole(self, role: str) -> Iterator[tuple[str, Tensor]]:
         """Every parameter of a role, whole, one at a time. Collective."""
+        yield from self.scoring.by_role[role].named_parameters()
 
-    @abstractmethod
     def plain(self, role: str, device: torch.device) -> PreTrainedModel:
         """A role as a model of its own with its present weights. Collective.
 
-        Where nothing is sharded it is the very model; else a copy that later steps do not change.
+        Where no weight is sliced it is the very model; else a copy that later steps do not change.
         """
+        return self.scoring.by_role[role]
 
     @abstractmethod
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.base import Layout, keys_of
@@ -60,14 +59,6 @@ class Replicated(Layout):
     def forwards(self, wanted: int) -> int:
         """No forward pass needs the others."""
         return wanted
-
-    def whole(self, role: str) -> Iterator[tuple[str, Tensor]]:
-        """The parameters themselves."""
-        yield from self.scoring.by_role[role].named_parameters()
-
-    def plain(self, role: str, device: torch.device) -> PreTrainedModel:
-        """The model itself, where it is."""
-        return self.scoring.by_role[role]
 
     @torch.no_grad()
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:

@@ -196,14 +196,6 @@ class Zero2(Zero):
         even = every == mine.item() * self.ranks.size and total <= every <= total + padding
         self._refuse_unless(even, f"{mine.item():.0f} of {total} numbers are on this rank")
 
-    def whole(self, role: str) -> Iterator[tuple[str, Tensor]]:
-        """The parameters themselves."""
-        yield from self.scoring.by_role[role].named_parameters()
-
-    def plain(self, role: str, device: torch.device) -> PreTrainedModel:
-        """The model itself, where it is."""
-        return self.scoring.by_role[role]
-
     @torch.no_grad()
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:
         """Into the weights, and into the partition that the optimiser updates."""
