@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-WIDTH, HEIGHT = 720, 360  # of the scatter plot, in SVG units
-LEFT, RIGHT, TOP, BOTTOM = 56, 150, 14, 44  # margins; on the right there is room for a name
+from alignzoo.pages import spanning, ticks
+
 LETTER, LINE = 6.8, 14  # size of a label's letter and of its line
 DOT = 5  # half the size of a point
 
 
 @dataclass(frozen=True)
-class Scale:
-    """A linear map from [low, high] to [start, end]."""
+class Frame:
+    """The size of a plot and its margins, in SVG units of about a pixel."""
 
-    low: float
-    high: float
-    start: float = 0.0
-    end: float = 100.0
+    width: int
+    right: int
+    height: int = 360
+    left: int = 56
+    top: int = 14
+    bottom: int = 44
 
-    def __call__(self, x: float) -> float:
-        """The place of a value, to a hundredth."""
-        share = (x - self.low) / (self.high - self.low) if self.high > self.low else 0.5
-        return round(self.start + share * (self.end - self.start), 2)
+    @property
+    def floor(self) -> int:
+        """Where the x axis lies."""
+        return self.height - self.bottom
+
+    @property
+    def middle(self) -> float:
+        """The middle of the x axis."""
+        return (self.left + self.width - self.right) / 2
 
 
-def spanning(values: Sequence[float], start: float, end: float, room: float = 0.06) -> Scale:
-    """A scale over all values with some room at both ends."""
-    low, high = min(values), max(values)
-    margin = room * ((high - low) or abs(high) or 1.0)
-    return Scale(low - margin, high + margin, start, end)
-
-
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers in [low, high]: multiples of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
-    return [round(k * step, 10) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+WIDE = Frame(720, right=150)  # on the right there is room for a name
+NARROW = Frame(360, right=16)  # for a telephone, whose width it has: type keeps its size
 
 
 @dataclass(frozen=True)
@@ -57,9 +52,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point as it is drawn; its name stands at (label_x, label_y)."""
+    """A point as it is drawn; its name, or its beginning, stands at (label_x, label_y)."""
 
     point: Point
+    label: str
     x: float
     y: float
     y_low: float
@@ -72,31 +68,43 @@ class Mark:
 class Scatter:
     """Everything a template needs to draw the plot."""
 
+    frame: Frame
     x_name: str
+    x_short: str  # as much of it as fits below the axis
     y_name: str
     marks: tuple[Mark, ...]
     x_ticks: tuple[tuple[float, str], ...]  # place, number
     y_ticks: tuple[tuple[float, str], ...]
 
 
-def scatter(points: Sequence[Point], x_name: str, y_name: str) -> Scatter:
+def scatter(points: Sequence[Point], x_name: str, y_name: str, frame: Frame = WIDE) -> Scatter:
     """Place points, their intervals, ticks, and names that cover neither points nor each other."""
-    across = spanning([p.x for p in points], LEFT, WIDTH - RIGHT)
-    up = spanning([y for p in points for y in (p.low, p.y, p.high)], HEIGHT - BOTTOM, TOP)
+    across = spanning([p.x for p in points], frame.left, frame.width - frame.right)
+    up = spanning([y for p in points for y in (p.low, p.y, p.high)], frame.floor, frame.top)
     taken = [_dot(across(p.x), up(p.y)) for p in points]
+    room = frame.width - frame.left
     marks = []
     for p in sorted(points, key=lambda p: -p.y):
-        x, y = across(p.x), up(p.y)
-        box = _free(_boxes(p.name, x, y), taken)
+        x, y, label = across(p.x), up(p.y), shortened(p.name, room)
+        box = _free(_boxes(label, x, y, frame), taken)
         taken.append(box)
-        marks.append(Mark(p, x, y, up(p.low), up(p.high), box.left, box.top + LINE / 2))
+        place = (box.left, box.top + LINE / 2)
+        marks.append(Mark(p, label, x, y, up(p.low), up(p.high), *place))
     return Scatter(
+        frame,
         x_name,
+        shortened(x_name, frame.width),
         y_name,
         tuple(marks),
         tuple((across(t), f"{t:g}") for t in ticks(across.low, across.high)),
         tuple((up(t), f"{t:g}") for t in ticks(up.low, up.high)),
     )
+
+
+def shortened(text: str, width: float) -> str:
+    """As much of a text as fits."""
+    letters = int(width / LETTER)
+    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
 
 @dataclass(frozen=True)
@@ -119,14 +127,20 @@ def _dot(x: float, y: float) -> Box:
     return Box(x - DOT, y - DOT, 2 * DOT, 2 * DOT)
 
 
-def _boxes(name: str, x: float, y: float) -> Iterator[Box]:
-    """Places for a name, the best first: right of its point, left of it, then further below."""
+def _boxes(name: str, x: float, y: float, frame: Frame) -> Iterator[Box]:
+    """Places for a name inside the frame, the best first: right of its point, left of it, above
+    and below it, then further away.
+    """
     width = len(name) * LETTER
+    last = frame.width - width  # how far right it may begin
     for line in (0, 1, -1, *range(2, 40)):
-        top = y - LINE / 2 + line * LINE
-        yield Box(round(x + 2 * DOT, 2), round(top, 2), width)
-        if x - 2 * DOT - width > LEFT:
-            yield Box(round(x - 2 * DOT - width, 2), round(top, 2), width)
+        top = round(y - LINE / 2 + line * LINE, 2)
+        if x + 2 * DOT <= last:
+            yield Box(round(x + 2 * DOT, 2), top, width)
+        if x - 2 * DOT - width > frame.left:
+            yield Box(round(x - 2 * DOT - width, 2), top, width)
+        if line:
+            yield Box(round(max(frame.left, min(last, x - width / 2)), 2), top, width)
 
 
 def _free(boxes: Iterator[Box], taken: Sequence[Box]) -> Box:

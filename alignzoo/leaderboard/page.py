@@ -1,13 +1,7 @@
-"""Sections as one HTML file: no request to anywhere, readable without JavaScript.
-
-A content security policy names the digests of the page's own style and script, so that nothing
-else runs or loads even where a model's answer looks like HTML.
-"""
+"""Sections as one HTML file: no request to anywhere, readable without JavaScript."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +11,9 @@ from typing import Any
 from alignzoo.leaderboard.evidence import find_evidence
 from alignzoo.leaderboard.fold import Section, typed
 from alignzoo.leaderboard.views import view
+from alignzoo.pages import Source, render
 
-HERE = Path(__file__).parent
+SOURCE = Source(Path(__file__).parent, styles=("page.css",), scripts=("page.js",))
 SAID = {"versions", "plugins", "started"}  # of a run's record
 PROMPTS = 100  # prompts per section whose answers are on the page
 
@@ -39,35 +34,12 @@ def render_page(sections: Sequence[Section], folders: Sequence[Path], limit: int
 
     Raises DataError when a run's files are damaged.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     found = find_evidence(folders, sections, limit)
-    style, script = (_source(name) for name in ("page.css", "page.js"))
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        views=[view(number, section, found) for number, section in enumerate(sections, 1)],
-        origins=[_origin(folder) for folder in folders],
-        style=Markup(style),
-        script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
-        f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'",
-    )
-
-
-def _source(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """How a content security policy names an inline style or script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    values = {
+        "views": [view(number, section, found) for number, section in enumerate(sections, 1)],
+        "origins": [_origin(folder) for folder in folders],
+    }
+    return render("page.html.j2", [SOURCE], values)
 
 
 def _origin(folder: Path) -> Origin:

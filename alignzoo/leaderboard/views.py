@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from alignzoo.contract.evaluation import honest, interval
-from alignzoo.leaderboard.charts import Point, Scale, Scatter, scatter, spanning
+from alignzoo.leaderboard.charts import NARROW, WIDE, Point, Scatter, scatter
 from alignzoo.leaderboard.evidence import Evidence, Exchange, Judgment, Reply, Turn
 from alignzoo.leaderboard.fold import Cell, Row, Section
 from alignzoo.leaderboard.text import labels, notes
+from alignzoo.pages import Scale, decimals, spanning
 
 Found = Mapping[str, Evidence]  # result -> what its evaluation kept
-NARROW = "category/"  # columns of one category; the table of categories shows them
+OF_ONE = "category/"  # columns of one category; the table of categories shows them
 LENGTHS = ("length", "avg_length", "tokens")  # columns that the scatter plot puts on its x axis
 EXCERPT = 96  # characters of a prompt in a list
 ARROWS = {1: "higher is better", -1: "lower is better", 0: ""}
@@ -104,7 +105,7 @@ class View:
     heads: tuple[Head, ...]
     lines: tuple[Line, ...]
     judged: bool
-    scatter: Scatter | None
+    scatters: tuple[Scatter, ...]  # the same plot for wide pages and for narrow ones
     categories: Categories | None
     figures: tuple[tuple[str, ...], ...]  # every figure of every model in long form
     shared: tuple[tuple[str, str], ...]
@@ -116,7 +117,7 @@ class View:
 def view(number: int, section: Section, found: Found) -> View:
     """Everything about one section; `found` may lack some of its results."""
     groups = _categories(section, found)
-    columns = [n for n in section.shown if not (groups and n.startswith(NARROW))]
+    columns = [n for n in section.shown if not (groups and n.startswith(OF_ONE))]
     kept = next((found[row.result] for row in section.rows if row.result in found), None)
     return View(
         key=f"s{number}",
@@ -124,7 +125,7 @@ def view(number: int, section: Section, found: Found) -> View:
         heads=tuple(_head(section, name) for name in columns),
         lines=_lines(section, columns, found),
         judged=any(row.counts for row in section.rows),
-        scatter=_scatter(section, found),
+        scatters=_scatters(section, found),
         categories=groups,
         figures=tuple(_long(section)),
         shared=tuple(_shared(kept.shared if kept else {})),
@@ -190,12 +191,6 @@ def _figure(cell: Cell, digits: int, scale: Scale, base: float | None) -> Figure
     )
 
 
-def decimals(values: Iterable[float]) -> int:
-    """Digits behind the point that fit a column: three for shares, none for thousands."""
-    largest = max(map(abs, values), default=0.0)
-    return next((d for limit, d in ((2, 3), (100, 2), (1000, 1)) if largest < limit), 0)
-
-
 def _long(section: Section) -> Iterator[tuple[str, ...]]:
     """Model, column, mean, interval, standard error, paired difference to the baseline."""
     for label, row in zip(labels(section), section.rows, strict=True):
@@ -229,7 +224,7 @@ def _shared(shared: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 # --- length and categories -------------------------------------------------------------------
 
 
-def _scatter(section: Section, found: Found) -> Scatter | None:
+def _scatters(section: Section, found: Found) -> tuple[Scatter, ...]:
     """The leading column over the answers' length, where two models have both."""
     lead = section.lead
     column = next((name for name in LENGTHS if name in section.docs), None)
@@ -239,9 +234,10 @@ def _scatter(section: Section, found: Found) -> Scatter | None:
         if (cell := row.cells.get(lead or "")) and (x := _length(row, column, found)) is not None
     ]
     if lead is None or len(points) < 2:
-        return None
+        return ()
     meaning = section.docs[column] if column else "mean characters per answer"
-    return scatter(points, ": ".join(filter(None, (column, meaning))), lead)
+    name = ": ".join(filter(None, (column, meaning)))
+    return tuple(scatter(points, name, lead, frame) for frame in (WIDE, NARROW))
 
 
 def _length(row: Row, column: str | None, found: Found) -> float | None:

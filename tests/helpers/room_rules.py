@@ -20,7 +20,8 @@ ROOMS = {
     "store": {"contract", "data", "recipe", "engine.parallel"},
     "judging": {"contract", "data", "store"},
     "judging.quality": {"contract", "data", "judging"},
-    "leaderboard": {"contract"},
+    "pages": set(),
+    "leaderboard": {"contract", "pages"},
     "launch": {"contract", "store"},
     "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},

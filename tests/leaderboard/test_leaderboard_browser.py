@@ -158,3 +158,20 @@ def _luminance(colour):
 def test_a_narrow_screen_never_scrolls_sideways(browser, board):
     tab = browser.page(board, width=400, height=800)
     assert tab.look("document.documentElement.scrollWidth") <= 400
+
+
+def test_on_a_telephone_captions_are_whole_and_the_plot_s_letters_keep_their_size(browser, board):
+    tab = browser.page(board, width=400, height=800)
+    seen = "[...document.querySelectorAll('caption')].filter(c => c.checkVisibility())"
+    edges = f"{seen}.map(c => c.getBoundingClientRect().right)"
+    assert max(tab.look(edges)) <= 400
+    wide = "document.querySelector('#s1 .scatter.wide')"
+    assert tab.look(f"getComputedStyle({wide}).display") == "none"
+    texts = "[...document.querySelectorAll('#s1 .scatter.narrow text')]"
+    zoom = "(m => Math.hypot(m.a, m.b))(t.getScreenCTM())"  # of a turned text too
+    heights = tab.look(f"{texts}.map(t => t.getBBox().height * {zoom})")
+    assert min(heights) >= 12
+    ends = tab.look(f"{texts}.map(t => t.getBoundingClientRect()).map(b => [b.left, b.right])")
+    assert min(left for left, _ in ends) >= 0
+    assert max(right for _, right in ends) <= 400
+    assert tab.look("document.querySelectorAll('#s1 .model')[1].offsetWidth") <= 200

@@ -11,7 +11,7 @@ from board_runs import HOSTILE, GradedRun, JudgedRun, answer
 
 from alignzoo.contract.errors import DataError
 from alignzoo.leaderboard import read_leaderboard, render_page
-from alignzoo.leaderboard.charts import Point, scatter, spanning, ticks
+from alignzoo.leaderboard.charts import NARROW, WIDE, Point, scatter
 from alignzoo.leaderboard.evidence import LONGEST, chosen, cut
 
 MODELS = {"base": 0.5, "dpo": 0.6, "aligndistil": 0.8}
@@ -220,27 +220,18 @@ def test_a_command_that_cannot_be_done_is_a_sentence(cli, duel, words, complaint
 # --- drawings --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (37, 91, [40, 60, 80]),
-        (-1, 1, [-1, -0.5, 0, 0.5, 1]),
-    ],
-)
-def test_ticks_are_round_numbers_inside(low, high, expected):
-    assert ticks(low, high) == expected
-
-
-def test_equal_values_still_have_a_scale():
-    scale = spanning([0.0, 0.0], 0, 100)
-    assert scale(0.0) == 50
-    assert scale.low < 0 < scale.high
-
-
-def test_names_in_the_scatter_plot_do_not_cover_each_other():
+@pytest.mark.parametrize("frame", [WIDE, NARROW])
+def test_names_in_the_scatter_plot_do_not_cover_each_other(frame):
     points = [Point(f"model-{n}", 100 + n / 10, 0.5 + n / 1000, 0.4, 0.6) for n in range(10)]
-    marks = scatter(points, "length", "win_rate").marks
+    marks = scatter(points, "length", "win_rate", frame).marks
     places = [(m.label_x, m.label_y) for m in marks]
     for n, (x, y) in enumerate(places):
         assert not [o for o in places[:n] if abs(o[0] - x) < 47 and abs(o[1] - y) < 13.9]
+
+
+@pytest.mark.parametrize("frame", [WIDE, NARROW])
+def test_a_long_name_in_the_scatter_plot_stays_inside_its_frame(frame):
+    points = [Point("m" * 120, 100, 0.5, 0.4, 0.6), Point("kto", 120, 0.7, 0.6, 0.8)]
+    (long,) = [m for m in scatter(points, "length", "win_rate", frame).marks if m.label != "kto"]
+    assert long.label.endswith("…")
+    assert frame.left <= long.label_x <= frame.width - len(long.label) * 6.8

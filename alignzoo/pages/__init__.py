@@ -1,0 +1,27 @@
+"""What every page shares: one self-contained HTML file, its style, its drawings.
+
+A page requests nothing, runs nothing but its own script, and shows hostile text as text.
+"""
+
+from alignzoo.pages.axes import Axis, Scale, axis, decimals, spanning, ticks
+from alignzoo.pages.charts import Band, Chart, Curve, Series, chart
+from alignzoo.pages.html import PAGES, Source, render
+from alignzoo.pages.plain import visible
+
+__all__ = [
+    "PAGES",
+    "Axis",
+    "Band",
+    "Chart",
+    "Curve",
+    "Scale",
+    "Series",
+    "Source",
+    "axis",
+    "chart",
+    "decimals",
+    "render",
+    "spanning",
+    "ticks",
+    "visible",
+]

@@ -1,0 +1,121 @@
+"""Curves as paths: thinned to what can be seen, with the healthy band behind them.
+
+A drawing stretches to whatever width there is: its paths live on a plane of `ACROSS` by `UP` units,
+while its axes are lettered outside of it, in the page's own size of type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from alignzoo.pages.axes import Axis, Scale, axis, spanning
+
+ACROSS, UP = 600, 1000  # units of a drawing's plane
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is drawn as one curve. A value that is not finite leaves a gap."""
+
+    name: str
+    points: Sequence[Point]  # x ascending
+    colour: int = 0  # which of the palette
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A series as it is drawn: SVG path data, and dots where it leaves the band or stands alone."""
+
+    name: str
+    colour: int
+    path: str
+    dots: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True)
+class Band:
+    """Values that count as healthy; None: no limit on this side."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is inside."""
+        above = self.low is None or value >= self.low
+        return above and (self.high is None or value <= self.high)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything the macro `chart` of drawing.html.j2 needs."""
+
+    title: str
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...]
+    band: tuple[float, float] | None = None  # top and height of the healthy band on the plane
+    plane: tuple[int, int] = field(default=(ACROSS, UP))
+
+
+def chart(
+    title: str, x_name: str, y_name: str, series: Sequence[Series], band: Band | None = None
+) -> Chart | None:
+    """A drawing of all series on common axes; None where nothing finite is to be drawn."""
+    whole = [p for one in series for p in one.points if all(map(math.isfinite, p))]
+    if not whole:
+        return None
+    across = spanning([x for x, _ in whole], 0, ACROSS, room=0.01)
+    up = spanning([y for _, y in whole], UP, 0)
+    return Chart(
+        title,
+        axis(x_name, across),
+        axis(y_name, up, about=4),
+        tuple(_curve(one, across, up) for one in series),
+        _strip(band, up) if band else None,
+    )
+
+
+def _curve(one: Series, across: Scale, up: Scale) -> Curve:
+    pieces = [[(round(across(x)), round(up(y))) for x, y in part] for part in _pieces(one.points)]
+    thinned = [list(thin(piece)) for piece in pieces]
+    dots = tuple(piece[0] for piece in thinned if len(piece) == 1)
+    return Curve(one.name, one.colour, "".join(map(_path, thinned)), dots)
+
+
+def _pieces(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """Runs of finite points: a gap is not bridged."""
+    for drawn, run in groupby(points, key=lambda p: all(map(math.isfinite, p))):
+        if drawn:
+            yield list(run)
+
+
+def thin(points: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """First, lowest, highest and last point of every column, in their order: no peak is lost."""
+    for _, column in groupby(points, key=lambda p: p[0]):
+        inside = list(column)
+        order = range(len(inside))
+        low = min(order, key=lambda n: inside[n][1])
+        high = max(order, key=lambda n: inside[n][1])
+        yield from (inside[n] for n in sorted({0, low, high, len(inside) - 1}))
+
+
+def _path(points: Sequence[tuple[int, int]]) -> str:
+    """Path data with steps instead of places, which are shorter."""
+    (x, y), *rest = points
+    words = [f"M{x} {y}"] + ["l"] * bool(rest)
+    for x_next, y_next in rest:
+        dx, dy = x_next - x, y_next - y
+        words.append(f"{dx}{' ' if dy >= 0 else ''}{dy} ")
+        x, y = x_next, y_next
+    return "".join(words).strip()
+
+
+def _strip(band: Band, up: Scale) -> tuple[float, float] | None:
+    """Where the band lies on the plane, as far as it is in sight."""
+    top = 0.0 if band.high is None else max(0.0, up(band.high))
+    bottom = float(UP) if band.low is None else min(float(UP), up(band.low))
+    return (top, bottom - top) if bottom > top else None
