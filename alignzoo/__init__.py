@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from alignzoo.contract.stage import ModelRef, Stage, StageInputs
     from alignzoo.contract.types import (
         Batch,
+        GroupBatch,
         GroupSample,
         Item,
         LabelledBatch,
@@ -100,10 +101,10 @@ _HOMES = {
     ),
     "contract.stage": ("ModelRef", "Stage", "StageInputs"),
     "contract.types": (
-        "Batch", "GroupSample", "Item", "LabelledBatch", "LabelledSample", "Loss", "Max", "Mean",
-        "Outputs", "PairBatch", "PairSample", "PromptSample", "Response", "RolloutBatch", "Rows",
-        "Sample", "Signal", "Signals", "State", "Term", "TextBatch", "TextSample", "Tokens",
-        "World",
+        "Batch", "GroupBatch", "GroupSample", "Item", "LabelledBatch", "LabelledSample", "Loss",
+        "Max", "Mean", "Outputs", "PairBatch", "PairSample", "PromptSample", "Response",
+        "RolloutBatch", "Rows", "Sample", "Signal", "Signals", "State", "Term", "TextBatch",
+        "TextSample", "Tokens", "World",
     ),
     "contract.verdicts": (
         "AskedJudge", "Capabilities", "Decoding", "JudgeBusy", "JudgeError", "JudgeSession",
@@ -129,6 +130,7 @@ __all__ = [
     "Dataset",
     "Decoding",
     "Estimate",
+    "GroupBatch",
     "GroupSample",
     "Handover",
     "Item",

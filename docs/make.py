@@ -28,6 +28,7 @@ ENGINE = {  # logged for every method: (meaning, unit, healthy)
     "rollout/length": ("mean length of sampled responses", "tokens", ""),
     "rollout/truncated": ("share of them cut at max_new_tokens", "", "rails.max_truncated"),
     "rollout/reward": ("mean reward of sampled responses", "", ""),
+    "rollout/ties": ("pairs made of them by lot, because nothing spoke for either", "share", ""),
     "rollout/logprob_gap": ("mean |log p of trainer - engine|", "nats", "< rollout.max_gap"),
     "kl_full/ROLE": ("KL(policy || frozen start), full vocabulary", "nats", "rails.max_kl"),
     "validation/NAME": ("the metric on held-out data", "", ""),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import torch
@@ -116,10 +117,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Item:
-    """One unit that is never split: its sequences, and its numbers, e.g. {"desirable": 1.0}."""
+    """One unit that is never split: its sequences, and its numbers, e.g. {"desirable": 1.0}.
+
+    A number is the item's, a tuple has one for each of its rows.
+    """
 
     rows: tuple[Tokens, ...]
-    values: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return max(len(row) for row in self.rows)
@@ -192,7 +196,7 @@ class Batch:
         column = torch.arange(width)
         attention = column < lengths[:, None]
         extra = {
-            f.name: torch.tensor([float(item.values[f.name]) for item in items])
+            f.name: _column([item.values[f.name] for item in items], cls.rows_per_item)
             for f in fields(cls)
             if f.name not in ("ids", "attention", "response")
         }
@@ -201,6 +205,13 @@ class Batch:
             if row.learnt is not None:
                 response[b, len(row.prompt) : len(row)] = torch.tensor(row.learnt)
         return cls(ids, attention, response, **extra)
+
+
+def _column(values: Sequence[float | tuple[float, ...]], rows: int) -> Tensor:
+    """[I] of numbers, or [B] of a number for each row."""
+    if isinstance(values[0], tuple):
+        return torch.tensor([float(x[k]) for k in range(rows) for x in values])  # type: ignore[index]
+    return torch.tensor([float(x) for x in values])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -253,6 +264,29 @@ class RolloutBatch(TextBatch):
     reward: Tensor  # [B] float32: from a judge or a scalar-head role; 0 without one
     ended: Tensor  # [B] float32: 1 if a stop token was sampled, 0 if cut at the length limit
     group: Tensor  # [B] float32: samples of one prompt share a number
+
+
+@dataclass(frozen=True)
+class GroupBatch(Batch):
+    """All answers that the policy sampled to a prompt as one item: B = kI, and each one's score."""
+
+    score: Tensor  # [B] float32: from a judge or a scalar-head role; 0 without one
+    ended: Tensor  # [B] float32: 1 if a stop token was sampled, 0 if cut at the length limit
+
+    @classmethod
+    def of(cls, k: int) -> type[Self]:
+        """The kind with k answers in a group; the same class for the same k."""
+        sized: type[Self] = _sized(cls, k)  # type: ignore[arg-type]  # classes are hashable
+        return sized
+
+    def by_group(self, x: Tensor) -> Tensor:
+        """[I, k, ...] of x [B, ...]: the answers to one prompt side by side."""
+        return x.view(self.rows_per_item, -1, *x.shape[1:]).transpose(0, 1)
+
+
+@cache
+def _sized(kind: Any, k: int) -> Any:
+    return type(f"{kind.__name__}Of{k}", (kind,), {"rows_per_item": k, "__doc__": kind.__doc__})
 
 
 # --- signals and losses ----------------------------------------------------------------------

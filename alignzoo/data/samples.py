@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from alignzoo.contract.errors import DataError, suggest
 from alignzoo.contract.types import (
     Batch,
+    GroupBatch,
     GroupSample,
     LabelledBatch,
     LabelledSample,
@@ -387,6 +388,7 @@ def _labelled(sample: Sample) -> list[Sample] | None:
 
 CONVERSIONS = {  # a subclass stands before its base
     RolloutBatch: (_prompts, "prompts"),
+    GroupBatch: (_prompts, "prompts"),
     TextBatch: (_texts, "answers to learn from (prompt, response)"),
     PairBatch: (_pairs, "pairs (prompt, chosen, rejected)"),
     LabelledBatch: (_labelled, "labelled answers (prompt, response, label) or pairs"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from alignzoo.contract.errors import DataError, counted
 from alignzoo.contract.types import (
     Batch,
+    GroupBatch,
     GroupSample,
     Item,
     LabelledBatch,
@@ -18,6 +19,7 @@ from alignzoo.contract.types import (
     PairBatch,
     PairSample,
     Response,
+    RolloutBatch,
     Sample,
     TextBatch,
     TextSample,
@@ -182,10 +184,22 @@ def _wholes(
         try:
             found = convert(sample, kind, place)
             unlearnt += not found
-            made += [(s, place, _whole(s, reader, place)) for s in found]
+            made += [(s, place, _complete(_whole(s, reader, place), kind, place)) for s in found]
         except DataError as error:
             bad.append(str(error))
     return made, bad, unlearnt
+
+
+def _complete(whole: _Whole, kind: type[Batch], place: str) -> _Whole:
+    """What was made, if it has every number that a batch of given data holds."""
+    sampled = issubclass(kind, RolloutBatch | GroupBatch)
+    own = {f.name for f in fields(kind)} - {f.name for f in fields(Batch)}
+    for name in () if sampled else sorted(own - whole.values.keys()):
+        raise DataError(
+            f"{place}: has no number '{name}', which the method's batch {kind.__name__} holds for "
+            "every row; give the row one"
+        )
+    return whole
 
 
 def _empty(wholes: Sequence[tuple[str, _Whole]]) -> tuple[str, ...]:
@@ -234,17 +248,18 @@ def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:
 def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float]]:
     match sample:
         case PairSample():
-            return (sample.chosen, sample.rejected), _numbers(sample.meta)
+            return (sample.chosen, sample.rejected), numbers_of(sample.meta)
         case TextSample():
-            return (sample.response,), {}
+            return (sample.response,), numbers_of(sample.meta)
         case LabelledSample():
-            return (sample.response,), {"desirable": float(sample.desirable)}
+            own = {"desirable": float(sample.desirable)}
+            return (sample.response,), {**numbers_of(sample.meta), **own}
         case GroupSample():
             return sample.responses, {}
     return (), {}
 
 
-def _numbers(meta: Mapping[str, object]) -> dict[str, float]:
+def numbers_of(meta: Mapping[str, object]) -> dict[str, float]:
     """What a kind of batch may ask for by name: the margin of a pair, say."""
     return {name: float(x) for name, x in meta.items() if isinstance(x, int | float)}
 

@@ -95,7 +95,9 @@ class Predictor:
         if spec.rollout is not None:
             sampling = Sampling(**spec.rollout.sampling.model_dump(exclude={"stop"}))
             engine = TransformersEngine(spec.rollout.batch_size)
-            rollout = Rollout((), None, engine, sampling, spec.rollout.prompts)
+            block = spec.rollout
+            samples = block.samples_per_prompt
+            rollout = Rollout((), None, engine, sampling, block.prompts, samples)
             decoding = self._decoding(spec, prompt, sampling)
         adapted = self._adapted(spec, algorithm, bound)
         job = Job(

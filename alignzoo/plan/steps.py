@@ -16,6 +16,7 @@ from alignzoo.recipe.blocks import (
     StageSpec,
     TrainSpec,
 )
+from alignzoo.recipe.buffers import items_per_prompt
 from alignzoo.recipe.registry import Registry
 from alignzoo.store.belonging import check_models
 from alignzoo.store.folders import default_folder, evaluation_folder, model_folder, stage_folder
@@ -109,15 +110,17 @@ def _steps(spec: StageSpec, registry: Registry, finished: Mapping[str, Path]) ->
     optim, rollout = spec.train, spec.rollout
     if optim.steps:
         return str(optim.steps)
-    cut = Cut(optim.batch_size, registry.algorithms[spec.algorithm].least_items)
+    cls = registry.algorithms[spec.algorithm]
+    cut = Cut(optim.batch_size, cls.least_items)
     items = known_items(spec, registry, finished)
     if rollout is None:
         steps = None if items is None else optim.epochs * cut.count(items)
         return _shown_steps(steps, items, "items", f"{optim.epochs} x items / {cut.size}")
-    buffers = buffer_cut(cut, rollout.prompts, rollout.samples_per_prompt)
+    per_prompt = items_per_prompt(rollout, cls.batch)
+    buffers = buffer_cut(cut, rollout.prompts, per_prompt)
 
     def updates(n_prompts: int) -> int:
-        return cut.updates(n_prompts, rollout.samples_per_prompt, rollout.epochs)
+        return cut.updates(n_prompts * per_prompt, rollout.epochs)
 
     steps = None if items is None else optim.epochs * sum(map(updates, buffers.sizes(items)))
     rule = f"{optim.epochs} x {updates(rollout.prompts)} per {rollout.prompts} prompts"

@@ -26,6 +26,7 @@ BUILT_IN_STAGES = ("generate", "label")
 Attention: TypeAlias = Literal[
     "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
 ]
+Choose: TypeAlias = Literal["best_worst", "bradley_terry"]
 
 
 class DataSpec(Spec):
@@ -170,6 +171,11 @@ class RolloutSpec(Spec):
     epochs: int = Field(1, gt=0, description="passes over one buffer")
     sampling: SamplingSpec = SamplingSpec()
     reward: RewardSpec | None = None
+    choose: Choose | None = Field(
+        None,
+        description="which pairs the answers to a prompt make for a method that learns from pairs; "
+        "default: best_worst",
+    )
     engine: EngineSpec = EngineSpec()
     batch_size: int = Field(256, gt=0, description="sequences sampled side by side")
     max_gap: float = Field(
@@ -262,7 +268,7 @@ class LabelSpec(StageSpec):
     data: DataSpec
     judge: str
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
-    choose: Literal["best_worst", "bradley_terry"] = Field(
+    choose: Choose = Field(
         "best_worst",
         description="best against worst; or P(a over b) = sigmoid(score_a - score_b), sampled",
     )

@@ -6,38 +6,84 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.types import LabelledBatch, PairBatch, RolloutBatch
-from alignzoo.recipe.blocks import TrainSpec
+from alignzoo.contract.choosing import BEST_WORST, CHOOSERS, Chooser, items_of
+from alignzoo.contract.types import Batch, GroupBatch, PairBatch, RolloutBatch
+from alignzoo.recipe.blocks import RolloutSpec, TrainSpec
 from alignzoo.recipe.faults import Fault
+
+
+def chooser_of(rollout: RolloutSpec) -> Chooser:
+    """How the answers to a prompt make pairs."""
+    return CHOOSERS[rollout.choose] if rollout.choose else BEST_WORST
+
+
+def items_per_prompt(rollout: RolloutSpec, kind: type[Batch]) -> int:
+    """How many items of a kind of batch the answers to one prompt make."""
+    return items_of(kind, rollout.samples_per_prompt, chooser_of(rollout))
 
 
 def buffer_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
     """A batch that no rollout builds, or answers that would be used more often than they may."""
-    yield from _batch_faults(spec, cls)
-    yield from _reuse_faults(spec, cls)
+    if issubclass(cls.batch, RolloutBatch | GroupBatch) and spec.rollout is None:
+        yield Fault(("algorithm",), f"{cls.name} trains on its own samples; add `rollout:`")
+    if spec.rollout is not None:
+        yield from _batch_faults(spec.rollout, cls)
+        yield from _pair_faults(spec.rollout, cls)
+        yield from _size_faults(spec.rollout, spec.train.batch_size, cls)
 
 
-def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """A rollout builds RolloutBatch; a method with a batch class of its own would get another."""
-    given = issubclass(cls.batch, PairBatch | LabelledBatch)  # has a sentence of its own
-    if spec.rollout is None or given or issubclass(RolloutBatch, cls.batch):
+def _batch_faults(rollout: RolloutSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """What is made of an answer is one row, a pair or a group."""
+    if rollout.samples_per_prompt < cls.least_samples:
+        what = f"{cls.name} compares the answers to one prompt; make it {cls.least_samples} or more"
+        yield Fault(("rollout", "samples_per_prompt"), what)
+    if cls.batch.rows_per_item > 1 and not issubclass(cls.batch, PairBatch | GroupBatch):
+        what = (
+            f"{cls.name} declares the batch {cls.batch.__name__}, which a rollout cannot build; "
+            "train on given data"
+        )
+        yield Fault(("rollout",), what, at_key=True)
+
+
+def _pair_faults(rollout: RolloutSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """Pairs are chosen among several answers by what they earn."""
+    if not issubclass(cls.batch, PairBatch):
+        if rollout.choose is not None:
+            what = f"has no effect: {cls.name} does not learn from pairs; take it out"
+            yield Fault(("rollout", "choose"), what, at_key=True)
         return
-    what = (
-        f"{cls.name} declares the batch {cls.batch.__name__}, which a rollout cannot build: it "
-        "builds RolloutBatch; declare that or TextBatch, or train on given data"
-    )
-    yield Fault(("rollout",), what, at_key=True)
+    why = f"{cls.name} learns from pairs, which are chosen among the answers to a prompt"
+    if rollout.samples_per_prompt < 2:
+        yield Fault(("rollout", "samples_per_prompt"), f"{why}; make it 2 or more")
+    if rollout.reward is None:
+        yield Fault(("rollout",), f"{why} by what they earn; add `reward:`")
 
 
-def _reuse_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """Without an importance ratio, a second update on the same answers has a wrong gradient."""
-    rollout = spec.rollout
-    if rollout is None or not cls.single_update:
+def _size_faults(
+    rollout: RolloutSpec, batch_size: int, cls: type[Algorithm[Any]]
+) -> Iterator[Fault]:
+    """Batches of a buffer are whole, and without an importance ratio a second one is wrong."""
+    each = items_per_prompt(rollout, cls.batch)
+    buffer = rollout.prompts * each
+    if buffer > batch_size and buffer % batch_size:
+        unit = _unit(cls.batch)
+        yield Fault(
+            ("rollout",),
+            f"a buffer of prompts x {unit[0]} = {buffer} {unit[1]} cannot be cut into "
+            f"batches of train.batch_size = {batch_size}; make it a multiple",
+        )
+    if not cls.single_update:
         return
     why = f"{cls.name} has no importance ratio, so answers serve one update"
-    buffer = rollout.prompts * rollout.samples_per_prompt
     if rollout.epochs > 1:
         yield Fault(("rollout", "epochs"), f"{why}; make it 1")
-    if buffer > spec.train.batch_size:
-        what = f"{why}; sample {spec.train.batch_size} (train.batch_size), not {buffer}"
+    if buffer > batch_size:
+        what = f"{why}; sample {batch_size} (train.batch_size), not {buffer}"
         yield Fault(("rollout",), what)
+
+
+def _unit(kind: type[Batch]) -> tuple[str, str]:
+    """What a prompt's answers are counted by, and what they become."""
+    if issubclass(kind, PairBatch):
+        return "pairs of each", "pairs"
+    return ("1", "groups") if issubclass(kind, GroupBatch) else ("samples_per_prompt", "sequences")

@@ -16,7 +16,7 @@ from typing import Any
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, suggest
 from alignzoo.contract.evaluation import Judge
-from alignzoo.contract.types import LabelledBatch, PairBatch, RolloutBatch
+from alignzoo.contract.types import LabelledBatch, PairBatch
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark
 from alignzoo.recipe.blocks import (
     AnyStage,
@@ -326,7 +326,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     if spec.validation is not None:
         yield from _data_faults(spec.validation.data, ("validation", "data"), draft, scope)
     if spec.rollout is not None:
-        yield from _rollout_faults(spec.rollout, spec.train.batch_size, draft, scope)
+        yield from _rollout_faults(spec.rollout, draft, scope)
     yield from _plugin_faults(
         scope.registry, "algorithm", spec.algorithm, ("algorithm",), spec.with_
     )
@@ -353,16 +353,7 @@ def _origin(name: str | None, scope: Scope) -> str:
     return scope.model if name in (None, INITIAL) else str(name)
 
 
-def _rollout_faults(
-    rollout: RolloutSpec, batch_size: int, draft: Draft, scope: Scope
-) -> Iterator[Fault]:
-    buffer = rollout.prompts * rollout.samples_per_prompt
-    if buffer > batch_size and buffer % batch_size:
-        yield Fault(
-            ("rollout",),
-            f"a buffer of prompts x samples_per_prompt = {buffer} sequences cannot be cut into "
-            f"batches of train.batch_size = {batch_size}; make it a multiple",
-        )
+def _rollout_faults(rollout: RolloutSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     registry = scope.registry
     yield from _engine_faults(registry, rollout.engine, ("rollout", "engine"))
     reward, path = rollout.reward, ("rollout", "reward")
@@ -373,18 +364,10 @@ def _rollout_faults(
 
 
 def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> Iterator[Fault]:
-    """The kind of batch decides whether responses are sampled, and what the data must hold."""
-    on_pairs = issubclass(cls.batch, PairBatch | LabelledBatch)
-    if issubclass(cls.batch, RolloutBatch) and spec.rollout is None:
-        yield Fault(("algorithm",), f"{cls.name} trains on its own samples; add `rollout:`")
-    if on_pairs and spec.rollout is not None:
-        what = f"{cls.name} learns from given preferences; remove `rollout`"
-        yield Fault(("rollout",), what, at_key=True)
-    if spec.rollout is not None and spec.rollout.samples_per_prompt < cls.least_samples:
-        what = f"{cls.name} compares the answers to one prompt; make it {cls.least_samples} or more"
-        yield Fault(("rollout", "samples_per_prompt"), what)
+    """The kind of batch decides what the data must hold."""
+    given = spec.rollout is None and issubclass(cls.batch, PairBatch | LabelledBatch)
     stage = scope.stage(spec.data.name)
-    if on_pairs and stage is not None and stage.kind == "generate":
+    if given and stage is not None and stage.kind == "generate":
         what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"
         yield Fault(("data", "name"), what)
 

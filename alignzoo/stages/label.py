@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from alignzoo.contract.choosing import CHOOSERS, Pick
 from alignzoo.contract.errors import AlignzooError, DataError, PluginError
 from alignzoo.contract.evaluation import Answer, Judge, Score, mean
 from alignzoo.contract.rollout import sample_key
-from alignzoo.contract.types import GroupSample, PairSample, PromptSample, Response, Sample
+from alignzoo.contract.types import GroupSample, PairSample, PromptSample, Sample
 from alignzoo.data.rows import n_tokens, row_from_sample
 from alignzoo.recipe.blocks import LabelSpec
 from alignzoo.recipe.options import build_options
@@ -25,9 +26,6 @@ from alignzoo.store.records import STATE
 PER_CALL = 256  # groups that a judge is given at once
 LONGEST_GAP = 0.1  # of mean lengths; beyond it a method can win by length alone
 
-Pick = tuple[int, int] | None  # (chosen, rejected), or None for a tie
-Chooser = Callable[[Sequence[Response], Sequence[float], random.Random], list[Pick]]
-
 
 def run_label(spec: LabelSpec, context: StageContext) -> None:
     """Score every answer of every group and write the pairs to `data.jsonl`.
@@ -38,53 +36,20 @@ def run_label(spec: LabelSpec, context: StageContext) -> None:
     judge: Judge = build_options(context.registry.find("judge", spec.judge), spec.with_)
     loaded = read_samples(spec.data, context)
     groups = [_group(s, place) for s, place in zip(loaded.samples, loaded.places, strict=True)]
-    choose = CHOOSERS[spec.choose]
+    choose = CHOOSERS[spec.choose].picks
     pairs: list[PairSample] = []
     ties = 0
     check_writable(groups)
     scored = score_groups(judge, groups, context.folder / STATE / "scores.jsonl")
     for index, (group, scores) in enumerate(zip(groups, scored, strict=True)):
         noise = random.Random(sample_key(context.seed, "label", index))
-        picks = choose(group.responses, scores, noise)
-        ties += picks.count(None)
-        pairs += [_pair(group, scores, pick) for pick in picks if pick is not None]
+        picks = choose([response.text for response in group.responses], scores, noise)
+        ties += sum(pick.tie for pick in picks)
+        pairs += [_pair(group, scores, pick) for pick in picks if not pick.tie]
     if not pairs:
         raise DataError(f"{spec.data.name}: {ties} ties and no pair; sample more answers a prompt")
     write_samples(pairs, context)
     _report(pairs, ties, context)
-
-
-def best_worst(
-    responses: Sequence[Response], scores: Sequence[float], noise: random.Random
-) -> list[Pick]:
-    """The best answer against the worst; equal scores are a tie."""
-    best = max(range(len(scores)), key=scores.__getitem__)
-    worst = min(range(len(scores)), key=scores.__getitem__)
-    return [None if scores[best] == scores[worst] else (best, worst)]
-
-
-def bradley_terry(
-    responses: Sequence[Response], scores: Sequence[float], noise: random.Random
-) -> list[Pick]:
-    """Neighbours a, b in random order; a is chosen with P = sigmoid(score_a - score_b).
-
-    Equal texts are a tie.
-    """
-    picks: list[Pick] = []
-    for left in range(len(responses) - 1):
-        a, b = noise.sample((left, left + 1), 2)
-        a_wins = noise.random() < sigmoid(scores[a] - scores[b])
-        same = responses[a].text == responses[b].text
-        picks.append(None if same else ((a, b) if a_wins else (b, a)))
-    return picks
-
-
-CHOOSERS: Mapping[str, Chooser] = {"best_worst": best_worst, "bradley_terry": bradley_terry}
-
-
-def sigmoid(x: float) -> float:
-    """1 / (1 + exp(-x)), without overflow."""
-    return 0.5 * (1 + math.tanh(x / 2))
 
 
 def score_groups(judge: Judge, groups: Sequence[GroupSample], file: Path) -> list[list[float]]:
@@ -139,8 +104,8 @@ def _group(sample: Sample, place: str) -> GroupSample:
     )
 
 
-def _pair(group: GroupSample, scores: Sequence[float], pick: tuple[int, int]) -> PairSample:
-    chosen, rejected = pick
+def _pair(group: GroupSample, scores: Sequence[float], pick: Pick) -> PairSample:
+    chosen, rejected = pick.chosen, pick.rejected
     judged = {"score_chosen": scores[chosen], "score_rejected": scores[rejected]}
     return PairSample(
         group.prompt,

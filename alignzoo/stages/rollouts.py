@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import torch
 
 from alignzoo.contract.algorithm import Role
+from alignzoo.contract.choosing import fields_of_rows
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.rollout import Completion
 from alignzoo.contract.types import (
+    Batch,
     PromptSample,
     Tokens,
 )
 from alignzoo.data.reader import Reader
-from alignzoo.data.tokens import decode_answer
+from alignzoo.data.tokens import decode_answer, numbers_of
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.hooked import Listener
@@ -24,6 +26,7 @@ from alignzoo.engine.models.load import load_model, pad_id_of
 from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.engine.train.sources import Reward, Rollout
 from alignzoo.recipe.blocks import RewardSpec, RolloutSpec, TrainSpec
+from alignzoo.recipe.buffers import chooser_of
 from alignzoo.recipe.options import build_options
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.label import judged
@@ -35,13 +38,15 @@ from alignzoo.stages.sampling import resolve
 
 def rollout_of(
     spec: TrainSpec,
+    kind: type[Batch],
     learner: Learner,
     context: StageContext,
     device: torch.device,
 ) -> Rollout:
-    """Prompts, engine and reward of an on-policy stage.
+    """Prompts, engine and reward of an on-policy stage whose method declares a kind of batch.
 
-    Raises DataError when no prompt leaves room for an answer, or a reward model cannot be used.
+    Raises DataError when no prompt leaves room for an answer, a row lacks a number that the batch
+    holds, or a reward model cannot be used.
     """
     block = spec.rollout or RolloutSpec.model_validate({})
     reader = learner.reader(spec.data)
@@ -61,7 +66,21 @@ def rollout_of(
         epochs=block.epochs,
         max_gap=block.max_gap,
         places=[read.places[n] for n in kept],
+        chooser=chooser_of(block),
+        values=[_numbers(samples[n], read.places[n], kind) for n in kept],
     )
+
+
+def _numbers(sample: PromptSample, place: str, kind: type[Batch]) -> dict[str, float]:
+    """The numbers of a prompt's row; DataError when the method's batch asks for one more."""
+    found = numbers_of(sample.meta)
+    for name in fields_of_rows(kind):
+        if name not in found:
+            raise DataError(
+                f"{place}: has no number '{name}', which the method's batch {kind.__name__} holds "
+                "for every prompt; give the row one"
+            )
+    return found
 
 
 def _short_enough(

@@ -16,6 +16,7 @@ from alignzoo.contract.errors import DataError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import (
     Batch,
+    GroupBatch,
     RolloutBatch,
     Tokens,
 )
@@ -58,7 +59,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     _tell_off_policy(spec, algorithm, context)
     main, bound = main_role(type(algorithm)), bound_roles(spec, type(algorithm))
     refs = {role: context.model(name) for role, name in bound.items()}
-    hooks, owner = context.registry.hooks, context.registry.owner(type(algorithm))
+    hooks, kind = context.registry.hooks, algorithm.batch
     tokenizer = load_tokenizer(hooks, refs[main])
     kinds, said = algorithm.roles, set[str]()
     learner = learner_of(tokenizer, refs, main, algorithm, hooks)
@@ -80,8 +81,8 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
             _tell_unread(outside(model, tokenizer, ref.name), context)
         return model
 
-    encoded = None if spec.rollout else _encoded(spec.data, algorithm.batch, learner, context)
-    sampled = rollout_of(spec, learner, context, ranks.device) if spec.rollout else None
+    encoded = None if spec.rollout else _encoded(spec.data, kind, learner, context)
+    sampled = rollout_of(spec, kind, learner, context, ranks.device) if spec.rollout else None
     held_out = _held_out(spec, algorithm, learner, context)
     held = _largest([source for source in (encoded, held_out) if source], sampled)
     job = Job(
@@ -99,7 +100,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         cache=cache_folder() / "snapshots",
         ranks=ranks,
         strategy=context.recipe.parallel.strategy,
-        scoring=_scoring(context, owner.identity),
+        scoring=_scoring(context, context.registry.owner(type(algorithm)).identity),
         rails=_rails(spec, context, ranks.device),
         on_step=context.step,
         say=lambda text: context.progress.note(f"{context.name}: {text}"),
@@ -240,7 +241,7 @@ def _held_out(
     """The data of `validation:`."""
     if spec.validation is None:
         return None
-    if issubclass(algorithm.batch, RolloutBatch):
+    if issubclass(algorithm.batch, RolloutBatch | GroupBatch):
         raise DataError(
             f"{context.name}: '{spec.algorithm}' has no loss on held-out data, it learns from "
             "samples alone; remove `validation:`"

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.types import Batch, RolloutBatch
+from alignzoo.contract.types import Batch, GroupBatch, RolloutBatch
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.train.guard import guarded_loss, prepared_by
@@ -33,6 +33,7 @@ from alignzoo.testing.checks import (
     survive_yaml,
     try_all,
 )
+from alignzoo.testing.extras import extra_trials
 from alignzoo.testing.processes import STRATEGIES, check_strategies, differences
 from alignzoo.testing.toys import (
     Gradients,
@@ -41,6 +42,7 @@ from alignzoo.testing.toys import (
     scoring,
     shown,
     tiny_model,
+    toy_batch,
     toy_items,
     toy_job,
     toy_rollout,
@@ -71,8 +73,9 @@ def run_algorithm_checks(
 ) -> list[Check]:
     """Try every promise; which ones apply follows from what the method declares."""
     check_strategies(processes, strategies)
-    batch = algorithm.batch.collate(toy_items(algorithm.batch, 8), 0)
-    trials = [*_given(algorithm, batch), *_gradients(algorithm, batch), *_loop(algorithm)]
+    batch = toy_batch(algorithm, 8)
+    trials = [*_given(algorithm, batch), *_gradients(algorithm, batch)]
+    trials += [*extra_trials(algorithm, batch), *_loop(algorithm)]
     checks = [*try_all(_static(algorithm), algorithm), *try_all(trials, algorithm, "loss")]
     if processes == 1:
         return checks
@@ -254,7 +257,7 @@ def _largest(algorithm: Algorithm[Any], n: int) -> int:
     models = {k: tiny_model(i, r.head, WIDE) for i, (k, r) in enumerate(roles)}
     trainable = frozenset(name for name, role in roles if role.trainable)
     module = ScoringModule(models, trainable, Chunked(1, smallest=8))
-    batch = algorithm.batch.collate(toy_items(algorithm.batch, n, vocabulary=WIDE), 0)
+    batch = toy_batch(algorithm, n, WIDE)
     seen = _Largest()  # type: ignore[no-untyped-call]
     with seen:
         with torch.no_grad():
@@ -273,7 +276,7 @@ def _loop(algorithm: Algorithm[Any]) -> Iterator[tuple[str, Trial]]:
     yield "an interrupted run resumes bit for bit", lambda: _resume(algorithm)
     if algorithm.at_start():
         yield "the first step has its known values", lambda: _start(algorithm)
-    if not issubclass(algorithm.batch, RolloutBatch):
+    if not issubclass(algorithm.batch, RolloutBatch | GroupBatch):
         yield "twenty steps lower the loss on a toy", lambda: _learning(algorithm)
 
 

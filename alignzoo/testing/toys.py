@@ -23,11 +23,13 @@ from transformers import (
 )
 
 from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.choosing import fields_of_rows
 from alignzoo.contract.rollout import Sampling
 from alignzoo.contract.types import (
     Batch,
+    GroupBatch,
     Item,
-    LabelledBatch,
+    PairBatch,
     RolloutBatch,
     State,
     TextBatch,
@@ -46,6 +48,7 @@ from alignzoo.engine.train.step import denominators, share_of_loss
 from alignzoo.engine.train.world import BufferWorld
 
 VOCABULARY = 13
+GROUP = 3  # answers to a prompt where a method sees them together
 CLASSES: dict[str, Any] = {"lm": Qwen2ForCausalLM, "scalar": Qwen2ForSequenceClassification}
 
 
@@ -84,17 +87,40 @@ def toy_items(kind: type[Batch], n: int, seed: int = 0, vocabulary: int = VOCABU
     def item(index: int) -> Item:
         prompt = tuple(draw(2, vocabulary) for _ in range(draw(1, 5)))
         rows = tuple(Tokens(prompt, response()) for _ in range(kind.rows_per_item))
-        return Item(rows, _values(kind, index, draw(0, 5) / 2 - 1))
+        scores = tuple(draw(0, 5) / 2 - 1 for _ in rows[: _scores(kind)])
+        return Item(rows, _values(kind, index, scores))
 
     return [item(index) for index in range(n)]
 
 
-def _values(kind: type[Batch], index: int, reward: float) -> dict[str, float]:
-    if issubclass(kind, LabelledBatch):
-        return {"desirable": float(index % 2)}
+def _scores(kind: type[Batch]) -> int:
+    """How many random numbers an item has."""
+    return kind.rows_per_item if issubclass(kind, GroupBatch) else 1
+
+
+def _values(
+    kind: type[Batch], index: int, scores: tuple[float, ...]
+) -> dict[str, float | tuple[float, ...]]:
+    own: dict[str, Any] = {name: float(index % 2) for name in fields_of_rows(kind)}
     if issubclass(kind, RolloutBatch):
-        return {"reward": reward, "ended": 1.0, "group": float(index // 2)}
-    return {}
+        return {**own, "reward": scores[0], "ended": 1.0, "group": float(index // 2)}
+    if issubclass(kind, GroupBatch):
+        return {**own, "score": scores, "ended": tuple(1.0 for _ in scores)}
+    if issubclass(kind, PairBatch):
+        return {**own, "score_chosen": abs(scores[0]), "score_rejected": -abs(scores[0])}
+    return own
+
+
+def toy_batch(algorithm: Algorithm[Any], n: int, vocabulary: int = VOCABULARY) -> Batch:
+    """A batch of n random items of the kind that a method learns from; groups of three answers."""
+    own = algorithm.batch
+    kind = own.of(GROUP) if issubclass(own, GroupBatch) else own
+    return kind.collate(toy_items(kind, n, vocabulary=vocabulary), 0)
+
+
+def toy_values(kind: type[Batch], n: int) -> list[dict[str, float]]:
+    """Numbers of the rows of n prompts, for a batch class that holds such."""
+    return [{name: float(index % 2) for name in fields_of_rows(kind)} for index in range(n)]
 
 
 def tiny_models(algorithm: Algorithm[Any]) -> dict[str, PreTrainedModel]:
@@ -198,15 +224,17 @@ def toy_job(algorithm: Algorithm[Any], items: Sequence[Item], folder: Path, **ch
 
 def toy_rollout(algorithm: Algorithm[Any]) -> Rollout | None:
     """Six prompts and a reward for length; None for a method that learns from data."""
-    if not issubclass(algorithm.batch, RolloutBatch):
+    if not issubclass(algorithm.batch, RolloutBatch | GroupBatch):
         return None
+    samples = GROUP if issubclass(algorithm.batch, GroupBatch) else 2
     return Rollout(
+        values=toy_values(algorithm.batch, 6),
         prompts=[item.rows[0].prompt for item in toy_items(TextBatch, 6)],
         reward=lambda numbers, done: [float(len(c.ids)) for c in done],
         engine=TransformersEngine(batch_size=16),
         sampling=toy_sampling(6),
         prompts_per_buffer=4,
-        samples_per_prompt=2,
+        samples_per_prompt=samples,
     )
 
 

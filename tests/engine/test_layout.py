@@ -67,6 +67,7 @@ def compared(folder, strategies, cases, size=2, **how):
             assert_equal(folder / "one" / case, folder / strategy / case)
 
 
+ALIKE = ("ppo", "dpo-on", "grouped")  # cases under ddp
 CUT = {"case": "dpo", "optim": {"steps": 8, "save_every": 3}}
 
 
@@ -74,7 +75,7 @@ CUT = {"case": "dpo", "optim": {"steps": 8, "save_every": 3}}
 def two(tmp_path_factory):
     """What two ranks make of many jobs; one start of processes serves several tests."""
     folder = tmp_path_factory.mktemp("two")
-    several = [("fsdp2", case) for case in METHODS] + [("ddp", "ppo")]
+    several = [("fsdp2", case) for case in METHODS] + [("ddp", c) for c in ALIKE]
     plan = [{"folder": str(folder / s / c), "case": c, "strategy": s} for s, c in several]
     ran(2, [*plan, {"folder": str(folder / "cut"), "strategy": "fsdp2", "stop": 3, **CUT}])
     return folder
@@ -86,9 +87,10 @@ def test_two_ranks_under_fsdp2_give_the_losses_norms_and_metrics_of_one(tmp_path
     assert_equal(tmp_path / case, two / "fsdp2" / case)
 
 
-def test_two_ranks_under_ddp_give_the_losses_norms_and_metrics_of_one(tmp_path, two):
-    run_case(str(tmp_path / "ppo"), "ppo")
-    assert_equal(tmp_path / "ppo", two / "ddp" / "ppo")
+@pytest.mark.parametrize("case", ALIKE)
+def test_two_ranks_under_ddp_give_the_losses_norms_and_metrics_of_one(tmp_path, two, case):
+    run_case(str(tmp_path / case), case)
+    assert_equal(tmp_path / case, two / "ddp" / case)
 
 
 @needs_deepspeed
@@ -106,7 +108,7 @@ HARDER = {
     "recomputed layers and chunks": {"optim": {"gradient_checkpointing": True}, "chunk": 4},
     "several items at once": {"optim": {"micro_batch_size": 2, "batch_size": 4}},
     "an empty share": {"cases": ["dpo", "distil-off"], "optim": {"batch_size": 1, "steps": 5}},
-    "an empty share of prompts": {"cases": ["ppo"], "prompts": 1},
+    "an empty share of prompts": {"cases": ["ppo", "dpo-on", "grouped"], "prompts": 1},
     "validation": {"held_out": 3, "optim": {"batch_size": 3}},
 }
 

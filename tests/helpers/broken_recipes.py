@@ -195,9 +195,37 @@ STAGES = {
         "  - {name: a, algorithm: online, data: toys}",
         "4:26: stages.0.algorithm: online trains on its own samples; add `rollout:`",
     ),
-    "a rollout where pairs are given": (
-        "  - {name: a, algorithm: margin, data: toys, rollout: {prompts: 64}}",
-        "4:46: stages.0.rollout: margin learns from given preferences; remove `rollout`",
+    "a rollout that makes no items of the kind that is learnt": (
+        "  - {name: a, algorithm: marks, data: toys, rollout: {prompts: 64}}",
+        "4:45: stages.0.rollout: marks declares the batch LabelledBatch, which a rollout cannot "
+        "build; train on given data",
+    ),
+    "a pair of one answer": (
+        "  - {name: a, algorithm: margin, data: toys,\n"
+        "     rollout: {samples_per_prompt: 1, reward: {judge: length}}}",
+        "5:36: stages.0.rollout.samples_per_prompt: margin learns from pairs, which are chosen "
+        "among the answers to a prompt; make it 2 or more",
+    ),
+    "pairs that nothing tells apart": (
+        "  - {name: a, algorithm: margin, data: toys, rollout: {samples_per_prompt: 2}}",
+        "4:55: stages.0.rollout: margin learns from pairs, which are chosen among the answers to "
+        "a prompt by what they earn; add `reward:`",
+    ),
+    "a rule for pairs where none are learnt": (
+        "  - {name: a, algorithm: online, data: toys, rollout: {choose: best_worst}}",
+        "4:56: stages.0.rollout.choose: has no effect: online does not learn from pairs; take it "
+        "out",
+    ),
+    "a buffer of pairs that cannot be cut into batches": (
+        "  - {name: a, algorithm: margin, data: toys,\n"
+        "     rollout: {prompts: 40, samples_per_prompt: 3, choose: bradley_terry, reward: {judge: "
+        "length}}}",
+        "5:15: stages.0.rollout: a buffer of prompts x pairs of each = 80 pairs cannot be cut into "
+        "batches of train.batch_size = 64; make it a multiple",
+    ),
+    "groups that nobody samples": (
+        "  - {name: a, algorithm: groups, data: toys}",
+        "4:26: stages.0.algorithm: groups trains on its own samples; add `rollout:`",
     ),
     "a buffer that cannot be cut into batches": (
         "  - {name: a, algorithm: online, data: toys, rollout: {prompts: 65}}",

@@ -25,6 +25,7 @@ from alignzoo_ppo import PPO  # noqa: E402
 from alignzoo_rto import RTO  # noqa: E402
 from alignzoo_sft import SFT  # noqa: E402
 from engine_jobs import job, rollout  # noqa: E402
+from extra_methods import Grouped  # noqa: E402
 
 from alignzoo.contract.errors import Interrupted  # noqa: E402
 from alignzoo.engine.layout.optim import Optim  # noqa: E402
@@ -45,6 +46,8 @@ METHODS = {
     "ppo": (PPO(), {"epochs": 2}),
     "grpo": (GRPO(), {"epochs": 1}),
     "rto": (RTO(), {"epochs": 2}),
+    "dpo-on": (DPO(), {"epochs": 1, "samples_per_prompt": 3}),
+    "grouped": (Grouped(), {"epochs": 2, "samples_per_prompt": 3}),
 }
 
 

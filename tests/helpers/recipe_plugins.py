@@ -10,7 +10,9 @@ from alignzoo import (
     Algorithm,
     Benchmark,
     Dataset,
+    GroupBatch,
     Judge,
+    LabelledBatch,
     Metric,
     Role,
     RolloutBatch,
@@ -60,6 +62,20 @@ class Online(Algorithm):
     name = "online"
     batch = RolloutBatch
     roles = {"policy": Role(trainable=True), "critic": Role(trainable=True, like="policy")}
+
+
+class Marks(Algorithm):
+    """Labelled answers."""
+
+    name = "marks"
+    batch = LabelledBatch
+
+
+class Groups(Algorithm):
+    """All answers to a prompt at once."""
+
+    name = "groups"
+    batch = GroupBatch
 
 
 class Siblings(Online):
@@ -120,7 +136,7 @@ def registry(*broken: BrokenPlugin) -> Registry:
     """Everything above, registered by one module."""
     module = ModuleType("toy_plugins")
     hooks = {
-        "register_algorithms": [Margin, Copy, Online, Siblings, Once],
+        "register_algorithms": [Margin, Copy, Online, Siblings, Once, Marks, Groups],
         "register_datasets": [Toys],
         "register_judges": [Length],
         "register_benchmarks": [Quiz],

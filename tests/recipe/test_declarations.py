@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import alignzoo_facts
 import pytest
 import torch
 
-from alignzoo import Algorithm, PairSample, Role, RolloutBatch, Stage, TextBatch
+from alignzoo import Algorithm, PairBatch, PairSample, Role, RolloutBatch, Stage, TextBatch
 from alignzoo import hookimpl as hook
 from alignzoo.contract.errors import DataError, RecipeError
 from alignzoo.plan import plan_recipe
@@ -60,11 +61,25 @@ class Marked(RolloutBatch):
     mark: torch.Tensor
 
 
+@dataclass(frozen=True)
+class MarkedPairs(PairBatch):
+    """Pairs with a mark."""
+
+    mark: torch.Tensor
+
+
 class OwnBatch(Algorithm):
     """Rollouts of a kind of its own."""
 
     name = "own_batch"
     batch = Marked
+
+
+class OwnPairs(Algorithm):
+    """Pairs of a kind of its own."""
+
+    name = "own_pairs"
+    batch = MarkedPairs
 
 
 class TextOnly(Algorithm):
@@ -74,20 +89,20 @@ class TextOnly(Algorithm):
     batch = TextBatch
 
 
-def registry():
+def registry(*others):
     module = types.ModuleType("declaring")
 
     def register_stages():
         return [Merge, Dream, Silent]
 
     def register_algorithms():
-        return [OwnBatch, TextOnly]
+        return [OwnBatch, OwnPairs, TextOnly]
 
     module.register_stages, module.register_algorithms = (
         hook(register_stages),
         hook(register_algorithms),
     )
-    return build_registry([(module, Plugin("declaring", "dist", "1", ""))])
+    return build_registry([(module, Plugin("declaring", "dist", "1", "")), *others])
 
 
 HEAD = "name: r\nmodel: m\nstages:\n"
@@ -169,7 +184,20 @@ def _only(tmp_path, text):
     return file
 
 
-def test_a_batch_class_that_a_rollout_cannot_build_is_refused_by_its_name(tmp_path):
-    with pytest.raises(RecipeError, match="declares the batch Marked, which a rollout"):
-        loaded(tmp_path, "name: x, algorithm: own_batch, data: org/p, rollout: {}")
-    assert loaded(tmp_path, "name: x, algorithm: text_only, data: org/p, rollout: {}")
+@pytest.mark.parametrize(
+    ("stage", "fields"),
+    [
+        ("algorithm: own_batch, rollout: {}", {}),
+        ("algorithm: own_pairs", {"chosen": " ok .", "rejected": " well ."}),
+    ],
+)
+def test_a_row_without_a_number_that_the_batch_class_holds_is_refused(tmp_path, stage, fields):
+    from alignzoo.contract.progress import Silent as Nobody
+
+    data = tmp_path / "data.jsonl"
+    rows = [{"prompt": f"p{n}", **fields, "meta": {"mark": n} if n else {}} for n in range(3)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = registry((alignzoo_facts, Plugin("alignzoo_facts", "dist", "1", "")))
+    recipe = load_recipe(_only(tmp_path, f"{stage}, data: {data}, policy: facts"), both)
+    with pytest.raises(DataError, match=r"data.jsonl:1: has no number 'mark'.* batch Marked"):
+        run_recipe(recipe, "", both, tmp_path / "r", Nobody())

@@ -2,21 +2,17 @@
 
 import json
 import types
-from collections import Counter
 from dataclasses import dataclass
-from random import Random
 
 import pytest
 
-from alignzoo import Judge, Response, Score, hookimpl, option
+from alignzoo import Judge, Score, hookimpl, option
 from alignzoo.contract.errors import DataError, PluginError
 from alignzoo.contract.progress import Silent
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import Plugin, build_registry
 from alignzoo.stages.context import StageContext
-from alignzoo.stages.label import best_worst, bradley_terry, run_label, sigmoid
-
-A, B, C = Response("a"), Response("b"), Response("c")
+from alignzoo.stages.label import run_label
 
 
 @dataclass(frozen=True)
@@ -64,29 +60,6 @@ def label(tmp_path, groups, **changes):
 def texts(pair):
     values = (pair["chosen"], pair["rejected"])
     return tuple(v["text"] if isinstance(v, dict) else v for v in values)
-
-
-def test_best_against_worst_takes_the_extremes():
-    assert best_worst((A, B, C), (1.0, 3.0, -2.0), Random(0)) == [(1, 2)]
-
-
-def test_equal_scores_are_a_tie():
-    assert best_worst((A, B), (1.0, 1.0), Random(0)) == [None]
-
-
-def test_bradley_terry_prefers_with_the_probability_of_the_score_difference():
-    noise = Random(0)
-    wins = Counter(bradley_terry((A, B), (1.2, 0.2), noise)[0] for _ in range(20_000))
-    assert wins[0, 1] / 20_000 == pytest.approx(sigmoid(1.0), abs=0.012)  # 3.5 standard errors
-
-
-def test_bradley_terry_pairs_all_neighbours_and_drops_equal_texts():
-    picks = bradley_terry((A, B, B), (0.0, 100.0, 0.0), Random(0))
-    assert picks == [(1, 0), None]
-
-
-def test_sigmoid_survives_extreme_scores():
-    assert (sigmoid(-1e9), sigmoid(0.0), sigmoid(1e9)) == (0.0, 0.5, 1.0)
 
 
 def test_ties_are_dropped_and_counted(tmp_path):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
-from alignzoo.contract.types import Batch, Item, RolloutBatch, Signal, TextBatch, Tokens
+from alignzoo.contract.types import Batch, GroupBatch, Item, Signal, TextBatch, Tokens
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim, build_optimizer
 from alignzoo.engine.layout.replicated import Replicated
@@ -183,8 +183,7 @@ class _Walk:
 
     def _gradients(self, n_items: int, prompt: int, response: int) -> None:
         """What a buffer of so many items is scored for before, and its forwards and backwards."""
-        kind = RolloutBatch if self.job.on_policy else self.job.algorithm.batch
-        batch = worst_batch(kind, n_items, prompt, response)
+        batch = worst_batch(self.job.kind, n_items, prompt, response)
         with self.live.holding({k: self.held[k] for k in PASSING}):
             given, extra = self._given(batch)
             with self.live.during(TRAINING):
@@ -215,12 +214,15 @@ class _Walk:
 def worst_batch(kind: type[Batch], n_items: int, prompt: int, response: int) -> Batch:
     """Items whose rows are all as long as any may be."""
     row = Tokens((0,) * prompt, (0,) * response)
-    extra = {f.name for f in fields(kind)} - {f.name for f in fields(Batch)}
-    items = [
-        Item((row,) * kind.rows_per_item, dict.fromkeys(extra, float(n % 2)))
-        for n in range(n_items)
-    ]
-    return kind.collate(items, 0)
+    rows = (row,) * kind.rows_per_item
+    return kind.collate([Item(rows, _numbers(kind, float(n % 2))) for n in range(n_items)], 0)
+
+
+def _numbers(kind: type[Batch], x: float) -> dict[str, float | tuple[float, ...]]:
+    """Something for every field of a kind of batch; those of a group's answers are one for each."""
+    own = {f.name for f in fields(kind)} - {f.name for f in fields(Batch)}
+    by_row = own & {f.name for f in fields(GroupBatch)} if issubclass(kind, GroupBatch) else ()
+    return {name: (x,) * kind.rows_per_item if name in by_row else x for name in own}
 
 
 def _tensors(states: Any) -> Iterator[Tensor]:

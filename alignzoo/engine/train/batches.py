@@ -40,18 +40,18 @@ class Cut:
         n = self.count(n_items)
         return [*[self.size] * (n - 1), n_items - self.size * (n - 1)]
 
-    def updates(self, n_prompts: int, samples_per_prompt: int, epochs: int) -> int:
-        """Optimiser steps on a rollout buffer of so many prompts."""
-        return epochs * self.count(n_prompts * samples_per_prompt)
+    def updates(self, n_items: int, epochs: int) -> int:
+        """Optimiser steps on a rollout buffer of so many items."""
+        return epochs * self.count(n_items)
 
     def parts(self, order: Tensor) -> list[Tensor]:
         """All item numbers [n] in batches: no item is left out."""
         return list(order.split(self.sizes(len(order))))
 
 
-def buffer_cut(cut: Cut, prompts: int, samples_per_prompt: int) -> Cut:
-    """How prompts become rollout buffers, if `cut` says how sequences become batches."""
-    return Cut(prompts, -(-cut.least // samples_per_prompt))
+def buffer_cut(cut: Cut, prompts: int, items_per_prompt: int) -> Cut:
+    """How prompts become rollout buffers, if `cut` says how items become batches."""
+    return Cut(prompts, -(-cut.least // items_per_prompt))
 
 
 @dataclass(frozen=True)

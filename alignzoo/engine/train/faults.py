@@ -121,10 +121,9 @@ def find_in(stepper: Stepper, buffers: Iterable[Buffer], state: State) -> Eviden
 
 def odd_row(buffer: Buffer, rows: Signals) -> Evidence | None:
     """The first item whose reward, or whose values among these signals [B, S], are not finite."""
-    reward = getattr(buffer.batch, "reward", torch.zeros(0))
-    for row in (~reward.isfinite()).nonzero()[:1, 0].tolist():
-        what = f"its reward is {reward[row].item()}"
-        return Evidence(buffer.places[row], what, NO_REWARD, learnt=False)
+    for item, k in (~buffer.rewards.isfinite()).nonzero()[:1].tolist():
+        what = f"its reward is {buffer.rewards[item, k].item()}"
+        return Evidence(buffer.places[item], what, NO_REWARD, learnt=False)
     for name, x in rows.items():
         if x.ndim < 2:
             continue

@@ -11,13 +11,14 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.types import Item, Signal
+from alignzoo.contract.types import Batch, Item, Signal
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import Adapted, base_of, dressed
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.train import rails
 from alignzoo.engine.train.batches import Cut
+from alignzoo.engine.train.making import batch_of
 from alignzoo.engine.train.sources import Rollout
 
 OnStep = Callable[[int, int, Mapping[str, float], Mapping[str, float]], None]
@@ -92,6 +93,12 @@ class Job:
     def trainable(self) -> frozenset[str]:
         """Roles that learn."""
         return frozenset(name for name, role in self.algorithm.roles.items() if role.trainable)
+
+    @property
+    def kind(self) -> type[Batch]:
+        """What batches are made of."""
+        own = self.algorithm.batch
+        return own if self.rollout is None else batch_of(own, self.rollout.samples_per_prompt)
 
     @property
     def on_policy(self) -> bool:

@@ -93,12 +93,18 @@ def _buffers(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored]) -
     if rollout is None:
         batches = schedule(len(job.items), job.cut, optim, job.seed)
         return OfflineSource(job.items, job.algorithm.batch, batches, stored, job.pad_id, job.ranks)
-    prompts = buffer_cut(job.cut, rollout.prompts_per_buffer, rollout.samples_per_prompt)
+    each = rollout.items_per_prompt(job.kind)
+    prompts = buffer_cut(job.cut, rollout.prompts_per_buffer, each)
     batches = schedule(
-        len(rollout.prompts), prompts, optim, job.seed, lambda n: rollout.updates(n, job.cut)
+        len(rollout.prompts),
+        prompts,
+        optim,
+        job.seed,
+        lambda n: job.cut.updates(n * each, rollout.epochs),
     )
     return RolloutSource(
         rollout,
+        job.kind,
         batches,
         job.cut,
         Sampled.by(rollout.engine, layout),

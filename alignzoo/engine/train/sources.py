@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from alignzoo.contract.choosing import BEST_WORST, Chooser, items_of
 from alignzoo.contract.errors import DataError, TrainingError
 from alignzoo.contract.rollout import (
     Completion,
@@ -18,13 +20,14 @@ from alignzoo.contract.rollout import (
     Sampling,
     sample_key,
 )
-from alignzoo.contract.types import Batch, Item, RolloutBatch, Signal, Tokens
+from alignzoo.contract.types import Batch, Item, PairBatch, Signal
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import is_adapted, merged, plain_weights
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.snapshots import Stored
 from alignzoo.engine.train.batches import Cut, Schedule, batches_for, share_of_rank
+from alignzoo.engine.train.making import Group, Made, made_of
 from alignzoo.ops import log_prob, watched
 
 ROLLOUT_LOG_PROB = "rollout/log_prob"
@@ -45,6 +48,7 @@ class Buffer:
     metrics: Mapping[str, float] = field(default_factory=dict)
     compare: Mapping[str, Signal] = field(default_factory=dict)  # re-scored in the first update
     places: Sequence[str] = ()  # of every item, for people
+    rewards: Tensor = field(default_factory=lambda: torch.zeros(0, 1))  # [I, n] of its answers
 
 
 class Source(Protocol):
@@ -136,10 +140,12 @@ class Rollout:
     epochs: int = 1
     max_gap: float = 0.1
     places: Sequence[str] = ()  # where the prompts stand in the data
+    chooser: Chooser = BEST_WORST  # of pairs, for methods that learn from such
+    values: Sequence[Mapping[str, float]] = ()  # numbers of the prompts' rows
 
-    def updates(self, n_prompts: int, cut: Cut) -> int:
-        """Optimiser steps on a buffer of so many prompts."""
-        return cut.updates(n_prompts, self.samples_per_prompt, self.epochs)
+    def items_per_prompt(self, kind: type[Batch]) -> int:
+        """Items of a kind of batch that the answers to one prompt make."""
+        return items_of(kind, self.samples_per_prompt, self.chooser)
 
 
 @dataclass(frozen=True)
@@ -187,87 +193,102 @@ class RolloutSource:
     """Each buffer is sampled from the policy with its weights at that moment."""
 
     rollout: Rollout
+    kind: type[Batch]
     batches: Schedule  # prompt numbers
-    cut: Cut  # of a buffer's sequences
+    cut: Cut  # of a buffer's items
     policy: Sampled
     pad_id: int
     seed: int
     ranks: Ranks
 
     @property
+    def items_per_prompt(self) -> int:
+        """Of every buffer."""
+        return self.rollout.items_per_prompt(self.kind)
+
+    @property
     def steps(self) -> int:
         """The last buffer of an epoch may be smaller, and take fewer."""
-        return self.batches.total(lambda n_prompts: self.rollout.updates(n_prompts, self.cut))
+        n, epochs = self.items_per_prompt, self.rollout.epochs
+        return self.batches.total(lambda n_prompts: self.cut.updates(n_prompts * n, epochs))
 
     def buffer(self, index: int) -> Buffer:
-        """Sample, reward, collate."""
-        n, every = self.rollout.samples_per_prompt, self.batches[index]
+        """Sample, reward, choose, collate."""
+        n, every = self.items_per_prompt, self.batches[index]
         at = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
         positions = (at[:, None] * n + torch.arange(n)).flatten()
         self.policy.sync(index)  # on a rank without prompts too: the weights may lie on all of them
-        batch, done = self._sampled(every[at].tolist(), index) if len(at) else self._lent(every)
-        ranks = replace(self.ranks, idle=not len(at))
-        given = {ROLLOUT_LOG_PROB: _log_probs(batch, done)}
-        metrics = self._metrics(batch, ranks)
-        asked = every[at].tolist() if len(at) else every[:1].tolist()
-        places = [f"answer {k + 1} to prompt {p + 1}" for p in asked for k in range(n)]
-        return Buffer(batch, len(every) * n, positions, given, metrics, COMPARED, places)
+        groups = self._sampled(every[at].tolist(), index) if len(at) else [self._lent(every)]
+        made = [item for group in groups for item in self._made(group, index)]
+        made = made if len(at) else made[:1]
+        batch = self.kind.collate([one.item for one in made], self.pad_id)
+        return Buffer(
+            batch,
+            len(every) * n,
+            positions,
+            given={ROLLOUT_LOG_PROB: _log_probs(batch, made)},
+            metrics=self._metrics(groups, made, replace(self.ranks, idle=not len(at))),
+            compare=COMPARED,
+            places=[one.place for one in made],
+            rewards=torch.tensor([[one.group.scores[k] for k in one.answers] for one in made]),
+        )
 
-    def _lent(self, prompts: Tensor) -> tuple[RolloutBatch, list[Completion]]:
-        """One row that an idle rank computes on and nobody counts; nothing is sampled or judged."""
-        number = int(prompts[0])
-        done = [Completion(self.rollout.prompts[number][-1:], (0.0,), ended=True)]
-        return self._collated([number], done, [0.0]), done
+    def _lent(self, prompts: Tensor) -> Group:
+        """What an idle rank computes on and nobody counts; nothing is sampled or judged."""
+        number, n = int(prompts[0]), self.rollout.samples_per_prompt
+        done = Completion(self.rollout.prompts[number][-1:], (0.0,), ended=True)
+        return self._group(number, [done] * n, [0.0] * n)
 
-    def _sampled(
-        self, mine: Sequence[int], index: int
-    ) -> tuple[RolloutBatch, Sequence[Completion]]:
-        r = self.rollout
-        numbers = [prompt for prompt in mine for _ in range(r.samples_per_prompt)]
+    def _sampled(self, mine: Sequence[int], index: int) -> list[Group]:
+        r, n = self.rollout, self.rollout.samples_per_prompt
+        numbers = [prompt for prompt in mine for _ in range(n)]
         keys = [
-            sample_key(self.seed, "rollout", index, prompt, k)
-            for prompt in mine
-            for k in range(r.samples_per_prompt)
+            sample_key(self.seed, "rollout", index, prompt, k) for prompt in mine for k in range(n)
         ]
         with self.ranks.autocast():  # the arithmetic of training
-            done = self.policy.session.generate([r.prompts[n] for n in numbers], r.sampling, keys)
-        rewards = [0.0] * len(done) if r.reward is None else list(r.reward(numbers, done))
-        return self._collated(numbers, done, rewards), done
-
-    def _collated(
-        self, numbers: Sequence[int], done: Sequence[Completion], rewards: Sequence[float]
-    ) -> RolloutBatch:
-        items = [
-            Item(
-                (Tokens(self.rollout.prompts[n], c.ids),),
-                {"reward": reward, "ended": float(c.ended), "group": float(n)},
-            )
-            for n, c, reward in zip(numbers, done, rewards, strict=True)
+            done = self.policy.session.generate([r.prompts[p] for p in numbers], r.sampling, keys)
+        scores = [0.0] * len(done) if r.reward is None else list(r.reward(numbers, done))
+        return [
+            self._group(prompt, done[at : at + n], scores[at : at + n])
+            for prompt, at in zip(mine, range(0, len(done), n), strict=True)
         ]
-        return RolloutBatch.collate(items, self.pad_id)
 
-    def _metrics(self, batch: RolloutBatch, ranks: Ranks) -> dict[str, float]:
-        every = torch.ones_like(batch.ended, dtype=torch.bool)
-        device = ranks.device
+    def _group(self, number: int, done: Sequence[Completion], scores: Sequence[float]) -> Group:
+        values = self.rollout.values[number] if self.rollout.values else {}
+        return Group(number, self.rollout.prompts[number], done, scores, values)
+
+    def _made(self, group: Group, index: int) -> Sequence[Made]:
+        noise = random.Random(sample_key(self.seed, "choose", index, group.number))
+        return made_of(group, self.kind, self.rollout.chooser, noise)
+
+    def _metrics(
+        self, groups: Sequence[Group], made: Sequence[Made], ranks: Ranks
+    ) -> dict[str, float]:
+        done = [c for group in groups for c in group.done]
         values = {
-            "rollout/truncated": 1 - batch.ended,
-            "rollout/length": batch.response.sum(-1).float(),
-            "rollout/reward": batch.reward,
+            "rollout/truncated": [1.0 - c.ended for c in done],
+            "rollout/length": [float(len(c.ids)) for c in done],
         }
-        if self.rollout.reward is None:
-            del values["rollout/reward"]
-        mask = every.to(device)
-        return {name: ranks.mean(x.to(device), mask).item() for name, x in values.items()}
+        if self.rollout.reward is not None:
+            values["rollout/reward"] = [score for group in groups for score in group.scores]
+        if issubclass(self.kind, PairBatch):
+            values["rollout/ties"] = [float(one.tie) for one in made]
+        return {name: self._mean(torch.tensor(x), ranks) for name, x in values.items()}
+
+    def _mean(self, x: Tensor, ranks: Ranks) -> float:
+        x = x.to(ranks.device)
+        return ranks.mean(x, torch.ones_like(x, dtype=torch.bool)).item()
 
     def close(self) -> None:
         """Stop the engine."""
         self.policy.session.close()
 
 
-def _log_probs(batch: Batch, completions: Sequence[Completion]) -> Tensor:
+def _log_probs(batch: Batch, made: Sequence[Made]) -> Tensor:
     """[B, S] the engine's own log-probabilities of what it sampled."""
     grid = torch.zeros(batch.ids.shape)
-    grid[batch.mask] = torch.tensor([x for c in completions for x in c.log_probs])
+    columns = [[one.group.done[one.answers[k]] for one in made] for k in range(batch.rows_per_item)]
+    grid[batch.mask] = torch.tensor([x for column in columns for c in column for x in c.log_probs])
     return grid
 
 
