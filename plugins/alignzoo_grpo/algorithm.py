@@ -6,26 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from alignzoo import (
-    Algorithm,
-    Loss,
-    Mean,
-    Metric,
-    Role,
-    RolloutBatch,
-    Signal,
-    Signals,
-    State,
-    World,
-    ops,
-    option,
-)
-
-SMALLEST_DEVIATION = 1e-4  # added to the group's standard deviation, in units of the reward
+from alignzoo import Loss, Mean, Metric, Role, RolloutBatch, Signal, Signals, State, ops, option
+from alignzoo_grpo.group import SMALLEST_DEVIATION, GroupRelative
 
 
 @dataclass(frozen=True)
-class GRPO(Algorithm[RolloutBatch]):
+class GRPO(GroupRelative):
     """L = mean_b 1/n_b sum_t [-min(rho A, clip(rho, 1-c, 1+c) A) + kl_coef k3].
 
     A_b = (R_b - mean R) / (std R + 1e-4) over the answers to one prompt, the same for every token;
@@ -35,20 +21,13 @@ class GRPO(Algorithm[RolloutBatch]):
     """
 
     name = "grpo"
-    batch = RolloutBatch
-    assumes_policy_samples = True
-    least_samples = 2
     roles = {
         "policy": Role(trainable=True, doc="the model that learns"),
         "reference": Role(like="policy", doc="frozen; by default the policy's start"),
     }
     metrics = {
         "kl_k3/token": Metric("k3 of sampled tokens, mean per response", "nats", low=0.0),
-        "clip_fraction": Metric(
-            "share of tokens without gradient: clipping binds", low=0.0, high=0.3
-        ),
-        "advantage/size": Metric("|A_b|, mean over responses; 0: equal answers teach nothing"),
-        "reward/seq": Metric("reward of the response"),
+        **GroupRelative.metrics,
     }
 
     clip: float = option(0.2, "c: clip range of the ratio", gt=0)
@@ -67,10 +46,6 @@ class GRPO(Algorithm[RolloutBatch]):
         if self.constant != 1 and self.reduction != "sequence_sum":
             raise ValueError("constant divides a sum over tokens: set reduction: sequence_sum")
 
-    def signals(self) -> Mapping[str, Signal]:
-        """Log-probabilities that are trained."""
-        return {"policy": ops.log_prob("policy")}
-
     def snapshots(self) -> Mapping[str, Signal]:
         """The same before the first update on the buffer, and the reference."""
         return {"old": ops.log_prob("policy"), "reference": ops.log_prob("reference")}
@@ -78,11 +53,6 @@ class GRPO(Algorithm[RolloutBatch]):
     def advantages(self, reward: Tensor, group: Tensor) -> Tensor:
         """[B] A_b from the rewards [B]."""
         return ops.group_advantage(reward, group, SMALLEST_DEVIATION if self.scale else None)
-
-    def prepare(self, batch: RolloutBatch, signals: Signals, world: World) -> Signals:
-        """[B, S] advantages; a group is on one rank."""
-        advantage = self.advantages(batch.reward.to(signals["old"]), batch.group)
-        return {"advantage": advantage[:, None] * batch.mask}
 
     def loss(self, batch: RolloutBatch, signals: Signals, state: State) -> Loss:
         """A policy term and a KL term."""
@@ -95,10 +65,6 @@ class GRPO(Algorithm[RolloutBatch]):
             "kl": replace(penalty, scale=self.kl_coef / self.constant),
         }
         moved = signals["policy"].detach() - signals["old"]
-        metrics = {
-            "kl_k3/token": Mean(ops.sequence_mean(kl.detach(), mask)),
-            "clip_fraction": Mean(ops.clip_binds(moved, signals["advantage"], self.clip), mask),
-            "advantage/size": Mean(ops.sequence_mean(signals["advantage"].abs(), mask)),
-            "reward/seq": Mean(batch.reward),
-        }
-        return Loss(terms, metrics)
+        binds = ops.clip_binds(moved, signals["advantage"], self.clip)
+        seen = {"kl_k3/token": Mean(ops.sequence_mean(kl.detach(), mask))}
+        return Loss(terms, seen | self.logged(batch, signals, binds))

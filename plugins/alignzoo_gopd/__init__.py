@@ -1,0 +1,12 @@
+"""Distillation on a reward: how far a teacher went from a reference."""
+
+from typing import Any
+
+from alignzoo import Algorithm, hookimpl
+from alignzoo_gopd.algorithm import GOPD, OPD2, ExOPD
+
+
+@hookimpl
+def register_algorithms() -> list[type[Algorithm[Any]]]:
+    """G-OPD, ExOPD, delta distillation."""
+    return [GOPD, ExOPD, OPD2]

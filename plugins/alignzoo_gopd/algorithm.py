@@ -1,0 +1,114 @@
+"""G-OPD and ExOPD, arXiv:2602.12125, and delta distillation, arXiv:2607.15161."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignzoo import (
+    Algorithm,
+    Loss,
+    Mean,
+    Metric,
+    Outputs,
+    Role,
+    Signal,
+    Signals,
+    State,
+    TextBatch,
+    ops,
+    option,
+)
+
+
+@dataclass(frozen=True)
+class RewardDistillation(Algorithm[TextBatch]):
+    """L = mean_b 1/n_b sum_t -E_pi[reward - regulariser], the expectation over the vocabulary."""
+
+    batch = TextBatch
+    roles = {
+        "policy": Role(trainable=True, doc="the student"),
+        "teacher": Role(doc="the model that went further"),
+        "reference": Role(doc="where the teacher came from, or the student's start"),
+    }
+    metrics = {
+        "reward/token": Metric("E_pi log(teacher/reference), mean over tokens", "nats"),
+        "kl_full/teacher_token": Metric("KL(policy || teacher) per token", "nats", 0.0),
+        "kl_full/reference_token": Metric("KL(policy || reference) per token", "nats", 0.0),
+    }
+
+    def signals(self) -> Mapping[str, Signal]:
+        """Everything is read in one pass over the three models' logits."""
+        return {"distil": Signal(("policy", "teacher", "reference"), self.rows)}
+
+    def value(self, policy: Tensor, teacher: Tensor, reference: Tensor) -> Tensor:
+        """[n] loss of a position from log-probabilities [n, V]."""
+        raise TypeError(f"{type(self).__name__} defines no value")
+
+    def rows(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """[n] rows: the loss with gradient, and what the metrics need without."""
+        pi, teacher, reference = (ops.log_softmax(outputs[role]) for role in self.roles)
+        with torch.no_grad():
+            seen = {
+                "reward/token": ops.expectation(pi, ops.log_ratio(teacher, reference)),
+                "kl_full/teacher_token": ops.kl_divergence(pi, teacher),
+                "kl_full/reference_token": ops.kl_divergence(pi, reference),
+            }
+        return {"loss": self.value(pi, teacher, reference), **seen}
+
+    def loss(self, batch: TextBatch, signals: Signals, state: State) -> Loss:
+        """One value per sequence."""
+        term = ops.sequence_mean_term(signals["distil/loss"], batch.mask)
+        rows = {name: signals[f"distil/{name}"] for name in self.metrics}
+        return Loss(term, {n: Mean(ops.sequence_mean(x, batch.mask)) for n, x in rows.items()})
+
+
+@dataclass(frozen=True)
+class GOPD(RewardDistillation):
+    """L = mean_b 1/n_b sum_t [KL(pi || ref) - reward_scale E_pi log(teacher/ref)].
+
+    Both over the full vocabulary at every position. reward_scale 1 is KL(pi || teacher), below 1
+    interpolates, above 1 goes beyond the teacher. Source: arXiv:2602.12125. Up to a number without
+    gradient it is KL(pi || softmax(z_ref + reward_scale (z_teacher - z_ref))): `aligndistil` with
+    reward: vanilla, extrapolation: constant, beta_weighting: none and beta0/beta = reward_scale.
+    Deviation: the paper estimates the expectation from the sampled token.
+    """
+
+    name = "g_opd"
+
+    reward_scale: float = option(1.0, "weight of the reward against the KL", gt=0)
+
+    def value(self, policy: Tensor, teacher: Tensor, reference: Tensor) -> Tensor:
+        """[n] loss of a position."""
+        reward = ops.expectation(policy, ops.log_ratio(teacher, reference))
+        return ops.kl_divergence(policy, reference) - self.reward_scale * reward
+
+
+@dataclass(frozen=True)
+class ExOPD(GOPD):
+    """L = mean_b 1/n_b sum_t [KL(pi || ref) - reward_scale E_pi log(teacher/ref)].
+
+    G-OPD with reward_scale above 1: reward extrapolation. Source: arXiv:2602.12125.
+    """
+
+    name = "exopd"
+
+    reward_scale: float = option(1.25, "weight of the reward against the KL, above 1", gt=1)
+
+
+@dataclass(frozen=True)
+class OPD2(RewardDistillation):
+    """L = mean_b 1/n_b sum_t -E_pi log(teacher/reference).
+
+    Delta distillation: the student is rewarded for what the teacher learnt since the reference,
+    its base model, and is tied to neither. Source: arXiv:2607.15161, whose reward this is; the
+    expectation over the vocabulary in place of the sampled token is ours. Nothing bounds it, so it
+    is for a short run: watch kl_full/reference_token.
+    """
+
+    name = "opd2"
+
+    def value(self, policy: Tensor, teacher: Tensor, reference: Tensor) -> Tensor:
+        """[n] loss of a position."""
+        return -ops.expectation(policy, ops.log_ratio(teacher, reference))
