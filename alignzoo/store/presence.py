@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignzoo.contract.algorithm import Role
-from alignzoo.contract.errors import Problem, RecipeError
 from alignzoo.contract.stage import ModelRef
 from alignzoo.data.samples import SUFFIXES, cached_file
 from alignzoo.recipe.blocks import Recipe
-from alignzoo.recipe.faults import Fault
+from alignzoo.recipe.faults import Fault, FaultyRecipe
 from alignzoo.recipe.faults import Path as Place
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
@@ -21,13 +20,8 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PLACES = {"reward": ("rollout", "reward", "model"), "validation": ("validation", "data")}
 
 
-class AbsentInputs(RecipeError):
+class AbsentInputs(FaultyRecipe):
     """Files, folders and models that a recipe names and nobody can give."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        """`faults` start at the recipe's keys."""
-        self.faults = tuple(faults)
-        super().__init__([Problem(".".join(map(str, f.path)), f.what) for f in faults])
 
 
 def check_inputs(recipe: Recipe, registry: Registry) -> tuple[str, ...]:

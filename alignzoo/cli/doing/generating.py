@@ -141,7 +141,9 @@ def _engine(text: str, registry: Registry) -> RolloutEngine:
         raise UsageError(f"--engine {text}: {faults[0].what}")
     if spec.name == BUILT_IN_ENGINE and spec.with_:
         raise UsageError(f"--engine {text}: the {spec.name} engine takes no options here")
-    return engine_of(spec, USUAL_BATCH, registry)
+    engine = engine_of(spec, USUAL_BATCH, registry)
+    engine.check_here()
+    return engine
 
 
 def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:
