@@ -34,6 +34,8 @@ from alignzoo.engine.parallel.exchange import as_one, everyone
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.launch.worker import earlier_failure
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
+from alignzoo.plan.ahead import check_ahead
+from alignzoo.plan.standing import standings
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, Recipe, TrainSpec
 from alignzoo.recipe.observers import Observers
 from alignzoo.recipe.options import build_options
@@ -155,6 +157,7 @@ def _hold(run: Run, source: str, held: ExitStack, *, fresh: bool) -> None:
     require_inputs(run.recipe, run.registry)
     check_prompts(run.recipe)
     _check_files(run)
+    check_ahead(run.recipe, run.registry, standings(run.recipe, run.registry, run.folder))
 
 
 def _check_files(run: Run) -> None:

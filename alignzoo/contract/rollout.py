@@ -94,9 +94,16 @@ class RolloutEngine:
 
     def identity(self) -> Mapping[str, Any]:
         """What decides the samples beside the plug-in's code: the options, unless a subclass knows
-        better. Never an address, an interpreter or a deadline. JSON-able.
+        better, and the version of whatever computes them. Never an address, an interpreter's path
+        or a deadline. JSON-able. Asked often, and where nothing can be sampled: it starts nothing.
         """
         return asdict(self) if is_dataclass(self) else {}
+
+    def check_here(self) -> None:
+        """Raise AlignzooError for what keeps it from sampling on this machine; by default nothing.
+
+        Asked by `plan`, and by `run` before anything trains: it starts nothing and asks no server.
+        """
 
     def start(self, model: PreTrainedModel) -> RolloutSession:
         """Get ready to sample from this model."""

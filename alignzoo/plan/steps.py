@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignzoo.engine.train.batches import Cut, buffer_cut
+from alignzoo.plan.ahead import check_ahead
+from alignzoo.plan.standing import EvaluationStanding, StageStanding, standings
 from alignzoo.recipe.blocks import (
-    EvaluateSpec,
     GenerateSpec,
     LabelSpec,
     PluginStageSpec,
@@ -19,11 +20,9 @@ from alignzoo.recipe.blocks import (
 from alignzoo.recipe.buffers import items_per_prompt
 from alignzoo.recipe.registry import Registry
 from alignzoo.store.belonging import check_models
-from alignzoo.store.folders import default_folder, evaluation_folder, model_folder, stage_folder
-from alignzoo.store.identity import evaluation_identity, stage_identity
-from alignzoo.store.inputs import INITIAL, check_prompts, evaluated_models, models_of, stages_read
+from alignzoo.store.folders import default_folder
+from alignzoo.store.inputs import INITIAL, check_prompts, models_of
 from alignzoo.store.presence import check_inputs
-from alignzoo.store.records import Identity, find, resumable
 from alignzoo.store.sizes import known_items
 
 
@@ -53,41 +52,28 @@ class Plan:
 def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) -> Plan:
     """The plan of a recipe in a run folder (default: the one `run` would take).
 
-    Raises AbsentInputs when files or folders that it names are not there, RecipeError when models
-    do not belong together, DataError when a data file holds rendered chats as plain prompts.
+    Raises FaultyRecipe when files or folders that it names are not there, or this machine could not
+    do what is left; RecipeError when models do not belong together, DataError when a data file
+    holds rendered chats as plain prompts.
     """
     notes = check_inputs(recipe, registry)
     check_prompts(recipe)
     folder = default_folder(recipe) if folder is None else folder
-    finished: dict[str, Path] = {}
-    stages: list[Step] = []
-    for index, spec in enumerate(recipe.stages, 1):
-        own = stage_folder(folder, index, spec.name)
-        missing = [name for name in stages_read(spec, recipe) if name not in finished]
-        status = f"waits for {', '.join(missing)}"
-        if not missing:
-            identity = stage_identity(spec, recipe, registry, finished)
-            status = _status(own, identity)
-            if found := find(own, identity):
-                finished[spec.name] = found
-        steps = _steps(spec, registry, finished)
-        stages.append(_stage_step(spec, status, recipe, registry, steps))
-    evaluations = tuple(_evaluations(recipe, registry, folder, finished))
-    notes = (*notes, *check_models(recipe, registry, finished))
-    return Plan(folder, tuple(stages), evaluations, recipe.parallel.strategy, notes)
-
-
-def _status(folder: Path, identity: Identity) -> str:
-    if find(folder, identity):
-        return "reused"
-    return "resumes" if resumable(folder, identity) else "to run"
+    known = standings(recipe, registry, folder)
+    notes = (*notes, *check_models(recipe, registry, known.finished))
+    check_ahead(recipe, registry, known)
+    stages = tuple(_stage_step(stage, recipe, registry, known.finished) for stage in known.stages)
+    evaluations = tuple(_evaluation_step(one, recipe) for one in known.evaluations)
+    return Plan(folder, stages, evaluations, recipe.parallel.strategy, notes)
 
 
 def _stage_step(
-    spec: StageSpec, status: str, recipe: Recipe, registry: Registry, steps: str
+    stage: StageStanding, recipe: Recipe, registry: Registry, finished: Mapping[str, Path]
 ) -> Step:
+    spec = stage.spec
     kind, what = _kind(spec)
-    return Step(spec.name, kind, what, status, _held(spec, recipe, registry), steps)
+    steps = _steps(spec, registry, finished)
+    return Step(spec.name, kind, what, stage.status, _held(spec, recipe, registry), steps)
 
 
 def _kind(spec: StageSpec) -> tuple[str, str]:
@@ -156,33 +142,9 @@ def _shown(name: str, recipe: Recipe) -> str:
     return recipe.model if is_initial else name
 
 
-def _evaluations(
-    recipe: Recipe, registry: Registry, folder: Path, finished: Mapping[str, Path]
-) -> list[Step]:
-    return [
-        _evaluation_step(spec, number, model, recipe, registry, folder, finished)
-        for number, spec in enumerate(recipe.evaluate, 1)
-        for model in evaluated_models(spec, recipe, registry)
-    ]
-
-
-def _evaluation_step(
-    spec: EvaluateSpec,
-    number: int,
-    model: str,
-    recipe: Recipe,
-    registry: Registry,
-    folder: Path,
-    finished: Mapping[str, Path],
-) -> Step:
-    read = {model, spec.baseline, *spec.kl_to}
-    missing = [s.name for s in recipe.stages if s.name in read and s.name not in finished]
-    status = f"waits for {', '.join(missing)}"
-    if not missing:
-        identity = evaluation_identity(spec, model, recipe, registry, finished)
-        own = evaluation_folder(folder, number, spec) / model_folder(model)
-        status = _status(own, identity)
-    models = {"model": _shown(model, recipe)}
+def _evaluation_step(one: EvaluationStanding, recipe: Recipe) -> Step:
+    spec = one.spec
+    models = {"model": _shown(one.model, recipe)}
     models |= {f"kl({name})": _shown(name, recipe) for name in spec.kl_to}
-    name = f"{spec.benchmark}: {model}"
-    return Step(name, "evaluate", spec.benchmark, status, models, f"{spec.samples} per prompt")
+    name = f"{spec.benchmark}: {one.model}"
+    return Step(name, "evaluate", spec.benchmark, one.status, models, f"{spec.samples} per prompt")

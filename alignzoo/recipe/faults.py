@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
-from alignzoo.contract.errors import suggest
+from alignzoo.contract.errors import Problem, RecipeError, suggest
 from alignzoo.recipe.foreign import hint
 
 Path: TypeAlias = tuple[str | int, ...]  # ("stages", 0, "with", "beta")
@@ -28,6 +28,15 @@ class Fault:
     def under(self, prefix: Path) -> Fault:
         """The same fault, seen from an enclosing block."""
         return replace(self, path=prefix + self.path)
+
+
+class FaultyRecipe(RecipeError):
+    """Faults of a recipe that was read; who has its text can say where they stand in it."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        """`faults` start at the recipe's keys."""
+        self.faults = tuple(faults)
+        super().__init__([Problem(".".join(map(str, f.path)), f.what) for f in faults])
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignzoo.contract.algorithm import Role
-from alignzoo.contract.errors import Problem, RecipeError
+from alignzoo.contract.errors import AlignzooError, suggest
 from alignzoo.contract.stage import ModelRef
 from alignzoo.data.samples import SUFFIXES, cached_file
 from alignzoo.recipe.blocks import Recipe
-from alignzoo.recipe.faults import Fault
+from alignzoo.recipe.faults import Fault, FaultyRecipe
 from alignzoo.recipe.faults import Path as Place
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
@@ -18,44 +20,56 @@ from alignzoo.store.identity import stated_identity
 from alignzoo.store.inputs import INITIAL, data_of, model_ref, models_of
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+OFFLINE = ", and this machine is offline"
 PLACES = {"reward": ("rollout", "reward", "model"), "validation": ("validation", "data")}
 
 
-class AbsentInputs(RecipeError):
+class AbsentInputs(FaultyRecipe):
     """Files, folders and models that a recipe names and nobody can give."""
 
-    def __init__(self, faults: list[Fault]) -> None:
-        """`faults` start at the recipe's keys."""
-        self.faults = tuple(faults)
-        super().__init__([Problem(".".join(map(str, f.path)), f.what) for f in faults])
+
+@dataclass(frozen=True)
+class Absence:
+    """Something that this machine does not have."""
+
+    fault: Fault
+    ref: ModelRef | None = None  # a model that a hub may give
+    final: bool = True  # nobody can give it
 
 
 def check_inputs(recipe: Recipe, registry: Registry) -> tuple[str, ...]:
-    """Notes about models that the hub would have to give; nobody asks it.
+    """Notes about models and data that the hub would have to give; nobody asks it.
 
     Raises AbsentInputs with every file and folder that is not there.
     """
     found = list(_absences(recipe, registry))
-    if faults := [fault for fault, ref in found if ref is None or ref.names_folder]:
+    if faults := [one.fault for one in found if one.final]:
         raise AbsentInputs(faults)
-    return tuple(f"{'.'.join(map(str, fault.path))}: {fault.what}" for fault, _ in found)
+    return tuple(f"{'.'.join(map(str, one.fault.path))}: {one.fault.what}" for one in found)
 
 
 def require_inputs(recipe: Recipe, registry: Registry) -> None:
-    """Raise AbsentInputs with every file, folder and model that cannot be had.
+    """Raise AbsentInputs with every file, folder, model and data set that cannot be had.
 
     The hub is asked about models that this machine has nothing of.
     """
     found = _absences(recipe, registry)
-    gone = [f for f, ref in found if ref is None or ref.names_folder or not fetch_config(ref)]
+    gone = [x.fault for x in found if x.final or x.ref is None or not fetch_config(x.ref)]
     if gone:
         raise AbsentInputs(gone)
 
 
-def _absences(recipe: Recipe, registry: Registry) -> Iterator[tuple[Fault, ModelRef | None]]:
-    """Files (None) and models that this machine does not have, each place once."""
+def require_model(ref: ModelRef, registry: Registry) -> None:
+    """Raise AlignzooError for a folder that is not there, or offline for a model that is not."""
+    what = _absence(ref, registry)
+    if what and (ref.names_folder or _offline()):
+        raise AlignzooError(what)
+
+
+def _absences(recipe: Recipe, registry: Registry) -> Iterator[Absence]:
+    """What this machine does not have, each place once."""
     stages = {stage.name for stage in recipe.stages}
-    yield from ((fault, None) for fault in _absent_files(recipe, registry, stages))
+    yield from _absent_data(recipe, registry, stages)
     places: dict[Place, str] = {
         ("model",) if name == INITIAL else place: name
         for place, name in _models(recipe)
@@ -64,18 +78,34 @@ def _absences(recipe: Recipe, registry: Registry) -> Iterator[tuple[Fault, Model
     for place, name in places.items():
         ref = model_ref(name, recipe, {})
         if what := _absence(ref, registry):
-            yield Fault(place, what), ref
+            yield Absence(Fault(place, what), ref, final=ref.names_folder)
 
 
-def _absent_files(recipe: Recipe, registry: Registry, stages: set[str]) -> Iterator[Fault]:
+def _absent_data(recipe: Recipe, registry: Registry, stages: set[str]) -> Iterator[Absence]:
     for index, stage in enumerate(recipe.stages):
         for key, data in data_of(stage).items():
             path = Path(data.name)
             if data.name in stages or data.name in registry.datasets or path.exists():
                 continue
+            place: Place = ("stages", index, *PLACES.get(key, (key,)), "name")
             if path.is_absolute() or path.name.endswith(SUFFIXES):
-                place: Place = ("stages", index, *PLACES.get(key, (key,)), "name")
-                yield Fault(place, f"{data.name}: no such file")
+                what = f"{data.name}: no such file"
+                yield Absence(Fault(place, what))
+            elif _offline() and not _prepared(data.name):
+                told = f"no stage, file or plug-in's data is called '{data.name}'"
+                what = f"{told}; so it must come from the hub{OFFLINE}"
+                yield Absence(Fault(place, what), final=False)
+
+
+def _prepared(name: str) -> bool:
+    """Whether `datasets` has read a hub's data before; offline it finds nothing else."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    folder = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
+
+    def plain(text: str) -> str:  # CamelCase becomes snake_case there, and a/b a___b
+        return text.replace("/", "").replace("_", "").lower()
+
+    return any(plain(path.name) == plain(name) for path in folder.glob("*") if path.is_dir())
 
 
 def _models(recipe: Recipe) -> Iterator[tuple[Place, str]]:
@@ -103,11 +133,33 @@ def _absence(ref: ModelRef, registry: Registry) -> str:
     if ref.path.exists() or _plugin_knows(ref, registry):
         return ""
     if ref.names_folder:
-        return f"{ref.name}: no such folder"
+        return f"{ref.name}: no such folder{_near_folder(ref.path)}"
     if _cached(ref):
         return ""
-    told = f"no stage, folder or plug-in's model is called '{ref.name}'"
-    return f"{told}, so a run must get it from the hub{', and is offline' if _offline() else ''}"
+    told = f"no stage, folder or plug-in's model is called '{ref.name}'{_near(ref, registry)}"
+    return f"{told}; so it must come from the hub{OFFLINE if _offline() else ''}"
+
+
+def _near_folder(path: Path) -> str:
+    """A question, when there is a folder whose path differs in one name that is nearly so."""
+    odd = next(part for part in (path, *path.parents) if part.parent.is_dir())
+    rest = path.relative_to(odd)
+    there = {other.name: other / rest for other in odd.parent.iterdir() if (other / rest).is_dir()}
+    near = suggest(odd.name, there)
+    return near.replace(name := near.partition("'")[2][:-2], str(there[name])) if near else ""
+
+
+def _near(ref: ModelRef, registry: Registry) -> str:
+    """A question, when a model of a plug-in, of this folder or of the hub's cache is near."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    kinds = (name.partition(".")[0] for known in registry.kinds.values() for name in known)
+    cached = (path.name.split("--") for path in Path(HF_HUB_CACHE).glob("models--*"))
+    folders = (path.name for path in Path().glob("*") if (path / "config.json").is_file())
+    near = suggest(ref.name, {*folders, *kinds, *("/".join(parts[1:]) for parts in cached)})
+    other = replace(ref, name=(name := near.partition("'")[2][:-2]), revision=None)
+    there = name and (_cached(other) or other.path.exists() or _plugin_knows(other, registry))
+    return near if there else ""
 
 
 def _plugin_knows(ref: ModelRef, registry: Registry) -> bool:

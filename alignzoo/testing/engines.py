@@ -54,6 +54,7 @@ class _Started:
 
     @cached_property
     def session(self) -> RolloutSession:
+        self.engine.check_here()
         return self.engine.start(self.model)
 
     def sampled(self, sampling: Sampling | None = None) -> list[Completion]:

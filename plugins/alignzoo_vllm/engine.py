@@ -28,6 +28,7 @@ from alignzoo import (
     check_request,
     option,
 )
+from alignzoo_vllm.installed import PYTHON, installed
 from alignzoo_vllm.server import SOCKET, Server, start
 
 if TYPE_CHECKING:
@@ -63,8 +64,23 @@ class VLLM(RolloutEngine):
     arguments: str = option("", "further arguments of the server, as on its command line")
 
     def identity(self) -> Mapping[str, Any]:
-        """What the server computes in, and how far; not where it is and how long it may take."""
-        return {name: getattr(self, name) for name in ("dtype", "max_model_len", "arguments")}
+        """What the server computes in, how far, and what runs it; not where and how long.
+
+        The versions are those of the interpreter that would start it. One at an address is not
+        asked: it may be gone when everything is done.
+        """
+        options = {name: getattr(self, name) for name in ("dtype", "max_model_len", "arguments")}
+        found = None if self.address else installed(self.interpreter).versions
+        return {**options, "server": found}
+
+    def check_here(self) -> None:
+        """Raise DataError where a server could not be started, or would not serve this run."""
+        if self.sleep and not torch.cuda.is_available():
+            raise DataError("vllm: a server sleeps only on a GPU; leave `sleep` out")
+        if self.address and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise DataError("vllm: several processes need a server each; leave `address` out")
+        if self.address is None and (fault := installed(self.interpreter).fault):
+            raise DataError(f"vllm: {fault}; {PYTHON}")
 
     @property
     def interpreter(self) -> str:
@@ -76,10 +92,7 @@ class VLLM(RolloutEngine):
 
         Raises DataError for what can be seen not to work, TrainingError when nobody answers.
         """
-        if self.sleep and model.device.type != "cuda":
-            raise DataError("vllm: a server sleeps only on a GPU; leave `sleep` out")
-        if self.address and os.environ.get("WORLD_SIZE", "1") != "1":
-            raise DataError("vllm: several processes need a server each; leave `address` out")
+        self.check_here()
         return Session(self, model)
 
     def command(self, model: Path, socket: Path, context: int) -> list[str]:

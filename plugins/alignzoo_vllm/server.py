@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -18,10 +16,9 @@ from urllib.parse import urlsplit
 import torch
 
 from alignzoo import KeptServer, TrainingError
+from alignzoo_vllm.installed import PYTHON, environment
 
-TRAINER = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GROUP_", "TORCHELASTIC", "ACCELERATE_")
 SOCKET = "socket"
-PYTHON = "`python` or $ALIGNZOO_VLLM_PYTHON must be an interpreter that has vLLM"
 README = "start it as the README of alignzoo_vllm says"
 NONSENSE = "answers what no vLLM server of version 0.32 says:"
 
@@ -108,9 +105,7 @@ class Server:
 
 def start(command: list[str], folder: Path, deadline: float, device: torch.device) -> Server:
     """A server that listens in a folder, soon ready to answer."""
-    env = {key: x for key, x in os.environ.items() if not key.startswith(TRAINER)}
-    if command[0] != sys.executable:
-        env.pop("PYTHONPATH", None)
+    env = environment(command[0])
     if device.type == "cuda":  # the one that the trainer is on
         visible = env.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(64)))
         env["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device.index or 0]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vllm_stand_in import CONTEXT, stand_in
+from vllm_stand_in import CONTEXT, interpreter, stand_in
 
 from alignzoo import DataError, Sampling, TrainingError
 from alignzoo.testing import tiny_model
@@ -216,35 +216,58 @@ def test_a_server_that_is_to_sleep_needs_a_gpu():
 # --- an environment without vLLM --------------------------------------------------------------
 
 
+def without_vllm():
+    if importlib.util.find_spec("vllm"):
+        pytest.skip("vLLM is installed beside alignzoo")
+    return sys.executable
+
+
 @pytest.mark.parametrize(
     ("python", "said"),
     [
-        (sys.executable, "No module named 'vllm'"),
-        ("/nowhere/bin/python", "No such file or directory: '/nowhere/bin/python'"),
+        (without_vllm, f"{sys.executable} has no package vllm"),
+        (lambda: "/nowhere/bin/python", "No such file or directory: '/nowhere/bin/python'"),
+        (lambda: "/bin/false", "/bin/false ended with exit status 1"),
     ],
 )
-def test_an_interpreter_without_vllm_is_told_with_its_own_words(tmp_path, python, said):
-    if python == sys.executable and importlib.util.find_spec("vllm"):
-        pytest.skip("vLLM is installed beside alignzoo")
-    engine = VLLM(python=python, folder=str(tmp_path))
+def test_an_interpreter_without_vllm_is_told_and_nothing_is_started(tmp_path, python, said):
+    engine = VLLM(python=python(), folder=str(tmp_path))
+    for ask in (engine.check_here, lambda: engine.start(tiny_model())):
+        with pytest.raises(DataError) as caught:
+            ask()
+        assert said in str(caught.value)
+        assert "$ALIGNZOO_VLLM_PYTHON must be an interpreter that has vLLM" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_dies_at_its_start_is_told_with_its_own_words(tmp_path):
+    (place := tmp_path / "handed").mkdir()
+    engine = VLLM(python=interpreter(tmp_path / "env"), folder=str(place))
     begun = time.monotonic()
     with pytest.raises(TrainingError) as caught, closing(engine.start(tiny_model())) as session:
         session.sync(weights(0), 0)
-    assert said in str(caught.value)
+    assert "no such GPU" in str(caught.value)
     assert "the vLLM server ended before it was ready" in str(caught.value)  # not "in 600 s"
-    assert "$ALIGNZOO_VLLM_PYTHON must be an interpreter that has vLLM" in str(caught.value)
     assert time.monotonic() - begun < 30
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
 
 
 # --- what counts for a result -----------------------------------------------------------------
 
 
-def test_neither_place_nor_patience_is_part_of_a_result():
-    here, there = VLLM(), VLLM(python="x", address="http://h:1", folder="f", deadline=1, startup=1)
+def test_neither_place_nor_patience_is_part_of_a_result(tmp_path):
+    ours, theirs = interpreter(tmp_path / "ours"), interpreter(tmp_path / "theirs")
+    here, there = VLLM(python=ours), VLLM(python=theirs, folder="f", deadline=1, startup=1)
     assert here.identity() == there.identity()
-    assert VLLM(dtype="bfloat16").identity() != here.identity()
-    assert VLLM(arguments="--quantization fp8").identity() != here.identity()
+    assert VLLM(address="http://h:1").identity() == VLLM(address="http://i:2").identity()
+    assert VLLM(python=ours, dtype="bfloat16").identity() != here.identity()
+    assert VLLM(python=ours, arguments="--quantization fp8").identity() != here.identity()
+
+
+def test_the_version_of_the_server_is_part_of_a_result(tmp_path):
+    older, newer = (interpreter(tmp_path / v, version=v) for v in ("0.32.0", "0.32.1"))
+    assert "vllm 0.32.0" in VLLM(python=older).identity()["server"]
+    assert VLLM(python=older).identity() != VLLM(python=newer).identity()
 
 
 def test_the_plugin_imports_no_vllm_and_no_http_library():

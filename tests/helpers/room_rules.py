@@ -29,7 +29,7 @@ ROOMS = {
     | {"engine.models", "engine.parallel", "engine.scoring"},
     "plan": {"contract", "recipe", "store", "engine.layout", "engine.memory", "engine.models"}
     | {"engine.parallel", "engine.sampling", "engine.train"},
-    "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel"}
+    "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel", "plan"}
     | {"stages", "stages.evaluation", "launch"},
     "testing": {"contract", "data", "recipe", "engine.parallel", "engine.sampling"}
     | {"engine.layout", "engine.scoring", "engine.train"},

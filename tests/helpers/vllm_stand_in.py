@@ -6,6 +6,7 @@ answer to give instead, a status with it, or "stall".
 """
 
 import json
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -15,6 +16,19 @@ import torch
 from transformers import AutoModelForCausalLM
 
 CONTEXT = 64
+
+
+def interpreter(folder, version="0.32.0", dies="no such GPU"):
+    """A Python that has a package called vllm; its server dies with these words."""
+    (folder / "vllm" / "entrypoints").mkdir(parents=True)
+    (folder / "vllm" / "__init__.py").touch()
+    (folder / "vllm" / "entrypoints" / "__init__.py").write_text(f"raise RuntimeError({dies!r})\n")
+    (about := folder / f"vllm-{version}.dist-info").mkdir()
+    (about / "METADATA").write_text(f"Name: vllm\nVersion: {version}\n")
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
 
 
 class Policy:

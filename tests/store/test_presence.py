@@ -98,3 +98,66 @@ def test_a_path_is_not_explained_as_a_name_of_the_hub():
     with pytest.raises(AlignzooError, match=r"^runs/nope/dpo: no such folder") as caught:
         load_model(load_plugins().hooks, ModelRef("runs/nope/dpo"), Role())
     assert "hub" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("./modle", "model"),
+        ("./runs/dop/model", "runs/dpo/model"),
+        ("./runs/dpo/modle", "runs/dpo/model"),
+        ("fatcs", "facts"),
+        ("modle", "model"),
+        ("their/qwon-small", "their/qwen-small"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "generate"])
+def test_a_misspelt_model_is_asked_after_where_a_near_one_is_here(
+    cli, tmp_path, monkeypatch, command, name, near
+):
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = tmp_path / "hub" / "models--their--qwen-small" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    (tmp_path / "runs" / "dpo" / "model").mkdir(parents=True)
+    if command == "run":
+        status, _, err = tried(cli, "run", policy=name)
+    else:
+        status, _, err = cli("generate", name, "hello")
+    assert status != 0
+    assert f"did you mean '{near}'?" in err
+
+
+def test_a_model_that_is_like_nothing_here_is_not_asked_after(cli):
+    for name in ("./elsewhere", "fact.prompts.x", "nobody/nothing"):
+        _, _, err = cli("generate", name, "hello")
+        assert name in err and "did you mean" not in err
+
+
+def test_data_that_only_the_hub_could_give_is_told_by_the_plan_and_stops_a_run_offline(
+    cli, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    told = (
+        "stages.1.validation.data.name: no stage, file or plug-in's data is called 'their/PairsOf'"
+    )
+    status, out, _ = tried(cli, "plan", held="their/PairsOf")
+    assert status == 0
+    assert told in out and "this machine is offline" in out
+    status, _, err = tried(cli, "run", held="their/PairsOf")
+    assert status == 2
+    assert f"x.yaml:11:24: {told}" in err or f"x.yaml:12:24: {told}" in err
+    assert not (tmp_path / "run" / "stages").exists()
+    (tmp_path / "datasets" / "their___pairs_of").mkdir(parents=True)
+    assert "is called" not in tried(cli, "plan", held="their/PairsOf")[1]
+
+
+def test_data_of_the_hub_is_nobodys_fault_where_it_can_be_asked(cli, monkeypatch):
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    assert "is called" not in tried(cli, "plan", held="their/pairs")[1]

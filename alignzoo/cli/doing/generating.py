@@ -34,6 +34,7 @@ from alignzoo.stages.compared import start_compared
 from alignzoo.stages.engines import engine_of
 from alignzoo.stages.sampling import resolve
 from alignzoo.store.inputs import BUILT_IN_ENGINE
+from alignzoo.store.presence import require_model
 
 USUAL_TOKENS = 256
 USUAL_BATCH = 256  # sequences that the built-in engine samples side by side
@@ -116,6 +117,7 @@ def voice(wish: Wish) -> Iterator[Voice]:
     hooks, engine = registry.hooks, _engine(wish.engine, registry)
     name, origin = find_speaker(wish.model)
     ref = ModelRef(name, wish.seed, attn_implementation=origin.get("attn_implementation"))
+    require_model(ref, registry)
     tokenizer = load_tokenizer(hooks, ref)
     wanted = wish.max_new_tokens or USUAL_TOKENS
     spec = SamplingSpec.model_validate({**wish.decoding, "max_new_tokens": wanted})
@@ -141,7 +143,9 @@ def _engine(text: str, registry: Registry) -> RolloutEngine:
         raise UsageError(f"--engine {text}: {faults[0].what}")
     if spec.name == BUILT_IN_ENGINE and spec.with_:
         raise UsageError(f"--engine {text}: the {spec.name} engine takes no options here")
-    return engine_of(spec, USUAL_BATCH, registry)
+    engine = engine_of(spec, USUAL_BATCH, registry)
+    engine.check_here()
+    return engine
 
 
 def generate_command(wish: Wish, prompt: str | None, file: Path | None) -> None:

@@ -20,13 +20,13 @@ from alignzoo.leaderboard import read_leaderboard, render_text
 from alignzoo.leaderboard.seeds import markdown, over_seeds, rows_of
 from alignzoo.plan import plan_recipe
 from alignzoo.recipe.blocks import Recipe
+from alignzoo.recipe.faults import FaultyRecipe
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.recipe.text import read_source
 from alignzoo.run import RunResult, run_recipe
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import default_folder
-from alignzoo.store.presence import AbsentInputs
 
 INTERRUPTED = 130
 
@@ -80,10 +80,10 @@ def run_command(asked: Asked) -> int:
 
 @contextmanager
 def placed(path: Path, overrides: Sequence[str]) -> Iterator[None]:
-    """Say where in its file a recipe names what is not there."""
+    """Say where in its file a recipe names what cannot be had."""
     try:
         yield
-    except AbsentInputs as error:
+    except FaultyRecipe as error:
         raise read_source(path, overrides).error(error.faults) from error
 
 
