@@ -3,7 +3,8 @@
     runs/<name>-<hash>/
       recipe.yaml   the recipe with every default and override; source.yaml: as it was written
       run.json      versions, times, and how far every piece has come
-      stages/01-sft/            model/ or data.jsonl, metrics.jsonl, timing.jsonl, stage.json
+      stages/01-sft/            model/ or data.jsonl, stage.json, metrics.jsonl, timing.jsonl,
+                                logged_samples.jsonl
       evaluations/01-name/sft/  answers.jsonl, scores.json, stage.json
       samples/01-name/sft.jsonl the answers of that model
       scores.jsonl, leaderboard.md
@@ -64,7 +65,7 @@ from alignzoo.store.records import (
 )
 from alignzoo.store.runs import forget, note_piece, note_run, writing
 
-LOGS_OF_TRAINING = {STATE, "metrics.jsonl", "timing.jsonl"}
+LOGS_OF_TRAINING = {STATE, "metrics.jsonl", "timing.jsonl", "logged_samples.jsonl"}
 
 
 @dataclass(frozen=True)

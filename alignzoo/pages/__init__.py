@@ -4,11 +4,12 @@ A page requests nothing, runs nothing but its own script, and shows hostile text
 """
 
 from alignzoo.pages.axes import Axis, Scale, axis, decimals, spanning, ticks
-from alignzoo.pages.charts import Band, Chart, Curve, Series, chart
+from alignzoo.pages.charts import COLUMNS, Band, Chart, Curve, Series, chart, thinned
 from alignzoo.pages.html import PAGES, Source, render
 from alignzoo.pages.plain import visible
 
 __all__ = [
+    "COLUMNS",
     "PAGES",
     "Axis",
     "Band",
@@ -22,6 +23,7 @@ __all__ = [
     "decimals",
     "render",
     "spanning",
+    "thinned",
     "ticks",
     "visible",
 ]

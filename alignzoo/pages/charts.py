@@ -7,13 +7,14 @@ while its axes are lettered outside of it, in the page's own size of type.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from alignzoo.pages.axes import Axis, Scale, axis, spanning
 
 ACROSS, UP = 600, 1000  # units of a drawing's plane
+COLUMNS = 300  # of points that are kept; a drawing is rarely more pixels wide
 Point = tuple[float, float]
 
 
@@ -22,18 +23,20 @@ class Series:
     """What is drawn as one curve. A value that is not finite leaves a gap."""
 
     name: str
-    points: Sequence[Point]  # x ascending
+    points: Sequence[Point]
     colour: int = 0  # which of the palette
+    marks: Sequence[Point] = ()  # points that stand out
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A series as it is drawn: SVG path data, and dots where it leaves the band or stands alone."""
+    """A series as it is drawn: SVG path data, dots for points that stand alone, and its marks."""
 
     name: str
     colour: int
     path: str
-    dots: tuple[Point, ...] = ()
+    dots: tuple[Point, ...]
+    marks: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,17 @@ def chart(
 
 
 def _curve(one: Series, across: Scale, up: Scale) -> Curve:
-    pieces = [[(round(across(x)), round(up(y))) for x, y in part] for part in _pieces(one.points)]
-    thinned = [list(thin(piece)) for piece in pieces]
-    dots = tuple(piece[0] for piece in thinned if len(piece) == 1)
-    return Curve(one.name, one.colour, "".join(map(_path, thinned)), dots)
+    def place(point: Point) -> tuple[int, int]:
+        return round(across(point[0])), round(up(point[1]))
+
+    pieces = [[place(p) for p in piece] for piece in _pieces(one.points)]
+    return Curve(
+        name=one.name,
+        colour=one.colour,
+        path="".join(_path(piece) for piece in pieces if len(piece) > 1),
+        dots=tuple(piece[0] for piece in pieces if len(piece) == 1),
+        marks=tuple(map(place, one.marks)),
+    )
 
 
 def _pieces(points: Sequence[Point]) -> Iterator[list[Point]]:
@@ -93,14 +103,27 @@ def _pieces(points: Sequence[Point]) -> Iterator[list[Point]]:
             yield list(run)
 
 
-def thin(points: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """First, lowest, highest and last point of every column, in their order: no peak is lost."""
-    for _, column in groupby(points, key=lambda p: p[0]):
-        inside = list(column)
-        order = range(len(inside))
-        low = min(order, key=lambda n: inside[n][1])
-        high = max(order, key=lambda n: inside[n][1])
-        yield from (inside[n] for n in sorted({0, low, high, len(inside) - 1}))
+def thinned(points: Sequence[Point], columns: int = COLUMNS) -> list[Point]:
+    """The lowest and the highest point of every column, the first and the last of all, and one
+    that is not finite where there are any: no peak and no gap is lost.
+
+    `points` are (x, y) with x ascending and finite; columns are equally wide.
+    """
+    if len(points) <= 2 * columns:
+        return list(points)
+    first, last = points[0][0], points[-1][0]
+    width = (last - first) / columns or 1.0
+    kept = {0, len(points) - 1}
+    for _, inside in groupby(range(len(points)), key=lambda n: int((points[n][0] - first) / width)):
+        column = list(inside)
+        finite = [n for n in column if math.isfinite(points[n][1])]
+        kept.update([n for n in column if not math.isfinite(points[n][1])][:1])
+        if finite:
+            kept |= {
+                min(finite, key=lambda n: points[n][1]),
+                max(finite, key=lambda n: points[n][1]),
+            }
+    return [points[n] for n in sorted(kept)]
 
 
 def _path(points: Sequence[tuple[int, int]]) -> str:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from alignzoo.recipe.parallel import ParallelSpec
-from alignzoo.recipe.spec import AdapterSpec, OptimSpec, Spec, not_above
+from alignzoo.recipe.spec import AdapterSpec, LogSamplesSpec, OptimSpec, Spec, not_above
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
 USUAL_LENGTH = 1024  # tokens of a sequence, where neither recipe nor model says otherwise
@@ -247,6 +247,7 @@ class TrainSpec(StageSpec):
     train: OptimSpec = OptimSpec()
     rollout: RolloutSpec | None = None
     rails: RailsSpec = RailsSpec()
+    log_samples: LogSamplesSpec = LogSamplesSpec()
 
 
 class GenerateSpec(StageSpec):

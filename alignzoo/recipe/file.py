@@ -178,6 +178,8 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
             _offer(blocks[block]["properties"][key], sorted(registry.kinds[kind]))
     blocks["DataSpec"] = {"anyOf": [{"type": "string"}, blocks["DataSpec"]]}
     blocks["EngineSpec"] = {"anyOf": [{"type": "string"}, blocks["EngineSpec"]]}
+    logged = blocks["LogSamplesSpec"]
+    blocks["LogSamplesSpec"] = {"anyOf": [{"type": "boolean"}, {"type": "null"}, logged]}
     blocks["RolloutSpec"]["properties"]["with"]["deprecated"] = True
     blocks["JudgeSpec"] = {"anyOf": [{"type": "string"}, blocks["JudgeSpec"]]}
     judges = blocks["EvaluateSpec"]["properties"]["judge"]

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 
 class Spec(BaseModel):
@@ -65,6 +72,22 @@ class OptimSpec(Spec):
     @classmethod
     def _micro_batch_fits(cls, value: int, info: ValidationInfo) -> int | None:
         return not_above(value, "batch_size", info)
+
+
+class LogSamplesSpec(Spec):
+    """The same few prompts answered while a stage learns, for people to read; changes no result."""
+
+    prompts: int = Field(8, ge=0, description="how many; 0 is off, and so is log_samples: false")
+    at: int = Field(5, ge=2, description="moments, evenly spaced, the first and last step included")
+    max_new_tokens: int = Field(64, gt=0, description="longest answer; a rollout's may be less")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`false` or nothing means none, `true` the defaults."""
+        if value is None or value is False:
+            return {"prompts": 0}
+        return {} if value is True else value
 
 
 class LoraSpec(Spec):

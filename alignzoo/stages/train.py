@@ -40,6 +40,7 @@ from alignzoo.recipe.roles import bound_roles, main_role
 from alignzoo.recipe.training import off_policy, off_policy_note
 from alignzoo.stages.adapting import Models, parts_of
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.examples import examples_of
 from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.learner import Learner, learner_of
 from alignzoo.stages.reading import read_items
@@ -102,6 +103,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         strategy=context.recipe.parallel.strategy,
         scoring=_scoring(context, context.registry.owner(type(algorithm)).identity),
         rails=_rails(spec, context, ranks.device),
+        examples=examples_of(spec, learner, _prompts(encoded, sampled), context),
         on_step=context.step,
         say=lambda text: context.progress.note(f"{context.name}: {text}"),
     )
@@ -164,6 +166,13 @@ def _largest(sources: Sequence[Encoded], rollout: Rollout | None) -> Largest:
     rows = (row for source in sources for row in rows_of(source.items, source.places))
     prompts = zip(rollout.places, rollout.prompts, strict=True) if rollout else ()
     return largest_of([*rows, *((place, Tokens(ids, ())) for place, ids in prompts)])
+
+
+def _prompts(encoded: Encoded | None, rollout: Rollout | None) -> Sequence[tuple[int, ...]]:
+    """Every prompt of the stage's data."""
+    if rollout:
+        return rollout.prompts
+    return [item.rows[0].prompt for item in encoded.items] if encoded else ()
 
 
 def _tell_unread(tokens: str, context: StageContext) -> None:

@@ -14,9 +14,13 @@ LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
 def default_folder(recipe: Recipe) -> Path:
     """runs/<name>-<hash>: equal recipes share a folder, others never do.
 
-    How the work lies over processes makes no other recipe: a run goes on under another layout.
+    What changes no result makes no other recipe: how the work lies over processes, so that a run
+    goes on under another layout, and the samples that are logged for people.
     """
     results = {key: x for key, x in resolved(recipe).items() if key != "parallel"}
+    results["stages"] = [
+        {k: x for k, x in s.items() if k != "log_samples"} for s in results["stages"]
+    ]
     return Path("runs") / f"{recipe.name}-{digest_of_value(results)[:8]}"
 
 

@@ -38,7 +38,7 @@ from alignzoo.store.records import Identity, check_output, recorded_output
 
 Outputs = Mapping[str, Path]  # stage -> its folder
 
-# Names are replaced by the content they stand for.
+# Names are replaced by the content they stand for; other keys change no result.
 _NAMES: Any = {
     "name": True,
     "policy": True,
@@ -49,6 +49,7 @@ _NAMES: Any = {
     "data": {"name"},
     "validation": {"data": {"name"}},
     "engine": True,
+    "log_samples": True,
     "rollout": {"reward": {"model"}, "engine": True},
 }
 

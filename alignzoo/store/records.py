@@ -28,7 +28,8 @@ from alignzoo.store.files import (
 
 RECORD = "stage.json"
 STATE = "state"  # what unfinished work goes on from
-NOT_OUTPUT = frozenset({RECORD, STATE, "timing.jsonl"})  # differ between equal runs
+# What differs between equal runs.
+NOT_OUTPUT = frozenset({RECORD, STATE, "timing.jsonl", "logged_samples.jsonl"})
 State = Literal["new", "running", "other", "damaged", "done"]
 
 

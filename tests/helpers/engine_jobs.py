@@ -10,6 +10,7 @@ from alignzoo_dpo import DPO
 from alignzoo import TextBatch
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.sampling.generate import TransformersEngine
+from alignzoo.engine.train.examples import Examples
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.testing import toy_items, toy_job, toy_sampling
@@ -27,6 +28,17 @@ def rollout(n_prompts=6, **changes) -> Rollout:
         "epochs": 2,
     }
     return Rollout(**(known | changes))
+
+
+def examples(role="policy", at=3, engine=None, n_prompts=3) -> Examples:
+    """What a policy answers at some steps; the rows hold its ids."""
+    prompts = [item.rows[0].prompt for item in toy_items(TextBatch, n_prompts)]
+    engine = engine or TransformersEngine(batch_size=8)
+
+    def row(number, done):
+        return {"prompt": number, "ids": list(done.ids), "ended": done.ended}
+
+    return Examples(role, prompts, at, engine, toy_sampling(6), row)
 
 
 def job(folder: Path, algorithm=None, *, steps=6, **changes) -> Job:

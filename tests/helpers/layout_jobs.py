@@ -24,7 +24,7 @@ from alignzoo_kto import KTO  # noqa: E402
 from alignzoo_ppo import PPO  # noqa: E402
 from alignzoo_rto import RTO  # noqa: E402
 from alignzoo_sft import SFT  # noqa: E402
-from engine_jobs import job, rollout  # noqa: E402
+from engine_jobs import examples, job, rollout  # noqa: E402
 from extra_methods import Grouped  # noqa: E402
 
 from alignzoo.contract.errors import Interrupted  # noqa: E402
@@ -67,8 +67,12 @@ def made(
     return job(folder, algorithm, strategy=strategy, ranks=ranks, **changes)
 
 
-def run_case(folder, case, held_out=0, stop=None, chunk=None, **how) -> None:
-    """Train; with `held_out` items of validation data, up to a step, or in chunks of positions."""
+def run_case(folder, case, held_out=0, stop=None, chunk=None, shown=False, **how) -> None:
+    """Train; with `held_out` items of validation data, up to a step, in chunks of positions, or
+    with samples of the policy that are shown to people.
+    """
+    if shown:
+        how["examples"] = examples()
     if chunk:
         SCORERS["chunked"] = lambda budget: Chunked(1, smallest=chunk)
     if held_out:

@@ -8,8 +8,18 @@ import re
 
 import pytest
 
-from alignzoo.pages import Band, Series, Source, axis, chart, render, spanning, ticks, visible
-from alignzoo.pages.charts import ACROSS, UP, thin
+from alignzoo.pages import (
+    Band,
+    Series,
+    Source,
+    axis,
+    chart,
+    render,
+    spanning,
+    thinned,
+    ticks,
+    visible,
+)
 
 
 @pytest.fixture
@@ -97,41 +107,45 @@ def test_an_axis_says_where_its_numbers_stand():
 
 def test_ten_thousand_steps_become_few_points_and_every_peak_stays():
     noise = random.Random(0)
-    points = [(step, noise.random()) for step in range(10_000)]
-    points[4321] = (4321, 9.0)
-    (curve,) = chart("loss", "step", "nats", [Series("a", points)]).curves
-    places = drawn(curve.path)
-    assert len(places) <= 4 * (ACROSS + 1)
-    assert len(curve.path) < 20_000
-    up = spanning([y for _, y in points], UP, 0)
-    across = spanning([x for x, _ in points], 0, ACROSS, room=0.01)
-    for column in (0, 100, 259, 599):
-        inside = [round(up(y)) for x, y in points if round(across(x)) == column]
-        kept = [y for x, y in places if x == column]
-        assert [min(kept or [0]), max(kept or [0])] == [min(inside or [0]), max(inside or [0])]
+    points = [(float(step), noise.random()) for step in range(10_000)]
+    points[4321] = (4321.0, 9.0)
+    kept = thinned(points, columns=100)
+    assert len(kept) <= 2 * 100 + 3
+    assert kept == sorted(kept)
+    assert {points[0], points[4321], points[-1]} <= set(kept)
+    for column in (0, 37, 98):
+        inside = [y for x, y in points if column <= x / 99.99 < column + 1]
+        left = [y for x, y in kept if column <= x / 99.99 < column + 1]
+        assert (min(inside), max(inside)) == (min(left), max(left))
+    (curve,) = chart("loss", "step", "nats", [Series("a", kept)]).curves
+    assert len(curve.path) < 2_500
+
+
+def test_thinning_leaves_short_curves_alone_and_loses_no_gap():
+    short = [(float(x), 1.0) for x in range(20)]
+    assert thinned(short, columns=10) == short
+    gap = [(float(x), math.nan if x == 777 else 1.0) for x in range(1000)]
+    assert [x for x, y in thinned(gap, columns=10) if math.isnan(y)] == [777.0]
+
+
+def test_a_path_says_the_places_of_its_points():
+    (curve,) = chart("x", "step", "", [Series("a", [(0, 0.0), (1, 1.0), (2, 0.5)])]).curves
+    assert drawn(curve.path) == [(6, 946), (300, 54), (594, 500)]
 
 
 def drawn(path):
     """The places that path data reaches."""
-    (x, y), *steps = [
-        tuple(map(int, re.findall(r"-?\d+", step))) for step in re.findall(r"-?\d+\s*-?\d+", path)
-    ]
-    places = [(x, y)]
-    for dx, dy in steps:
-        x, y = x + dx, y + dy
-        places.append((x, y))
+    numbers = list(map(int, re.findall(r"-?\d+", path)))
+    places = [(numbers[0], numbers[1])]
+    for dx, dy in zip(numbers[2::2], numbers[3::2], strict=True):
+        places.append((places[-1][0] + dx, places[-1][1] + dy))
     return places
-
-
-def test_thinning_keeps_the_order_of_time():
-    column = [(0, 5), (0, 1), (0, 3), (0, 9), (0, 4), (1, 2)]
-    assert list(thin(column)) == [(0, 5), (0, 1), (0, 9), (0, 4), (1, 2)]
 
 
 def test_a_gap_is_not_bridged_and_a_point_alone_is_a_dot():
     points = [(0, 1.0), (1, 2.0), (2, math.nan), (3, 3.0), (4, math.inf), (5, 1.0), (6, 1.0)]
     (curve,) = chart("loss", "step", "", [Series("a", points)]).curves
-    assert curve.path.count("M") == 3
+    assert curve.path.count("M") == 2
     assert len(curve.dots) == 1
 
 

@@ -78,6 +78,10 @@ class Layout(ABC):
         """
         return self.scoring.by_role[role]
 
+    def copied(self, role: str) -> int:
+        """Bytes that `plain` takes anew on every rank."""
+        return 0
+
     @abstractmethod
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:
         """Replace parameters of a role by whole tensors. Collective."""

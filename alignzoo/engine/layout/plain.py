@@ -19,6 +19,11 @@ def outline(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, empty)
 
 
+def size_of(kept: PreTrainedModel) -> int:
+    """Bytes that the parameters of an outline stand for."""
+    return sum(p.numel() * p.element_size() for p in kept.parameters())
+
+
 def filled(
     kept: PreTrainedModel, weights: Iterable[tuple[str, Tensor]], device: torch.device
 ) -> PreTrainedModel:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.base import Layout, keys_of
 from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role
-from alignzoo.engine.layout.plain import filled, outline
+from alignzoo.engine.layout.plain import filled, outline, size_of
 from alignzoo.engine.layout.refused import (
     refuse_lists_of_experts,
     refuse_scalars,
@@ -108,6 +108,10 @@ class Sharded(Layout):
     def plain(self, role: str, device: torch.device) -> PreTrainedModel:
         """A copy that is not sharded."""
         return filled(self.outlines[role], self.whole(role), device)
+
+    def copied(self, role: str) -> int:
+        """All weights."""
+        return size_of(self.outlines[role])
 
     @torch.no_grad()
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:

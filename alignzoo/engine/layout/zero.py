@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.base import Layout, keys_of
 from alignzoo.engine.layout.optim import Optim, build_optimizer
-from alignzoo.engine.layout.plain import filled, outline
+from alignzoo.engine.layout.plain import filled, outline, size_of
 from alignzoo.engine.layout.refused import (
     refuse_adapters,
     refuse_lists_of_experts,
@@ -251,6 +251,10 @@ class Zero3(Zero):
     def plain(self, role: str, device: torch.device) -> PreTrainedModel:
         """A copy that is not sharded."""
         return filled(self.outlines[role], self.whole(role), device)
+
+    def copied(self, role: str) -> int:
+        """All weights."""
+        return size_of(self.outlines[role])
 
     @torch.no_grad()
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:

@@ -18,6 +18,7 @@ from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.train import rails
 from alignzoo.engine.train.batches import Cut
+from alignzoo.engine.train.examples import Examples
 from alignzoo.engine.train.making import batch_of
 from alignzoo.engine.train.sources import Rollout
 
@@ -47,13 +48,14 @@ class Job:
     optim: Optim
     pad_id: int
     seed: int
-    folder: Path  # of the stage: metrics.jsonl, timing.jsonl, state/
+    folder: Path  # of the stage: metrics.jsonl, timing.jsonl, logged_samples.jsonl, state/
     cache: Path  # for snapshots
     ranks: Ranks
     strategy: str = "ddp"  # how models lie over the ranks: a name in `engine.layout.build`
     adapted: Mapping[str, Adapted] = field(default_factory=dict)  # role -> what lies over its base
     scoring: str = ""  # precision and code behind cached snapshots
     rails: rails.Rails = field(default_factory=rails.Rails)
+    examples: Examples | None = None  # prompts that are answered now and then
     on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
     say: Callable[[str], None] = field(default=lambda text: None)  # a sentence worth reading
 

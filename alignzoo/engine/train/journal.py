@@ -57,10 +57,11 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
 
 
 def rows_until(path: Path, step: int) -> list[dict[str, float]]:
-    """The logged rows up to a step."""
+    """The logged rows up to a step; a line that is none is passed over."""
     if not path.exists():
         return []
-    return [json.loads(row) for row in path.read_text().splitlines() if _step_of(row) <= step]
+    rows = map(_row, path.read_text(encoding="utf-8").splitlines())
+    return [row for row in rows if _step_of(row) <= step]
 
 
 def keep_bytes(path: Path, size: int) -> None:
@@ -73,12 +74,19 @@ def keep_until(path: Path, step: int) -> None:
     """Drop lines after a step, of a log whose bytes differ between equal runs."""
     if path.exists():
         rows = path.read_text().splitlines()
-        path.write_text("".join(f"{r}\n" for r in rows if _step_of(r) <= step))
+        path.write_text("".join(f"{r}\n" for r in rows if _step_of(_row(r)) <= step))
 
 
-def _step_of(row: str) -> float:
-    """The step of a logged line; a line torn by a crash is later than everything."""
+def _row(line: str) -> dict[str, float]:
+    """A logged line, or nothing where it was torn by a crash."""
     try:
-        return float(json.loads(row)["step"])
-    except (ValueError, KeyError):
-        return math.inf
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _step_of(row: Mapping[str, float]) -> float:
+    """The step of a row; one without any is later than everything."""
+    step = row.get("step", math.inf)
+    return step if isinstance(step, int | float) else math.inf

@@ -26,6 +26,7 @@ from alignzoo.engine.train.alike import check_alike
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.batches import buffer_cut, permutation, share_of_rank
 from alignzoo.engine.train.checkpoint import Cursor
+from alignzoo.engine.train.examples import FILE, Gallery
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job, Validation
 from alignzoo.engine.train.journal import (
@@ -136,6 +137,7 @@ class _Loop:
         self.saves = Saves(job.optim.save_every)
         same = rails.same_start(job.algorithm, job.digests)
         self.watch = rails.Watch(job.algorithm, same, job.rails)
+        self.gallery = Gallery(job.examples, layout, job.seed, job.folder / FILE, job.say)
         self.total = source.steps
         if job.optim.steps is not None:
             self.total = min(self.total, job.optim.steps)
@@ -143,6 +145,8 @@ class _Loop:
     def run(self) -> None:
         """Train to the end, or raise; checkpoints are taken between buffers and at the end."""
         self._resume()
+        if not self.cursor.step:
+            self.gallery.show(0, self.total)
         try:
             while self.cursor.step < self.total:
                 self._train_on(self.source.buffer(self.cursor.buffer))
@@ -230,6 +234,7 @@ class _Loop:
             append_row(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
             append_row(self.job.folder / "timing.jsonl", {"step": self.cursor.step, **timing})
             self.job.on_step(self.cursor.step, self.total, metrics, timing)
+        self.gallery.show(self.cursor.step, self.total)
 
     def _drift(self, buffer: Buffer) -> dict[str, float]:
         """KL to the frozen start on the last batch, measured once: cached references are gone."""
@@ -359,6 +364,7 @@ class _Loop:
         if self.job.ranks.is_main:
             keep_bytes(self.job.folder / checkpoint.LOG, found.log_bytes if found else 0)
             keep_until(self.job.folder / "timing.jsonl", self.cursor.step)
+        self.gallery.resume(self.cursor.step if found else -1)
 
     def _intact(self) -> checkpoint.Checkpoint | None:
         ranks, say = self.job.ranks, self.job.say if self.job.ranks.is_main else _silent
