@@ -1,7 +1,7 @@
 """Which files are pages of the site, where they stand in it, and how their links follow them.
 
-Pages are written for the repository: their links are paths of files. Here every page gets its place,
-every link to a page becomes one to that place, and every other file that a page links to comes along.
+Pages are written for the repository: their links are paths of files. Here every page gets its
+place, every link to a page becomes one to that place, and every other linked file comes along.
 """
 
 from __future__ import annotations

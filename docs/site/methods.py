@@ -61,8 +61,8 @@ def overview() -> Iterator[str]:
     """All methods in one table."""
     about, costs = measured("costs")
     yield "# Methods\n"
-    yield "Each is a plug-in of 20 to 120 lines. Its page says what its class says: equation, options,"
-    yield "models, signals and metrics. Below that stand what it costs and how it begins.\n"
+    yield "Each is a plug-in of 20 to 120 lines. Its page says what its class says: equation,"
+    yield "options, models, signals and metrics. Below that stand what it costs and how it begins.\n"
     rows = []
     for name, cls in registered().items():
         cost = costs.get(name, {}).get("relative")
@@ -70,8 +70,8 @@ def overview() -> Iterator[str]:
         rows.append((f"[{name}]({name}.md)", eats(cls), trained(cls), shown))
     yield from table(("method", "learns from", "models", "one step beside DPO's"), rows)
     if about:
-        yield f"One step is the forward and backward pass over {about['items']} items on the embedded"
-        yield f"model, in CPU seconds: `{about['command']}`. A pair is one item with two rows."
+        yield f"One step is the forward and backward pass over {about['items']} items on the"
+        yield f"embedded model, in CPU seconds: `{about['command']}`. A pair is one item of two rows."
         yield "Sampling is not in it.\n"
     yield "```{toctree}\n:hidden:\n"
     yield from registered()
@@ -179,7 +179,8 @@ def _ledger(name: str) -> Iterator[str]:
     entries = [entry for entry in LEDGER if entry.method == name]
     if entries:
         yield "## Where paper and released code differ\n"
-        yield "The paper is the default, the other reading an option ([all of them](../../docs/parity.md)).\n"
+        yield "The paper is the default, the other reading an option."
+        yield "[All of them](../../docs/parity.md).\n"
         yield from table(
             ("topic", "default", "other reading", "option"),
             [(e.topic, e.paper, e.code, code(_setting(e.other))) for e in entries],
@@ -197,9 +198,10 @@ def _cost(name: str) -> Iterator[str]:
     if row is None:
         yield f"Not measured yet: `python benchmarks/costs.py --only {name}`.\n"
         return
-    yield f"One step takes **{row['relative']:.2f}** times as long as one of DPO: forward and backward"
-    yield f"pass over {about['items']} items ({row['rows']} rows, {row['tokens']} tokens) on the embedded"
-    yield f"model take {row['step']:.3f} CPU seconds, and reading what is frozen {row['frozen']:.3f}."
+    batch = f"{about['items']} items ({row['rows']} rows, {row['tokens']} tokens)"
+    yield f"One step takes **{row['relative']:.2f}** times as long as one of DPO: forward and"
+    yield f"backward pass over {batch} on the embedded model take {row['step']:.3f} CPU seconds,"
+    yield f"and reading what is frozen {row['frozen']:.3f}."
     yield "Sampling and rewards are not in it.\n"
     yield f"`{about['command']}`, torch {about['torch']}, {about['machine']}.\n"
 
@@ -212,8 +214,9 @@ def _curves(name: str) -> Iterator[str]:
         yield f"Not run yet: `python benchmarks/curves.py --only {name}`.\n"
         return
     units = {metric: spec.unit for metric, spec in registered()[name].metrics.items()}
-    yield f"{row['steps']} steps of the stage `{row['stage']}` of the bundled recipe `{row['recipe']}`,"
-    yield f"seed {about['seed']}, from parents with their full budget: `{about['command']}`.\n"
+    stage = f"the stage `{row['stage']}` of the bundled recipe `{row['recipe']}`"
+    yield f"{row['steps']} steps of {stage}, seed {about['seed']},"
+    yield f"from parents with their full budget: `{about['command']}`.\n"
     for key, values in row["curves"].items():
         yield curve(key, units.get(key, ""), values) + "\n"
     yield from _outcome(row["measured"])
@@ -224,8 +227,8 @@ def _outcome(found: Mapping[str, Sequence[float]]) -> Iterator[str]:
         return
     win, reward = found["win_rate"], found["true_reward"]
     yield f"At the end: win rate against SFT {_interval(win)}, true reward {_interval(reward)}"
-    yield "(95 % intervals over 200 held-out prompts, 2 answers each). No rate was tuned for so few steps,"
-    yield "so these figures rank nothing; [tuned comparisons](../../benchmarks/table1.md) do.\n"
+    yield "(95 % intervals over 200 held-out prompts, 2 answers each). No rate was tuned for so few"
+    yield "steps, so these figures rank nothing; [tuned comparisons](../../benchmarks/table1.md) do.\n"
 
 
 def _interval(figure: Sequence[float]) -> str:
