@@ -3,7 +3,7 @@
     python benchmarks/curves.py             # all methods; or --only NAME...
 
 Each method trains for 40 steps as its bundled recipe says (`table1` where it has a row there), seed
-3, from parents with their full budget. Parents are shared between the runs, so the first takes minutes
+3, from parents with their full budget. Parents are shared between runs: the first takes minutes
 and the others half a minute of one core. What comes out is measured on 200 held-out prompts x 2
 answers against the SFT model. 40 steps show how a method begins; no rate was tuned for so few, so
 the figures rank nothing: tuned comparisons are in table1.md.

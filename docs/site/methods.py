@@ -62,7 +62,7 @@ def overview() -> Iterator[str]:
     about, costs = measured("costs")
     yield "# Methods\n"
     yield "Each is a plug-in of 20 to 120 lines. Its page says what its class says: equation,"
-    yield "options, models, signals and metrics. Below that stand what it costs and how it begins.\n"
+    yield "options, models, signals and metrics, then what it costs and how it begins.\n"
     rows = []
     for name, cls in registered().items():
         cost = costs.get(name, {}).get("relative")
@@ -71,8 +71,8 @@ def overview() -> Iterator[str]:
     yield from table(("method", "learns from", "models", "one step beside DPO's"), rows)
     if about:
         yield f"One step is the forward and backward pass over {about['items']} items on the"
-        yield f"embedded model, in CPU seconds: `{about['command']}`. A pair is one item of two rows."
-        yield "Sampling is not in it.\n"
+        yield f"embedded model, in CPU seconds: `{about['command']}`."
+        yield "A pair is one item of two rows. Sampling is not in it.\n"
     yield "```{toctree}\n:hidden:\n"
     yield from registered()
     yield "```"
@@ -228,7 +228,7 @@ def _outcome(found: Mapping[str, Sequence[float]]) -> Iterator[str]:
     win, reward = found["win_rate"], found["true_reward"]
     yield f"At the end: win rate against SFT {_interval(win)}, true reward {_interval(reward)}"
     yield "(95 % intervals over 200 held-out prompts, 2 answers each). No rate was tuned for so few"
-    yield "steps, so these figures rank nothing; [tuned comparisons](../../benchmarks/table1.md) do.\n"
+    yield "steps: these figures rank nothing, [tuned ones](../../benchmarks/table1.md) do.\n"
 
 
 def _interval(figure: Sequence[float]) -> str:
