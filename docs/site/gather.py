@@ -33,6 +33,7 @@ ALONE = {  # files of the repository that are pages, beside docs/*.md
     "SECURITY.md": "security",
     "README.md": "index",  # links to it lead to the site's own first page
 }
+SECTIONS = {"README.md#the-zoo": "methods/index"}  # sections of files that are pages of the site
 MARKER = re.compile(r"^<!-- site: (\w+)((?: \w+)*) -->$", re.MULTILINE)
 FENCES = re.compile(r"(^```.*?^```$|^ {4}.*?$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(`[^`]*`)|(\]\()([^)\s]+)(\))")
@@ -73,7 +74,7 @@ def gather(target: Path) -> None:
             _write(target, page, Moved(file, page, places, target).text(text))
     _write(target, "methods/index", "\n".join(methods.overview()))
     _write(target, "packages/index", "\n".join(_packages(places)))
-    _navigate(target)
+    navigate(target)
 
 
 def _generated(marker: re.Match[str]) -> str:
@@ -98,11 +99,14 @@ class Moved:
         address, _, anchor = found[3].partition("#")
         if not address or "://" in address or address.startswith("mailto:"):
             return found[0]
-        return found[2] + self._followed(address) + (f"#{anchor}" if anchor else "") + found[4]
-
-    def _followed(self, address: str) -> str:
-        """The same target, seen from this page's place."""
         named = os.path.normpath(PurePosixPath(self.file).parent / address)
+        section = SECTIONS.get(f"{named}#{anchor}")
+        there = f"{section}.md" if section else self._followed(named)
+        seen = os.path.relpath(there, PurePosixPath(self.page).parent)
+        return found[2] + seen + (f"#{anchor}" if anchor and not section else "") + found[4]
+
+    def _followed(self, named: str) -> str:
+        """Where a file of the repository stands in the site."""
         if named in self.places:
             there = f"{self.places[named]}.md"
         elif (ROOT / named).is_dir() and f"{named}/README.md" in self.places:
@@ -112,8 +116,8 @@ class Moved:
             (self.target / there).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / named, self.target / there)
         else:
-            raise SystemExit(f"{self.file}: the link to {address} leads nowhere")
-        return os.path.relpath(there, PurePosixPath(self.page).parent)
+            raise SystemExit(f"{self.file}: the link to {named} leads nowhere")
+        return there
 
 
 def _packages(places: dict[str, str]) -> Iterator[str]:
@@ -124,7 +128,7 @@ def _packages(places: dict[str, str]) -> Iterator[str]:
     yield from _tree([page.removeprefix("packages/") for page in own], shown=True)
 
 
-def _navigate(target: Path) -> None:
+def navigate(target: Path) -> None:
     """Hang every page below the first one, in the order of the navigation."""
     there = {str(p.relative_to(target).with_suffix("")) for p in target.rglob("*.md")}
     there -= {page for page in there if page.startswith(f"{FILES}/")}

@@ -84,24 +84,29 @@ def shrunken(recipe):
     content = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
     changes = {}
     for stage in content["stages"]:
-        own, data = f"stages.{stage['name']}", stage["data"]
-        if isinstance(data, dict) and str(data["name"]).startswith("facts."):
-            changes[f"{own}.data.with.size"] = 32
-        if isinstance(data, dict) and data.get("skip"):
-            changes[f"{own}.data.skip"] = 4
-        if "validation" in stage:
-            changes |= {f"{own}.validation.data.limit": 4, f"{own}.validation.every": 1}
-        if "rollout" in stage:
-            changes |= {f"{own}.rollout.prompts": 8, f"{own}.rollout.sampling.max_new_tokens": 16}
-        if "algorithm" in stage:
-            changes |= {f"{own}.train.{key}": 8 for key in ("batch_size", "micro_batch_size")}
-            changes[f"{own}.train.steps"] = 2
-        if stage.get("stage") == "generate":
-            changes[f"{own}.sampling.max_new_tokens"] = 16
+        for key, value in smaller(stage).items():
+            changes[f"stages.{stage['name']}.{key}"] = value
     for n, _ in enumerate(content.get("evaluate", ())):
         changes |= {f"evaluate.{n}.with.size": 4, f"evaluate.{n}.samples": 1}
         changes[f"evaluate.{n}.sampling.max_new_tokens"] = 16
     return [word for key, x in changes.items() for word in ("--set", f"{key}={x}")]
+
+
+def smaller(stage):
+    """Key -> value of one stage."""
+    data = stage["data"] if isinstance(stage["data"], dict) else {"name": stage["data"]}
+    sizes = {
+        "data.with.size": (data["name"].startswith("facts."), 32),
+        "data.skip": ("skip" in data, 4),
+        "validation.data.limit": ("validation" in stage, 4),
+        "validation.every": ("validation" in stage, 1),
+        "rollout.prompts": ("rollout" in stage, 8),
+        "rollout.sampling.max_new_tokens": ("rollout" in stage, 16),
+        "sampling.max_new_tokens": (stage.get("stage") == "generate", 16),
+        **{f"train.{key}": ("algorithm" in stage, 8) for key in ("batch_size", "micro_batch_size")},
+        "train.steps": ("algorithm" in stage, 2),
+    }
+    return {key: value for key, (there, value) in sizes.items() if there}
 
 
 class Reader:
