@@ -35,6 +35,7 @@ ALONE = {  # files of the repository that are pages, beside docs/*.md
 }
 SECTIONS = {"README.md#the-zoo": "methods/index"}  # sections of files that are pages of the site
 MARKER = re.compile(r"^<!-- site: (\w+)((?: \w+)*) -->$", re.MULTILINE)
+REPOSITORY = re.compile(r"^<!-- repository -->\n.*?^<!-- /repository -->\n", re.M | re.S)
 FENCES = re.compile(r"(^```.*?^```$|^ {4}.*?$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(`[^`]*`)|(\]\()([^)\s]+)(\))")
 GENERATORS: dict[str, Callable[..., Iterator[str]]] = {
@@ -64,7 +65,11 @@ def gather(target: Path) -> None:
         if file != "README.md" and not page.startswith("methods/"):
             text = (ROOT / file).read_text(encoding="utf-8")
             _write(
-                target, page, Moved(file, page, places, target).text(MARKER.sub(_generated, text))
+                target,
+                page,
+                Moved(file, page, places, target).text(
+                    MARKER.sub(_generated, REPOSITORY.sub("", text))
+                ),
             )
     for package, names in methods.by_package().items():
         file = f"plugins/{package}/README.md"

@@ -34,26 +34,27 @@ def batches() -> Iterator[str]:
         own = [f.name for f in dataclasses.fields(kind) if f.name in notes]
         rows = [(code(name), *_shape(notes[name])) for name in own]
         properties = {n: x for n, x in vars(kind).items() if isinstance(x, property)}
-        rows += [(code(name), *_shape(inspect.getdoc(x) or "")) for name, x in properties.items()]
+        rows += [(code(name), *_derived(x)) for name, x in properties.items()]
         yield from table(("name", "shape and type", "meaning"), rows)
 
 
 def _shape(note: str) -> tuple[str, str]:
-    """Shape and meaning, from "[B, S] bool: meaning"; a slice has no shape."""
-    shape, colon, meaning = note.partition(": ")
-    return (code(shape), meaning) if colon and shape.startswith("[") else _bare(note)
+    """Shape and meaning, from "[B, S] bool: meaning"."""
+    shape, _, meaning = note.partition(": ")
+    return code(shape), meaning
 
 
-def _bare(note: str) -> tuple[str, str]:
-    return (code(note), "") if note.startswith("[") else ("rows", note)
+def _derived(found: property) -> tuple[str, str]:
+    """The same of a property; the docstring of one that is no tensor has no shape."""
+    kind, note = found.fget.__annotations__["return"], inspect.getdoc(found) or ""
+    return _shape(note) if kind == "Tensor" else (code(kind), note)
 
 
 def package(kind: str) -> Iterator[str]:
     """The files that `alignzoo new KIND my_KIND` writes."""
     words = names(f"my_{kind}")
-    for path, source in files(kind).items():
-        if path in LEFT_OUT:
-            continue
+    shown = [(path, source) for path, source in files(kind).items() if path not in LEFT_OUT]
+    for path, source in sorted(shown, key=lambda pair: not pair[0].startswith("$package")):
         name = Template(path).substitute(words)
         text = (TEMPLATE / source).read_text(encoding="utf-8")
         yield f"`{words['distribution']}/{name}`\n"
