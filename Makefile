@@ -11,13 +11,14 @@ QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TOKENIZERS_P
 RECIPE := recipes/aligndistil_onpolicy.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test grid check format clean
+.PHONY: help setup demo test grid check docs format clean
 
 help:
 	@echo "make demo    align a small model from scratch on this machine and print the leaderboard"
 	@echo "make test    all tests but the widest"
 	@echo "make grid    the widest: every method, strategy and fault on several processes, an hour"
 	@echo "make check   style, types and the fast tests"
+	@echo "make docs    the documentation site, in build/site/html"
 	@echo "make format  let ruff rewrite the files"
 	@echo "make setup   only the virtual environment in $(VENV)"
 
@@ -42,6 +43,9 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not slow and not grid"
+
+docs: setup
+	@$(QUIET) $(PY) docs/site/build.py
 
 format: setup
 	$(PY) -m ruff check --fix .

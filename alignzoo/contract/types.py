@@ -137,8 +137,8 @@ class Batch:
     rows I..2I-1 the second. Masks are made from lengths, never by comparing ids.
     """
 
-    ids: Tensor  # [B, S] int64
-    attention: Tensor  # [B, S] bool
+    ids: Tensor  # [B, S] int64: the tokens; padding on the right
+    attention: Tensor  # [B, S] bool: a token, not padding
     response: Tensor  # [B, S] bool: token belongs to the response, stop token included
 
     rows_per_item: ClassVar[int] = 1

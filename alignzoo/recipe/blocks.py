@@ -91,12 +91,12 @@ class DataSpec(Spec):
 class SamplingSpec(Spec):
     """How responses are sampled."""
 
-    max_new_tokens: int = Field(64, gt=0)
+    max_new_tokens: int = Field(64, gt=0, description="tokens at most, the stop token included")
     min_new_tokens: int = Field(
         0, ge=0, description="tokens of content at least; the stop token does not count"
     )
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(1.0, gt=0, le=1, description="1 is off")
     top_k: int = Field(0, ge=0, description="0 is off")
     stop: tuple[str, ...] = Field(
         (),
@@ -113,12 +113,12 @@ class SamplingSpec(Spec):
 class PartialSampling(Spec):
     """Sampling settings that go before those a benchmark prescribes; see SamplingSpec."""
 
-    max_new_tokens: int | None = Field(None, gt=0)
-    min_new_tokens: int | None = Field(None, ge=0)
+    max_new_tokens: int | None = Field(None, gt=0, description="tokens at most")
+    min_new_tokens: int | None = Field(None, ge=0, description="tokens of content at least")
     temperature: float | None = Field(None, ge=0, description="0 is greedy")
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, gt=0, le=1, description="1 is off")
     top_k: int | None = Field(None, ge=0, description="0 is off")
-    stop: tuple[str, ...] | None = None
+    stop: tuple[str, ...] | None = Field(None, description="tokens that end a response")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -137,7 +137,7 @@ class PartialSampling(Spec):
 class EngineSpec(Spec):
     """A rollout engine with its options."""
 
-    name: str = "transformers"
+    name: str = Field("transformers", description="what samples: a name from `list engines`")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="engine options")
 
     @model_validator(mode="before")
@@ -150,7 +150,7 @@ class EngineSpec(Spec):
 class RewardSpec(Spec):
     """Where the reward of a sampled response comes from: a judge, or a scalar-head model."""
 
-    judge: str | None = None
+    judge: str | None = Field(None, description="a judge that scores single answers")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
     model: str | None = Field(None, description="an earlier stage or model with a scalar head")
 
@@ -167,7 +167,7 @@ class RolloutSpec(Spec):
     """Train on responses the policy samples: how many, how, and what they earn."""
 
     prompts: int = Field(64, gt=0, description="prompts per rollout buffer")
-    samples_per_prompt: int = Field(1, gt=0)
+    samples_per_prompt: int = Field(1, gt=0, description="answers to each prompt")
     epochs: int = Field(1, gt=0, description="passes over one buffer")
     sampling: SamplingSpec = SamplingSpec()
     reward: RewardSpec | None = None
@@ -202,8 +202,8 @@ class ValidationSpec(Spec):
 
     data: DataSpec
     every: int = Field(50, gt=0, description="optimiser steps between validations")
-    metric: str = "loss"
-    better: Literal["lower", "higher"] = "lower"
+    metric: str = Field("loss", description="which one decides about the best checkpoint")
+    better: Literal["lower", "higher"] = Field("lower", description="which way is better")
 
 
 class RailsSpec(Spec):
@@ -223,13 +223,13 @@ class RailsSpec(Spec):
 class StageSpec(Spec):
     """What every stage has."""
 
-    name: Name
+    name: Name = Field(description="how later stages, commands and tables call its result")
 
 
 class TrainSpec(StageSpec):
     """Train the roles of an algorithm."""
 
-    algorithm: str
+    algorithm: str = Field(description="the method: a name from `list algorithms`")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of the algorithm"
     )
@@ -253,21 +253,21 @@ class TrainSpec(StageSpec):
 class GenerateSpec(StageSpec):
     """Sample responses from a model."""
 
-    stage: Literal["generate"]
+    stage: Literal["generate"] = Field(description="what kind of stage this is")
     policy: str | None = Field(None, description="model; default: the recipe's model")
     data: DataSpec
     samples: int = Field(1, gt=0, description="responses per prompt")
     sampling: SamplingSpec = SamplingSpec()
     engine: EngineSpec = EngineSpec()
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(256, gt=0, description="sequences sampled side by side")
 
 
 class LabelSpec(StageSpec):
     """Turn sampled responses into pairs with a judge's scores."""
 
-    stage: Literal["label"]
+    stage: Literal["label"] = Field(description="what kind of stage this is")
     data: DataSpec
-    judge: str
+    judge: str = Field(description="who scores the answers: a name from `list judges`")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
     choose: Choose = Field(
         "best_worst",
@@ -278,7 +278,10 @@ class LabelSpec(StageSpec):
 class PluginStageSpec(StageSpec):
     """A stage that a plug-in provides."""
 
-    stage: str = Field(json_schema_extra={"not": {"enum": list(BUILT_IN_STAGES)}})
+    stage: str = Field(
+        description="a name from `list stages`",
+        json_schema_extra={"not": {"enum": list(BUILT_IN_STAGES)}},
+    )
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of the stage"
     )
@@ -289,7 +292,7 @@ class PluginStageSpec(StageSpec):
 class JudgeSpec(Spec):
     """A judge with its options."""
 
-    name: str
+    name: str = Field(description="a name from `list judges`")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
 
 
@@ -302,7 +305,7 @@ def _as_judges(value: Any) -> Any:
 class EvaluateSpec(Spec):
     """One benchmark on some of the models."""
 
-    benchmark: str
+    benchmark: str = Field(description="a name from `list benchmarks`")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of the benchmark"
     )
@@ -320,7 +323,7 @@ class EvaluateSpec(Spec):
     samples: int = Field(1, gt=0, description="responses per prompt")
     sampling: PartialSampling = PartialSampling()
     engine: EngineSpec = EngineSpec()
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(256, gt=0, description="sequences sampled side by side")
     judge: Annotated[tuple[JudgeSpec, ...], BeforeValidator(_as_judges)] = Field(
         (), description="who judges, where the benchmark leaves it open; several are a panel"
     )
@@ -369,14 +372,16 @@ _TaggedStage: TypeAlias = Annotated[
 class Recipe(Spec):
     """A whole experiment."""
 
-    name: Name
-    description: str = ""
+    name: Name = Field(description="names the run's folder, together with a hash of the content")
+    description: str = Field("", description="a sentence for readers")
     model: str = Field(description="the initial model: a folder, a hub name, or a plug-in's name")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="of data, sampling and new weights")
     threads: int | None = Field(
         None, gt=0, description="CPU threads; tiny models are fastest with one"
     )
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: products where that is faster; weights stay float32"
+    )
     parallel: ParallelSpec = Field(
         default_factory=ParallelSpec,
         description="how models lie over the processes that train; changes no result",

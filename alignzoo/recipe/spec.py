@@ -45,14 +45,18 @@ class OptimSpec(Spec):
     lr_by_role: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="peak learning rate of single roles"
     )
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.95), description="decay of AdamW's two averages")
+    eps: float = Field(1e-8, gt=0, description="AdamW's addition to the denominator")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of weights, per unit of rate")
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with rising rate")
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="how the rate falls after the warm-up"
+    )
     min_lr: float = Field(0.1, ge=0, le=1, description="final rate as a share of the peak")
     max_grad_norm: float = Field(1.0, gt=0, description="clip the gradient of each role")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        False, description="compute layers twice instead of keeping their activations"
+    )
     scorer: Literal["chunked", "dense"] = Field(
         "chunked", description="dense holds all logits of a micro-batch: the readable reference"
     )
@@ -63,7 +67,7 @@ class OptimSpec(Spec):
         description="steps between checkpoints to resume from; null: at most 10 minutes of work "
         "are at risk, and at most 3 % of the time goes into saving",
     )
-    shuffle: bool = True
+    shuffle: bool = Field(True, description="another order of the data in every epoch")
     aux_loss: bool = Field(
         False, description="add the load-balancing loss of a mixture of experts, as its config says"
     )
