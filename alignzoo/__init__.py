@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         check_request,
     )
     from alignzoo.contract.stage import ModelRef, Stage, StageInputs
+    from alignzoo.contract.tracker import Tracker
     from alignzoo.contract.types import (
         Batch,
         GroupBatch,
@@ -100,6 +101,7 @@ _HOMES = {
         "Completion", "RolloutEngine", "RolloutSession", "Sampling", "check_request",
     ),
     "contract.stage": ("ModelRef", "Stage", "StageInputs"),
+    "contract.tracker": ("Tracker",),
     "contract.types": (
         "Batch", "GroupBatch", "GroupSample", "Item", "LabelledBatch", "LabelledSample", "Loss",
         "Max", "Mean", "Outputs", "PairBatch", "PairSample", "PromptSample", "Response",
@@ -175,6 +177,7 @@ __all__ = [
     "TextBatch",
     "TextSample",
     "Tokens",
+    "Tracker",
     "TrainingError",
     "Usage",
     "Verdict",

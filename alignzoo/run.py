@@ -38,14 +38,14 @@ from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
 from alignzoo.plan.ahead import check_ahead
 from alignzoo.plan.standing import standings
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, Recipe, TrainSpec
-from alignzoo.recipe.observers import Observers
+from alignzoo.recipe.observers import Observers, declared_metrics, observers_for
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.stages import run_stage
 from alignzoo.stages.context import StageContext
 from alignzoo.store.belonging import check_models
 from alignzoo.store.files import read_json, write_text
-from alignzoo.store.folders import evaluation_folder, model_folder, stage_folder
+from alignzoo.store.folders import evaluation_folder, model_folder, resolved, stage_folder
 from alignzoo.store.identity import evaluation_identity, hub_commit, stage_identity
 from alignzoo.store.inputs import check_prompts, evaluated_models, model_ref, models_of
 from alignzoo.store.presence import fetch_config, require_inputs
@@ -132,7 +132,7 @@ def run_recipe(
     total = len(recipe.stages) + measured
     voice = progress if is_main() else Silent()
     run = Run(recipe, registry, folder, voice, total, again, labels or {},
-              Observers(registry, voice.note))  # fmt: skip
+              observers_for(recipe, registry, voice.note))  # fmt: skip
     with ExitStack() as held:
         as_one(partial(_hold, run, source, held, fresh=fresh))
         outputs: dict[str, Path] = {}
@@ -159,6 +159,14 @@ def _hold(run: Run, source: str, held: ExitStack, *, fresh: bool) -> None:
     check_prompts(run.recipe)
     _check_files(run)
     check_ahead(run.recipe, run.registry, standings(run.recipe, run.registry, run.folder))
+    metrics = declared_metrics(run.recipe, run.registry)
+    _tell(run, "on_run_start", recipe=resolved(run.recipe), metrics=metrics)
+
+
+def _tell(run: Run, hook: str, **facts: Any) -> None:
+    """Call an observing hook, on the rank that writes."""
+    if is_main() and run.observers is not None:
+        run.observers.tell(hook, run=run.folder, **facts)
 
 
 def _check_files(run: Run) -> None:
@@ -241,6 +249,7 @@ def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
     if as_one(lambda: crew.from_main(lambda: _reused(piece, run))):
         run.progress.stage_reused(*place)
         _note(run, piece, status="reused")
+        _tell_end(run, piece, reused=True)
         return
     run.progress.stage_started(*place)
     _note(run, piece, status="running")
@@ -256,6 +265,12 @@ def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
     seconds = round(time.monotonic() - start, 1)
     _note(run, piece, status="done", seconds=seconds)
     run.progress.stage_finished(piece.name)
+    _tell_end(run, piece, reused=False)
+
+
+def _tell_end(run: Run, piece: Piece, *, reused: bool) -> None:
+    facts = {"stage": piece.name, "folder": piece.folder, "reused": reused}
+    _tell(run, "on_stage_end", **facts)
 
 
 def _work(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
@@ -376,7 +391,7 @@ def _ended(run: Run, error: BaseException | None) -> None:
         note_run(run.folder, status="failed", error=first.what, worker=first.rank)
     if run.observers is None:
         return
-    run.observers.tell("on_run_end", run=run.folder, error=error)
+    _tell(run, "on_run_end", error=error)
     run.observers.total()
     if run.observers.failures:
         note_run(run.folder, failed_hooks=dict(run.observers.failures))

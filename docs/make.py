@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from alignzoo.contract.algorithm import Metric
+from alignzoo.contract.logged import LOGGED
 from alignzoo.recipe.file import recipe_schema
 from alignzoo.recipe.registry import Registry, load_plugins
 
@@ -19,19 +21,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "helpers")]
 from parity_ledger import LEDGER  # noqa: E402  (the tests exercise the same entries)
 from rooms import picture  # noqa: E402
 
-ENGINE = {  # logged for every method: (meaning, unit, healthy)
-    "loss": ("the loss over the optimiser batch; `loss/NAME` where it has several terms", "", ""),
-    "grad_norm": ("gradient norm before clipping; `grad_norm/ROLE` with several roles", "", ""),
-    "lr": ("learning rate of the step", "", ""),
-    "response_length": ("mean response length, stop token included", "tokens", ""),
-    "padding": ("share of scored columns that are padding", "", "< 0.2"),
-    "rollout/length": ("mean length of sampled responses", "tokens", ""),
-    "rollout/truncated": ("share of them cut at max_new_tokens", "", "rails.max_truncated"),
-    "rollout/reward": ("mean reward of sampled responses", "", ""),
-    "rollout/ties": ("pairs made of them by lot, because nothing spoke for either", "share", ""),
-    "rollout/logprob_gap": ("mean |log p of trainer - engine|", "nats", "< rollout.max_gap"),
-    "kl_full/ROLE": ("KL(policy || frozen start), full vocabulary", "nats", "rails.max_kl"),
-    "validation/NAME": ("the metric on held-out data", "", ""),
+HEALTHY = {  # where the bound is the recipe's
+    "rollout/truncated": "rails.max_truncated",
+    "rollout/logprob_gap": "< rollout.max_gap",
+    "kl_full/ROLE": "rails.max_kl",
 }
 
 
@@ -43,16 +36,23 @@ def metrics_page(registry: Registry) -> Iterator[str]:
     yield "healthy range is reported, or stops the run with `rails: {on_breach: stop}`.\n"
     yield "## Every method\n"
     yield from _table(("metric", "meaning", "unit", "healthy"))
-    for name, (doc, unit, healthy) in ENGINE.items():
-        yield f"| `{name}` | {_cell(doc)} | {unit} | {healthy} |"
+    for name, metric in LOGGED.items():
+        yield _row(name, metric, HEALTHY.get(name) or _range(metric))
     for name, cls in sorted(registry.algorithms.items()):
         yield f"\n## {name}\n"
         yield from _table(("metric", "meaning", "unit", "healthy"))
         for metric, spec in cls.metrics.items():
-            low = "" if spec.low is None else f">= {spec.low:g}"
-            high = "" if spec.high is None else f"<= {spec.high:g}"
-            healthy = " ".join(filter(None, (low, high)))
-            yield f"| `{metric}` | {_cell(spec.doc)} | {spec.unit} | {healthy} |"
+            yield _row(metric, spec, _range(spec))
+
+
+def _row(name: str, metric: Metric, healthy: str) -> str:
+    return f"| `{name}` | {_cell(metric.doc)} | {metric.unit} | {healthy} |"
+
+
+def _range(metric: Metric) -> str:
+    low = "" if metric.low is None else f">= {metric.low:g}"
+    high = "" if metric.high is None else f"<= {metric.high:g}"
+    return " ".join(filter(None, (low, high)))
 
 
 def parity_page() -> Iterator[str]:

@@ -123,7 +123,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="algorithms, datasets, judges, benchmarks, engines, stages or recipes."
+            help="algorithms, datasets, judges, benchmarks, engines, stages, trackers or recipes."
         ),
     ] = None,
     as_json: Json = False,

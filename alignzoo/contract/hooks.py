@@ -15,11 +15,12 @@ import pluggy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from alignzoo.contract.algorithm import Algorithm, Role
+    from alignzoo.contract.algorithm import Algorithm, Metric, Role
     from alignzoo.contract.dataset import Dataset
     from alignzoo.contract.evaluation import Benchmark, Judge
     from alignzoo.contract.rollout import RolloutEngine
     from alignzoo.contract.stage import ModelRef, Stage
+    from alignzoo.contract.tracker import Tracker
 
 VERSION = 1  # a plug-in may state HOOKS_VERSION; another major version is refused
 
@@ -57,6 +58,11 @@ def register_stages() -> Iterable[type[Stage]]:
     """Steps with their own control flow, selected by `stage:`."""
 
 
+@hookspec
+def register_trackers() -> Iterable[type[Tracker]]:
+    """What copies metrics to a dashboard, selected by `trackers:`."""
+
+
 @hookspec(firstresult=True)
 def load_model(ref: ModelRef, role: Role) -> PreTrainedModel | None:
     """The model a name stands for, in the shape a role needs; None: not mine.
@@ -87,8 +93,25 @@ def save_model(model: PreTrainedModel, folder: Path) -> bool | None:
 
 
 @hookspec
+def on_run_start(
+    run: Path, recipe: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Metric]]
+) -> None:
+    """Before the first stage. `recipe` has every default and override; `metrics` are those that
+    the method of each training stage declares, by the stage's name, with those of the engine.
+    """
+
+
+@hookspec
 def on_step(run: Path, stage: str, step: int, metrics: Mapping[str, float]) -> None:
     """After every optimiser step."""
+
+
+@hookspec
+def on_stage_end(run: Path, stage: str, folder: Path, reused: bool) -> None:
+    """After a stage, or the evaluation of one model, is finished or was found finished.
+
+    `folder` is its own, complete: nothing may be written there.
+    """
 
 
 @hookspec

@@ -16,10 +16,11 @@ from alignzoo.recipe.blocks import (
 )
 from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults, strategy_faults
 from alignzoo.recipe.faults import Block, BlockAt, Fault, Path, validate
+from alignzoo.recipe.observers import tracker_faults
 from alignzoo.recipe.options import options_schema
 from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.registry import Registry
-from alignzoo.recipe.spec import Spec
+from alignzoo.recipe.spec import Spec, TrackerSpec
 from alignzoo.recipe.text import read_source
 
 S = TypeVar("S", bound=Spec)
@@ -64,6 +65,8 @@ def recipe_faults(data: dict[str, Any], registry: Registry) -> Iterator[Fault]:
         yield from strategy_faults(parallel.strategy, drafts)
     scope = Scope(tuple(drafts), registry, str(data.get("model", "")))
     yield from stage_faults(scope)
+    trackers = [_read(TrackerSpec, raw)[0] for raw in _entries(data, "trackers")]
+    yield from tracker_faults(trackers, registry)
     for index, raw in enumerate(evaluate):
         spec, faults = _read(EvaluateSpec, raw)
         yield from (fault.under(("evaluate", index)) for fault in faults)
@@ -159,6 +162,7 @@ _CHOICES = (  # block, key that names a plug-in, kind of plug-in
     ("JudgeSpec", "name", "judge"),
     ("EngineSpec", "name", "engine"),
     ("PluginStageSpec", "stage", "stage"),
+    ("TrackerSpec", "name", "tracker"),
 )
 
 
@@ -182,6 +186,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     blocks["LogSamplesSpec"] = {"anyOf": [{"type": "boolean"}, {"type": "null"}, logged]}
     blocks["RolloutSpec"]["properties"]["with"]["deprecated"] = True
     blocks["JudgeSpec"] = {"anyOf": [{"type": "string"}, blocks["JudgeSpec"]]}
+    blocks["TrackerSpec"] = {"anyOf": [{"type": "string"}, blocks["TrackerSpec"]]}
     judges = blocks["EvaluateSpec"]["properties"]["judge"]
     judges["anyOf"] = [{"$ref": "#/$defs/JudgeSpec"}, {"type": "array", "items": judges["items"]}]
     del judges["type"], judges["items"]

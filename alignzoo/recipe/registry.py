@@ -27,6 +27,7 @@ from alignzoo.contract.errors import PluginError, suggest
 from alignzoo.contract.evaluation import Benchmark, Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import Stage
+from alignzoo.contract.tracker import Tracker
 
 GROUP = "alignzoo"
 
@@ -121,6 +122,11 @@ class Registry:
         """Stages by name."""
         return self.kinds["stage"]
 
+    @property
+    def trackers(self) -> Mapping[str, type[Tracker]]:
+        """Trackers by name."""
+        return self.kinds["tracker"]
+
 
 KINDS: Mapping[str, tuple[str, type]] = {
     "algorithm": ("register_algorithms", Algorithm),
@@ -129,6 +135,7 @@ KINDS: Mapping[str, tuple[str, type]] = {
     "benchmark": ("register_benchmarks", Benchmark),
     "engine": ("register_rollout_engines", RolloutEngine),
     "stage": ("register_stages", Stage),
+    "tracker": ("register_trackers", Tracker),
 }
 
 
@@ -167,12 +174,26 @@ def _current(module: ModuleType) -> ModuleType:
     return module
 
 
+def hook_manager() -> pluggy.PluginManager:
+    """One that knows every hook and has no plug-in yet."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def hooks_of(name: str, watcher: object) -> pluggy.HookRelay:
+    """The hooks of one object alone; raises PluginError for one that is misspelt."""
+    manager = hook_manager()
+    manager.register(watcher, name=name)
+    _check_hooks(manager)
+    return manager.hook
+
+
 def build_registry(
     loaded: Iterable[tuple[ModuleType, Plugin]], broken: Iterable[BrokenPlugin] = ()
 ) -> Registry:
     """A registry of already imported plug-in modules; a flawed one is left out, and noted."""
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
+    manager = hook_manager()
     if os.environ.get("ALIGNZOO_TRACE"):
         manager.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
         manager.enable_tracing()
@@ -226,7 +247,7 @@ def _check_hooks(manager: pluggy.PluginManager) -> None:
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        found = (hook for hook in vars(error.plugin) if hook in str(error))
+        found = (hook for hook in dir(error.plugin) if hook in str(error))
         unknown = max(found, key=len, default="")
         known = [hook for hook in vars(hookspecs) if hasattr(manager.hook, hook)]
         raise PluginError(f"unknown hook '{unknown}'{suggest(unknown, known)}") from error

@@ -1,4 +1,4 @@
-"""The base of every block of a recipe, and the block of the optimiser."""
+"""The base of every block of a recipe, and the blocks of the optimiser and of trackers."""
 
 from __future__ import annotations
 
@@ -128,3 +128,18 @@ class AdapterSpec(Spec):
     """What a stage learns in place of all weights."""
 
     lora: LoraSpec
+
+
+class TrackerSpec(Spec):
+    """A tracker with its options."""
+
+    name: str
+    with_: dict[str, Any] = Field(
+        default_factory=dict, alias="with", description="options of the tracker"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`trackers: [NAME]` means `trackers: [{name: NAME}]`."""
+        return {"name": value} if isinstance(value, str) else value

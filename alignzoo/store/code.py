@@ -17,13 +17,16 @@ CORE = Path(alignzoo.__file__).parent
 APART = (
     "__main__.py",
     "cli",  # says what the core found
+    "contract/logged.py",  # what metrics mean
     "contract/progress.py",  # what a run tells whoever watches
+    "contract/tracker.py",  # who copies metrics elsewhere
     "engine/memory",  # `plan --memory` alone; it trains nothing
     "judging/quality",  # `eval-judge` alone; no result of a run comes through it
     "launch",  # starts and watches processes; results do not depend on their number
     "leaderboard",  # folds results that are there
     "pages",  # how pages look
     "plan",  # says what would be done
+    "recipe/observers.py",  # telling whoever watches
     "recipes",  # of an installed package; a recipe enters by its options
     "store/runs.py",  # run.json and the lock
     "testing",  # the kit for plug-ins

@@ -8,6 +8,7 @@ from typing import Any
 from alignzoo.recipe.blocks import EvaluateSpec, Recipe
 from alignzoo.store.files import digest_of_value
 
+WATCHING = ("parallel", "trackers")  # keys of a recipe that change no result
 LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
@@ -15,9 +16,9 @@ def default_folder(recipe: Recipe) -> Path:
     """runs/<name>-<hash>: equal recipes share a folder, others never do.
 
     What changes no result makes no other recipe: how the work lies over processes, so that a run
-    goes on under another layout, and the samples that are logged for people.
+    goes on under another layout, who watches it, and the samples that are logged for people.
     """
-    results = {key: x for key, x in resolved(recipe).items() if key != "parallel"}
+    results = {key: x for key, x in resolved(recipe).items() if key not in WATCHING}
     results["stages"] = [
         {k: x for k, x in s.items() if k != "log_samples"} for s in results["stages"]
     ]

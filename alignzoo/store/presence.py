@@ -14,6 +14,7 @@ from alignzoo.data.samples import SUFFIXES, cached_file
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.faults import Fault, FaultyRecipe
 from alignzoo.recipe.faults import Path as Place
+from alignzoo.recipe.observers import built_trackers
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
 from alignzoo.store.identity import stated_identity
@@ -70,6 +71,9 @@ def _absences(recipe: Recipe, registry: Registry) -> Iterator[Absence]:
     """What this machine does not have, each place once."""
     stages = {stage.name for stage in recipe.stages}
     yield from _absent_data(recipe, registry, stages)
+    for index, (name, tracker) in enumerate(built_trackers(recipe, registry).items()):
+        if what := tracker.lacks():
+            yield Absence(Fault(("trackers", index), f"{name}: {what}"))
     places: dict[Place, str] = {
         ("model",) if name == INITIAL else place: name
         for place, name in _models(recipe)

@@ -21,7 +21,7 @@ from alignzoo.recipe.blocks import Recipe
 from alignzoo.store.files import read_json, sweep, write_json, write_text
 from alignzoo.store.folders import resolved
 
-RESULTS = ("stages", "evaluations", "answers", "samples")  # folders of a run
+RESULTS = ("stages", "evaluations", "answers", "samples", "trackers")  # folders of a run
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets")
 
 

@@ -35,6 +35,7 @@ from alignzoo.testing.toys import (
     toy_run,
     toy_sampling,
 )
+from alignzoo.testing.trackers import check_tracker, run_tracker_checks
 
 __all__ = [
     "STRATEGIES",
@@ -50,11 +51,13 @@ __all__ = [
     "check_benchmark",
     "check_judge",
     "check_rollout_engine",
+    "check_tracker",
     "gradients",
     "run_algorithm_checks",
     "run_benchmark_checks",
     "run_engine_checks",
     "run_judge_checks",
+    "run_tracker_checks",
     "tiny_model",
     "tiny_models",
     "toy_items",

@@ -35,7 +35,7 @@ def told(tmp_path, *, stage="", train="", top="", options=""):
         ("use_peft", "here it is `adapter.lora`"),
         ("lora_rank", "here it is `adapter.lora.r`"),
         ("load_in_4bit", "weights are not quantised"),
-        ("report_to", "there are no trackers; figures are in `metrics.jsonl`"),
+        ("report_to", "`trackers: [NAME]` beside `model:` names tensorboard"),
         ("cutoff_len", "here it is `data.max_length`"),
         ("num_generations", "here it is `rollout.samples_per_prompt`"),
         ("use_vllm", "named by `rollout.engine`"),

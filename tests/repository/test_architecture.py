@@ -32,21 +32,21 @@ FLOOR = 18  # entries of alignzoo/ that a newcomer sees first
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
 CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 121, "alignzoo_ppo": 120}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
-    "contract": 900,
+    "contract": 930,
     "ops": 180,
     "types": 5,
     "data": 1800,
-    "recipe": 1790,
+    "recipe": 1870,
     "engine": 4680,
-    "store": 1070,
+    "store": 1080,
     "judging": 1470,
     "launch": 510,  # worker processes: what was asked, starting, watching, ending together
     "pages": 250,  # what every page shares: the shell, its policy, axes and curves
     "leaderboard": 935,
     "stages": 1960,
     "plan": 480,  # and what is refused before anything trains
-    "run": 290,
-    "testing": 1320,
+    "run": 305,
+    "testing": 1420,
     "cli": 2330,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]

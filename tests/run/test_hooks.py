@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from alignzoo import ModelRef, Role, hookimpl
+from alignzoo import ModelRef, Role, Tracker, hookimpl
 from alignzoo.contract.errors import AlignzooError, PluginError, RecipeError
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import build_registry, load_plugins
@@ -106,6 +106,58 @@ def test_a_watcher_that_fails_hides_no_other_watcher(tmp_path):
     run(tmp_path / "r", plugin(on_step=falls_over), watcher)
     assert [step for step, _ in seen] == [1, 2]
     assert all(n > 2 for _, n in seen), "metrics that another watcher cleared"
+
+
+def test_a_watcher_hears_the_recipe_and_the_units_first_and_every_end_of_a_stage(tmp_path):
+    heard = []
+
+    def begins(run, recipe, metrics):
+        heard.append(
+            (recipe["stages"][0]["train"]["steps"], metrics["sft"]["response_length"].unit)
+        )
+
+    def ends(run, stage, folder, reused):
+        record = json.loads((folder / "stage.json").read_text())
+        heard.append((stage, folder.relative_to(run).as_posix(), reused, record["status"]))
+
+    watcher = plugin(on_run_start=begins, on_stage_end=ends)
+    for reused in (False, True):
+        run(tmp_path / "r", watcher)
+        assert heard == [(2, "tokens"), ("sft", "stages/01-sft", reused, "done")]
+        heard.clear()
+
+
+def test_a_tracker_is_chosen_by_name_and_one_with_a_misspelt_hook_is_refused(tmp_path):
+    steps = []
+
+    class Watcher:
+        @hookimpl
+        def on_step(self, step):
+            steps.append(step)
+
+    class Misspelt:
+        @hookimpl
+        def on_steps(self, step):
+            steps.append(step)
+
+    class Mine(Tracker):
+        """Counts steps."""
+
+        name = "mine"
+
+        def watch(self):
+            return watched()
+
+    watched = Watcher
+    hooks = plugin(register_trackers=lambda: [Mine])
+    recipe = Recipe.model_validate(training().model_dump(by_alias=True) | {"trackers": ["mine"]})
+    run(tmp_path / "plain", hooks)
+    assert steps == [], "not chosen"
+    run(tmp_path / "r", hooks, recipe=recipe.model_copy(update={"seed": 1}))
+    assert steps == [1, 2]
+    watched = Misspelt
+    with pytest.raises(PluginError, match="unknown hook 'on_steps'; did you mean 'on_step'"):
+        run(tmp_path / "s", hooks, recipe=recipe)
 
 
 def test_the_error_of_the_run_stays_the_cause_when_a_watcher_fails_at_its_end(tmp_path):

@@ -10,7 +10,9 @@ from alignzoo.store.code import APART, core_digest, deciding_files
 # Whoever adds a file here says that no edit to it can change a result.
 WITHOUT_EFFECT = {
     "__main__.py",
+    "contract/logged.py",
     "contract/progress.py",
+    "contract/tracker.py",
     "engine/memory/__init__.py",
     "engine/memory/fakes.py",
     "engine/memory/live.py",
@@ -21,6 +23,7 @@ WITHOUT_EFFECT = {
     "judging/quality/crossannotations.py",
     "judging/quality/examine.py",
     "judging/quality/figures.py",
+    "recipe/observers.py",
     "store/runs.py",
 }
 ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "pages", "plan", "testing"}

@@ -31,6 +31,7 @@ from alignzoo.testing import (
     run_engine_checks,
     run_judge_checks,
     run_stage_checks,
+    run_tracker_checks,
 )
 
 KITS: Mapping[str, Callable[[Any], list[Check]]] = {
@@ -39,6 +40,7 @@ KITS: Mapping[str, Callable[[Any], list[Check]]] = {
     "benchmark": run_benchmark_checks,
     "engine": run_engine_checks,
     "stage": run_stage_checks,
+    "tracker": run_tracker_checks,
 }
 
 
@@ -207,7 +209,9 @@ def _recipe(path: Path, registry: Registry) -> Check:
 
 
 def _absent(kind: str, plugin: Any) -> str:
-    """Which of the files that a benchmark reads this machine lacks; an empty string: none."""
+    """Which files of a benchmark, or what of a tracker, this machine lacks; "": nothing."""
+    if kind == "tracker":
+        return str(plugin.lacks())
     if kind != "benchmark":
         return ""
     try:
