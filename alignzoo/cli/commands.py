@@ -258,6 +258,23 @@ def leaderboard(
     leaderboard_command(runs, as_json=as_json, as_csv=as_csv, html=html, prompts=prompts)
 
 
+@app.command(short_help="Draw curves of runs for a paper.")
+def plot(
+    runs: Annotated[list[str], typer.Argument(help="Runs, RUN/STAGE, or folders of --seeds.")],
+    *,
+    y: Annotated[str, typer.Option(help="A metric, as in metrics.jsonl.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="FILE.pdf, .svg or .png.")],
+    x: Annotated[str, typer.Option(help="step, flops, kl, or another metric.")] = "step",
+    bands: Annotated[
+        bool, typer.Option("--bands", help="Fold seeds of one recipe: mean and standard error.")
+    ] = False,
+) -> None:
+    """Draw a metric of every stage that logged it, over steps, training FLOPs or KL."""
+    from alignzoo.cli.looking.plotting import plot_command
+
+    plot_command(runs, x, y, output, bands=bands)
+
+
 @app.command(short_help="Answer prompts, or hold a conversation.")
 def generate(
     model: ModelName,

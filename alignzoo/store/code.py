@@ -25,6 +25,7 @@ APART = (
     "launch",  # starts and watches processes; results do not depend on their number
     "leaderboard",  # folds results that are there
     "pages",  # how pages look
+    "plots",  # draws what was logged
     "plan",  # says what would be done
     "recipe/observers.py",  # telling whoever watches
     "recipes",  # of an installed package; a recipe enters by its options

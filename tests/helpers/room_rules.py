@@ -22,6 +22,7 @@ ROOMS = {
     "judging.quality": {"contract", "data", "judging"},
     "pages": set(),
     "leaderboard": {"contract", "pages"},
+    "plots": {"contract"},
     "launch": {"contract", "store"},
     "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
@@ -34,7 +35,7 @@ ROOMS = {
     "testing": {"contract", "data", "recipe", "engine.parallel", "engine.sampling"}
     | {"engine.layout", "engine.scoring", "engine.train"},
     "cli.terminal": {"contract", "store"},
-    "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"},
+    "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal", "plots"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
     | {"engine.models", "engine.parallel", "cli.terminal", "launch"},
