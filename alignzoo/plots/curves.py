@@ -127,9 +127,10 @@ def _flops(log: Log) -> Figures:
 
     D are the tokens of the optimiser batches so far, prompts included (`timing.jsonl`); N are the
     parameters of every trained role as it was saved, with embeddings, which the source leaves out.
-    2 N D are the forward and 4 N D the backward pass. Under an adapter the gradients of the base's own weights are
-    not computed, which leaves 4 N D. Not counted: attention's quadratic part, frozen models,
-    sampling and recomputed activations; so it is a lower bound, and near only for offline methods.
+    2 N D are the forward and 4 N D the backward pass. Under an adapter the gradients of the base's
+    own weights are not computed, which leaves 4 N D. Not counted: attention's quadratic part,
+    frozen models, sampling and recomputed activations; so it is a lower bound, and near only for
+    offline methods.
     """
     models = [*log.folder.glob("model/"), *log.folder.glob("model-*/")]
     size = sum(parameters(folder) for folder in models)
