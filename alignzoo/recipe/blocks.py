@@ -16,14 +16,7 @@ from pydantic import (
 )
 
 from alignzoo.recipe.parallel import ParallelSpec
-from alignzoo.recipe.spec import (
-    AdapterSpec,
-    LogSamplesSpec,
-    OptimSpec,
-    Spec,
-    TrackerSpec,
-    not_above,
-)
+from alignzoo.recipe.spec import AdapterSpec, LogSamplesSpec, OptimSpec, Spec, Trackers, not_above
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
 USUAL_LENGTH = 1024  # tokens of a sequence, where neither recipe nor model says otherwise
@@ -396,9 +389,7 @@ class Recipe(Spec):
     attn_implementation: Attention | None = Field(
         None, description="how every model computes attention; default: as transformers chooses"
     )
-    trackers: tuple[TrackerSpec, ...] = Field(
-        (), description="where metrics are copied to, beside metrics.jsonl; changes no result"
-    )
+    trackers: Trackers = Field((), description="where metrics are copied to; changes no result")
     stages: tuple[_TaggedStage, ...] = Field(
         description="each may use the results of earlier ones by name"
     )

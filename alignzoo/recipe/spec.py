@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -143,3 +143,6 @@ class TrackerSpec(Spec):
     def _short_form(cls, value: Any) -> Any:
         """`trackers: [NAME]` means `trackers: [{name: NAME}]`."""
         return {"name": value} if isinstance(value, str) else value
+
+
+Trackers: TypeAlias = tuple[TrackerSpec, ...]
