@@ -244,7 +244,7 @@ def evaluate_judge(
 
 @app.command(short_help="Put the results of several runs into one table.")
 def leaderboard(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, and bundles.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     html: Annotated[
@@ -256,6 +256,17 @@ def leaderboard(
     from alignzoo.cli.doing.running import leaderboard_command
 
     leaderboard_command(runs, as_json=as_json, as_csv=as_csv, html=html, prompts=prompts)
+
+
+@app.command(short_help="Write a run's results as one file to send.")
+def bundle(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A file: results.json.")],
+) -> None:
+    """Write figures, recipe, versions and digests; no weights, no answers, no paths."""
+    from alignzoo.cli.doing.bundling import bundle_command
+
+    bundle_command(run, output)
 
 
 @app.command(short_help="Draw curves of runs for a paper.")

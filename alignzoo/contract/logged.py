@@ -22,3 +22,9 @@ LOGGED: Final[Mapping[str, Metric]] = {
     "kl_full/ROLE": Metric("KL(policy || frozen start), full vocabulary", "nats"),
     "validation/NAME": Metric("the metric on held-out data"),
 }
+
+
+def logged(name: str) -> Metric | None:
+    """What the engine means by a name that it logs; None: it logs no such thing."""
+    kind = name.partition("/")[0]
+    return LOGGED.get(name) or LOGGED.get(f"{kind}/ROLE") or LOGGED.get(f"{kind}/NAME")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from alignzoo.contract.errors import DataError, UsageError
+from alignzoo.contract.errors import DataError
 
 T = TypeVar("T")
 LEADING = 3  # columns of a benchmark that stand before everything else
@@ -102,15 +101,6 @@ class Section:
         return next((name for name, better in self.better.items() if better == 1), None)
 
 
-def read_leaderboard(folders: Iterable[Path]) -> list[Section]:
-    """The sections of some runs' results.
-
-    Raises UsageError for a folder without results and DataError for a damaged file.
-    """
-    rows = [row for folder in folders for row in _read_rows(folder)]
-    return [typed(section) for section in fold(rows)]
-
-
 def fold(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Section]:
     """Group (run, row of scores.jsonl) by section; an equal result of a model is kept once."""
     grouped: dict[str, dict[tuple[str, str], tuple[str, Mapping[str, Any]]]] = {}
@@ -136,19 +126,6 @@ def _apart(section: Section, every: Sequence[Section]) -> str:
 def as_json(sections: Sequence[Section]) -> list[dict[str, Any]]:
     """Everything, as JSON-able values."""
     return [asdict(section) for section in sections]
-
-
-def _read_rows(folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    file = folder / "scores.jsonl"
-    if not file.exists():
-        raise UsageError(f"{folder}: no scores.jsonl; name the folder of a run that has evaluated")
-    with readable(file):
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        for section in fold([("", row) for row in rows]):
-            typed(section)
-    if not rows:
-        raise DataError(f"{file}: has no results; run the recipe again to rewrite it")
-    return [(folder.resolve().name, row) for row in rows]
 
 
 @contextmanager

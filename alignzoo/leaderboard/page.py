@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from alignzoo.leaderboard.bundle import read_bundle
 from alignzoo.leaderboard.evidence import find_evidence
 from alignzoo.leaderboard.fold import Section, typed
 from alignzoo.leaderboard.views import view
@@ -43,6 +46,10 @@ def render_page(sections: Sequence[Section], folders: Sequence[Path], limit: int
 
 
 def _origin(folder: Path) -> Origin:
+    if folder.is_file():
+        sent = read_bundle(folder)
+        text = yaml.safe_dump(dict(sent.recipe), sort_keys=False, allow_unicode=True)
+        return Origin(sent.run, text, sent.versions, sent.plugins, sent.started)
     record = _record(folder / "run.json")
     recipe = folder / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""

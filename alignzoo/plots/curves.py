@@ -15,6 +15,7 @@ import yaml
 from alignzoo.contract.errors import DataError, UsageError, counted, suggest
 
 APART = ("seed", "parallel", "threads", "trackers")  # keys that make no other recipe
+SHOWN = "log_samples"  # nor does this one of a stage
 Row = Mapping[str, float]
 Figures = Sequence[float | None]
 
@@ -42,8 +43,9 @@ class Log:
     @property
     def kin(self) -> str:
         """What stages that differ in their seed alone have in common."""
-        rest = {key: x for key, x in self.recipe.items() if key not in APART}
-        return json.dumps([self.stage, rest], sort_keys=True)
+        rest = {key: x for key, x in self.recipe.items() if key not in (*APART, "stages")}
+        stages = [{k: x for k, x in s.items() if k != SHOWN} for s in self.recipe["stages"]]
+        return json.dumps([self.stage, stages, rest], sort_keys=True)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ ROOMS = {
     "judging": {"contract", "data", "store"},
     "judging.quality": {"contract", "data", "judging"},
     "pages": set(),
-    "leaderboard": {"contract", "pages"},
+    "leaderboard": {"contract", "pages", "store"},
     "plots": {"contract"},
     "launch": {"contract", "store"},
     "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}

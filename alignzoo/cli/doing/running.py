@@ -203,8 +203,8 @@ def leaderboard_command(
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one of them")
     for folder in runs:
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: no such folder; name the folders of runs")
+        if not folder.exists():
+            raise UsageError(f"{folder}: not there; name the folders of runs, or bundles")
     sections = read_leaderboard(_finished(runs))
     if html is not None:
         _write_page(html, leaderboard.render_page(sections, runs, prompts))
@@ -218,7 +218,7 @@ def leaderboard_command(
 
 def _finished(runs: Sequence[Path]) -> Sequence[Path]:
     """The runs with results, if any has some; the others are named."""
-    found = [folder for folder in runs if (folder / "scores.jsonl").exists()]
+    found = [place for place in runs if place.is_file() or (place / "scores.jsonl").exists()]
     for folder in sorted({*runs} - {*found}) if found else ():
         print(f"{folder}: left out, it has no results yet", file=sys.stderr)
     return found or runs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignzoo.contract.errors import PluginError
-from alignzoo.contract.logged import LOGGED
+from alignzoo.contract.logged import logged
 from alignzoo.plots.bands import fold
 from alignzoo.plots.curves import Log, curves, read_logs
 from alignzoo.plots.draw import check_output, draw
@@ -36,6 +36,5 @@ def _labelled(metric: str, log: Log) -> str:
     except PluginError:
         declared = {}
     own = metric.removeprefix("validation/")
-    kind = f"{own.partition('/')[0]}/ROLE"
-    known = declared.get(own) or LOGGED.get(own) or LOGGED.get(kind)
+    known = declared.get(own) or logged(own)
     return f"{metric} [{known.unit}]" if known and known.unit else metric
