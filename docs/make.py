@@ -1,4 +1,4 @@
-"""Write what is generated: metrics.md, parity.md, rooms.svg and ../recipe.schema.json.
+"""Write what is generated: metrics.md, parity.md, plugins.md, rooms.svg, ../recipe.schema.json.
 
 python docs/make.py
 """
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from alignzoo.cli.authoring.index import read_index
 from alignzoo.contract.algorithm import Metric
 from alignzoo.contract.logged import LOGGED
 from alignzoo.recipe.file import recipe_schema
@@ -68,6 +69,41 @@ def parity_page() -> Iterator[str]:
         yield f"| {' | '.join(map(_cell, cells))} |"
 
 
+def plugins_page(registry: Registry) -> Iterator[str]:
+    """Packages by others from plugins.yaml, and what ships with alignzoo."""
+    yield "# Plug-ins\n"
+    yield "Written by `python docs/make.py` from `docs/plugins.yaml` and what is registered.\n"
+    yield "## Packages by others\n"
+    packages = read_index(HERE / "plugins.yaml", registry).packages
+    yield "A package joins with one entry of"
+    yield "[plugins.yaml](plugins.yaml), whose first lines show the fields:"
+    yield "its name for pip, its entry point, what it offers by kind, a line on what it is for,"
+    yield "the address of its source, its licence. Nobody reviews what a package does: read it"
+    yield "before you install it, for a plug-in runs with all your rights.\n"
+    yield "<!-- tested by: tests/cli/test_index.py -->\n"
+    yield "    alignzoo check docs/plugins.yaml --index\n"
+    yield "says what is wrong with an entry, line by line, and compares packages that are"
+    yield "installed with what they register. `alignzoo check NAME` then tries each thing.\n"
+    if packages:
+        yield from _table(("package", "offers", "for", "licence"))
+    else:
+        yield "There is none yet."
+    for one in packages:
+        offers = (f"{kind} `{name}`" for kind, names in one.offers.items() for name in names)
+        cells = (f"[{one.package}]({one.url})", ", ".join(offers), one.summary, one.licence)
+        yield f"| {' | '.join(map(_cell, cells))} |"
+    yield "\n## Those that come with alignzoo\n"
+    yield from _table(("package", "offers"))
+    for folder in sorted(path.parent for path in (HERE.parent / "plugins").glob("*/README.md")):
+        offers = (
+            f"{kind} `{name}`"
+            for kind, classes in registry.kinds.items()
+            for name, cls in sorted(classes.items())
+            if registry.owner(cls).module == folder.name
+        )
+        yield f"| [{folder.name}](../plugins/{folder.name}/README.md) | {', '.join(offers)} |"
+
+
 def _table(head: tuple[str, ...]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
@@ -83,6 +119,7 @@ def pages() -> dict[str, str]:
     return {
         "metrics.md": "\n".join(metrics_page(registry)) + "\n",
         "parity.md": "\n".join(parity_page()) + "\n",
+        "plugins.md": "\n".join(plugins_page(registry)) + "\n",
         "rooms.svg": "\n".join(picture()) + "\n",
         "../recipe.schema.json": json.dumps(recipe_schema(registry), indent=1) + "\n",
     }

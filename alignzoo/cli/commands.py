@@ -344,8 +344,15 @@ def check(
             "--strategy", metavar="NAME", help="How they share: ddp, fsdp2 (both), zero2, zero3."
         ),
     ] = None,
+    index: Annotated[
+        bool, typer.Option("--index", help="The file is an index of plug-in packages.")
+    ] = False,
 ) -> None:
     """Try every promise of the contract on tiny models; exit code 1 if one is broken."""
+    if index:
+        from alignzoo.cli.authoring.index import index_command
+
+        raise typer.Exit(index_command(Path(target)))
     from alignzoo.cli.authoring.checking import Asked, check_command, parse_options
 
     asked = Asked(parse_options(options or [], overrides or []), processes, strategies or ())

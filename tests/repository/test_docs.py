@@ -24,7 +24,9 @@ def generated():
     return module.pages()
 
 
-@pytest.mark.parametrize("name", ["metrics.md", "parity.md", "rooms.svg", "../recipe.schema.json"])
+@pytest.mark.parametrize(
+    "name", ["metrics.md", "parity.md", "plugins.md", "rooms.svg", "../recipe.schema.json"]
+)
 def test_a_generated_page_is_what_the_plugins_declare(name):
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert page == generated()[name], "run: python docs/make.py"
