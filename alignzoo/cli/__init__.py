@@ -11,7 +11,8 @@ import warnings
 from alignzoo.cli.commands import app
 from alignzoo.cli.terminal.stopping import stoppable
 from alignzoo.contract.errors import AlignzooError, Interrupted, RecipeError
-from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.parallel.agreement import end, leave
+from alignzoo.engine.parallel.exchange import everyone
 from alignzoo.launch.worker import at_work, tell
 
 INTERRUPTED = 130
@@ -25,14 +26,20 @@ def main() -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # texts of models may have no form in UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
+    code = _stoppable()
+    if everyone().size > 1:
+        end(code)
+    return code
+
+
+def _stoppable() -> int:
     with stoppable() as stopping:
         try:
             with at_work():
                 return _main()
-        except SystemExit as end:  # how typer ends; it knows only SIGINT
-            if end.code == INTERRUPTED and stopping.number:
-                return 128 + stopping.number
-            raise
+        except SystemExit as stop:  # how typer ends; it knows only SIGINT
+            code = int(stop.code or 0)
+            return 128 + stopping.number if code == INTERRUPTED and stopping.number else code
         except Interrupted as stop:  # on the way out, after an error was told
             return stop.code
         finally:

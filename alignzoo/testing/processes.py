@@ -21,7 +21,7 @@ from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import AlignzooError, PluginError, UsageError, described, suggest
 from alignzoo.engine.layout.build import LAYOUTS, check_strategy
 from alignzoo.engine.layout.optim import Optim
-from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.parallel.agreement import end
 from alignzoo.engine.train.loop import train
 from alignzoo.testing.toys import toy_items, toy_job, toy_rollout
 
@@ -89,9 +89,9 @@ def _start(plan: _Plan) -> None:
     try:
         while not workers.join():
             pass
-    except ProcessException as end:
+    except ProcessException as found:
         first = plan.folder / ERROR
-        why = first.read_text() if first.exists() else str(end).strip().splitlines()[0]
+        why = first.read_text() if first.exists() else str(found).strip().splitlines()[0]
         raise PluginError(why) from None
 
 
@@ -132,7 +132,7 @@ def _work(index: int, plan: _Plan) -> None:
         with suppress(FileExistsError), (plan.folder / ERROR).open("x") as file:
             file.write(f"{where}: {what}")
         raise
-    leave()
+    end(0)
 
 
 def _silence(log: Path) -> None:

@@ -128,9 +128,9 @@ TRAIN = """
 import os, sys
 from pathlib import Path
 from adapter_jobs import spread
-from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.parallel.agreement import end
 spread(Path(sys.argv[1]), os.environ["RANK"])
-leave()
+end(0)
 """
 
 
@@ -150,7 +150,6 @@ def test_one_process_under_fsdp2_gives_the_losses_of_no_layout(tmp_path, alone):
         assert two == pytest.approx(one, abs=1e-5)
 
 
-@pytest.mark.grid
 def test_two_ranks_give_the_losses_of_one_under_ddp_and_fsdp2(tmp_path, alone):
     spread(tmp_path / "one")
     (tmp_path / "train.py").write_text(TRAIN)

@@ -14,7 +14,7 @@ from engine_jobs import job, rollout
 from alignzoo import TextBatch
 from alignzoo.contract.errors import DataError
 from alignzoo.engine.layout.optim import Optim
-from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.parallel.agreement import end
 from alignzoo.engine.train.job import Validation
 from alignzoo.engine.train.loop import train
 from alignzoo_grpo import GRPO
@@ -35,7 +35,7 @@ for name, (method, given) in cases.items():
         os.write(1, (name + " trained" + chr(10)).encode())  # at once: the other writes too
     except DataError as error:
         os.write(1, (name + " " + str(error) + chr(10)).encode())
-leave()
+end(0)
 """
 
 

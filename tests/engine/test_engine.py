@@ -265,7 +265,7 @@ from pathlib import Path
 from alignzoo_aligndistil import AlignDistil
 from alignzoo.testing import tiny_models, toy_items
 from alignzoo.engine.layout.optim import Optim
-from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.parallel.agreement import end
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.loop import train
@@ -281,7 +281,7 @@ out = train(Job(
 ))
 print(next(out["policy"].parameters()).dtype, ranks.size, ranks.accelerator.distributed_type)
 ranks.barrier()
-leave()
+end(0)
 """
 
 

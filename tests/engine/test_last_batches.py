@@ -94,7 +94,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = {places!r}
-from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.parallel.agreement import end
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.loop import train
 from test_last_batches import runs
@@ -103,7 +103,7 @@ for name, made in runs(Path({folder!r})):
     train(replace(made, ranks=ranks))
 print("ranks", ranks.size)
 ranks.barrier()
-leave()
+end(0)
 """
 
 

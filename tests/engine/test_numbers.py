@@ -265,7 +265,7 @@ def test_the_share_of_a_term_without_weight_is_zero_in_float32_too():
 
 RANKS = """
 import sys, json
-from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.parallel.agreement import end
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.step import Sums
 import torch
@@ -279,7 +279,7 @@ else:
     sums.add("other", torch.tensor([2.0]), None)
 print("RESULT " + json.dumps(sums.reduce(ranks)) + "\\n", end="", flush=True)
 ranks.barrier()
-leave()
+end(0)
 """
 
 
@@ -305,7 +305,7 @@ from engine_jobs import job
 from test_numbers import STILL, fresh
 from alignzoo import TextBatch
 from alignzoo.contract.errors import TrainingError
-from alignzoo.engine.parallel.agreement import leave
+from alignzoo.engine.parallel.agreement import end
 from alignzoo.engine.train.loop import train
 from alignzoo.testing import toy_items
 items = toy_items(TextBatch, 4)
@@ -315,7 +315,7 @@ try:
     train(job(folder, SFT(), items=items, load=fresh, optim=replace(STILL, shuffle=False)))
 except TrainingError as error:
     print(os.environ["RANK"], error, flush=True)
-leave()
+end(0)
 """
 
 

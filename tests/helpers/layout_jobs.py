@@ -29,7 +29,7 @@ from extra_methods import Grouped  # noqa: E402
 
 from alignzoo.contract.errors import Interrupted  # noqa: E402
 from alignzoo.engine.layout.optim import Optim  # noqa: E402
-from alignzoo.engine.parallel.agreement import leave  # noqa: E402
+from alignzoo.engine.parallel.agreement import end  # noqa: E402
 from alignzoo.engine.parallel.ranks import start_ranks  # noqa: E402
 from alignzoo.engine.scoring.scorer import SCORERS, Chunked  # noqa: E402
 from alignzoo.engine.train.job import Validation  # noqa: E402
@@ -104,4 +104,4 @@ def on_ranks(size, plan) -> subprocess.CompletedProcess[str]:
 if __name__ == "__main__":
     for entry in json.loads(sys.argv[1]):
         run_case(**entry)
-    leave()
+    end(0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import itertools
+import math
 import os
 import random
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -26,7 +30,13 @@ from alignzoo import (
     Verdict,
     option,
 )
-from alignzoo.testing import check_benchmark, check_judge, run_benchmark_checks, run_judge_checks
+from alignzoo.testing import (
+    check_benchmark,
+    check_judge,
+    judged,
+    run_benchmark_checks,
+    run_judge_checks,
+)
 
 PROMPTS = [PromptSample("Say hello."), PromptSample("Count."), PromptSample("Sing.")]
 
@@ -85,6 +95,18 @@ async def not_finite(self, questions):
     return [Reply("yes", top_logprobs={"yes": float("nan")}) for _ in questions]
 
 
+async def bare_text(self, questions):
+    return ["yes" for _ in questions]
+
+
+async def no_text(self, questions):
+    return [Reply(None) for _ in questions]
+
+
+async def odd_scores(self, questions):
+    return [Reply("", scores=(float("inf"),)) for _ in questions]
+
+
 def test_a_sound_judge_passes():
     check_judge(Nod(), PROMPTS)
 
@@ -106,6 +128,10 @@ SESSIONS = [
     ({"replies": swapped}, STEADY),
     ({"replies": one_short}, "one reply per question, in order"),
     ({"replies": not_finite}, "one reply per question, in order"),
+    ({"replies": bare_text}, "one reply per question, in order"),
+    ({"replies": no_text}, "one reply per question, in order"),
+    ({"replies": odd_scores}, "one reply per question, in order"),
+    ({"capabilities": {"model": "nod-1"}}, "it connects and says what it can do"),
     ({"capabilities": Capabilities("")}, "it connects and says what it can do"),
     ({"capabilities": Capabilities("x", top_logprobs=-1)}, "it connects and says what it can do"),
     ({"capabilities": Capabilities("x", context_length=0)}, "it connects and says what it can do"),
@@ -232,7 +258,11 @@ BENCHMARKS = [
     ({"questions": asks(candidate=1)}, SHOWN),
     ({"questions": asks(index=99)}, SHOWN),
     ({"questions": asks(messages=())}, SHOWN),
+    ({"questions": asks(messages=({"role": "user"},))}, SHOWN),
     ({"verdict": lambda self, question, reply: Verdict(float(reply.text))}, READ),
+    ({"verdict": lambda self, question, reply: 0.5}, READ),
+    ({"verdict": lambda self, question, reply: Verdict(0.5, weight=-1.0)}, READ),
+    ({"verdict": lambda self, question, reply: Verdict(0.5, weight=math.inf)}, READ),
     ({"verdict": lambda self, question, reply: Verdict(NAN)}, READ),
     ({"verdict": lambda self, question, reply: Verdict(1.7)}, READ),  # a share of preference
     ({"verdict": lambda self, question, reply: question}, READ),
@@ -243,10 +273,13 @@ BENCHMARKS = [
     ({"columns": shows(lambda n: Column((NAN,) * n, "x"))}, FINITE),
     ({"columns": shows(lambda n: Column((0.5,) * (n + 1), "x"))}, FINITE),
     ({"columns": shows(lambda n: Column((0.5,) * n, "x", 0, Estimate(NAN, 0, 1)))}, FINITE),
+    ({"columns": shows(lambda n: Column((0.5,) * n, "x", 0, Estimate(0, 0, NAN)))}, FINITE),
     ({"columns": shows(lambda n: Column((0.7,) * n, "x"))}, "a model ties with itself"),
+    ({"columns": shows(lambda n: Column((None,) * n, "x"))}, "a model ties with itself"),
     ({"columns": shows(lambda n: Column((None,) * n, better=1))}, "columns are explained"),
     ({"settings": lambda self: {"x": {1, 2}}}, "settings are JSON"),
     ({"scored": lambda self, question, scores: None}, "a scoring judge fits"),
+    ({"scored": lambda self, question, scores: Verdict(NAN)}, "a scoring judge fits"),
 ]
 
 
@@ -276,3 +309,26 @@ def test_a_flawed_benchmark_is_told_which_promise_it_breaks(members, promise):
 def test_a_benchmark_without_prompts_is_told_that_alone():
     benchmark = variant(prompts=lambda self, seed: [])
     assert list(broken(run_benchmark_checks(benchmark))) == ["prompts depend on the seed alone"]
+
+
+def test_every_single_demand_on_judges_and_benchmarks_is_broken_by_a_flawed_plugin(monkeypatch):
+    broken_at, require = set(), judged.require
+
+    def noting(kept, why):
+        if not kept:
+            broken_at.add(sys._getframe(1).f_lineno)
+        require(kept, why)
+
+    monkeypatch.setattr(judged, "require", noting)
+    monkeypatch.setitem(os.environ, "SOME_API_KEY", "secret-0123456789")
+    run_judge_checks(Nod(key="secret-0123456789"), PROMPTS)
+    for members, _ in SESSIONS:
+        run_judge_checks(with_session("Flawed", **members)(), PROMPTS)
+    for members, _ in ODD:
+        run_judge_checks(type("Odd", (Nod,), {"__doc__": "Odd.", **members})(), PROMPTS)
+    for members, _ in (*PROMPTED, *BENCHMARKS):
+        run_benchmark_checks(variant(**members))
+    calls = [n for n in ast.walk(ast.parse(inspect.getsource(judged))) if isinstance(n, ast.Call)]
+    demands = {n.lineno for n in calls if ast.unparse(n.func) == "require"}
+    assert len(demands) > 20
+    assert broken_at == demands

@@ -146,6 +146,28 @@ def test_whoever_reads_a_text_refuses_one_that_spells_a_token_without_a_row(cli,
     assert "unexpected" not in err
 
 
+@pytest.mark.parametrize(("max_bad", "status"), [(0.4, 1), (0.5, 0)])
+def test_a_row_whose_stored_ids_have_no_row_in_the_embedding_counts_for_max_bad(
+    cli, max_bad, status
+):
+    known = AutoTokenizer.from_pretrained("model")("sees").input_ids
+    rows = [
+        {"prompt": "the owl", "response": {"text": "sees", "ids": ids, "ended": False}}
+        for ids in (known, [*known, 12])
+    ]
+    write("text.jsonl", rows)
+    data = f"algorithm: sft, data: {{name: text.jsonl, max_bad: {max_bad}}}"
+    Path("x.yaml").write_text(f"name: x\nmodel: model\n{STAGE % data}")
+    found, out, err = cli("run", "x.yaml", "--output", "run")
+    assert found == status, err
+    if status:
+        assert "1 of 2 rows cannot be used, more than data.max_bad: 0.4 allows" in err
+    else:
+        (line,) = Path("run/stages/01-it/bad_rows.txt").read_text().splitlines()
+        assert "text.jsonl:2: holds '[PAD]', id 12" in line
+        assert "left out: 1 unusable" in " ".join(out.split())
+
+
 def test_a_held_out_row_with_an_id_without_a_row_is_refused_with_its_place(cli):
     write("good.jsonl", [{"prompt": "the fox", "response": " eats"}])
     ids = [*AutoTokenizer.from_pretrained("model")("sees").input_ids, 12]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import threading
+from contextlib import suppress
+from typing import NoReturn
 
 
 def is_main() -> bool:
@@ -16,3 +20,19 @@ def leave() -> None:
     distributed = sys.modules.get("torch.distributed")  # a sharded stage alone has a group too
     if distributed and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def end(code: int) -> NoReturn:
+    """Leave, and end one of several processes without the interpreter's own end but tidied up.
+
+    A group has threads as long as anything owns it, and a default argument of torch, caches of
+    DTensor and DeepSpeed own it for ever. If one of them still holds a tensor when the interpreter
+    ends, it waits for a lock that is no more, and the process aborts after all work is done.
+    """
+    leave()
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads any more
+            stream.flush()
+    os._exit(code)
