@@ -35,6 +35,11 @@ class Answered:
     tokens: Tokens
 
     @property
+    def near(self) -> str:
+        """The place without the folders above its file."""
+        return self.place.rpartition("/")[2]
+
+    @property
     def prompt_text(self) -> str:
         """The prompt for people."""
         return text_of(self.prompt.prompt)

@@ -70,8 +70,12 @@ class Pieces:
 
     @cached_property
     def _special(self) -> dict[int, str]:
+        """Added tokens; those that are special are signs, so that a text cannot imitate one."""
         added = self.tokenizer.added_tokens_decoder.items()
-        return {number: str(token) for number, token in added}
+        return {
+            n: f"{OPEN}{bare(visible(str(token)))}{CLOSE}" if token.special else str(token)
+            for n, token in added
+        }
 
     @cached_property
     def _known(self) -> dict[tuple[int | None, int], str | bytes]:

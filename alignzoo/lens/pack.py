@@ -1,0 +1,109 @@
+"""A lens as compact bytes for the page's script: typed arrays one after the other, compressed.
+
+Signals keep 13 bits of their mantissa, of which a page shows three digits; probabilities are
+multiples of 1 / 65535. Texts of tokens stand once in a table.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alignzoo.lens.export import described
+from alignzoo.lens.gather import Readings
+from alignzoo.lens.view import Lens
+from alignzoo.pages import visible
+
+LOST = 11  # bits of a float32's mantissa that are dropped
+FULL = 65535  # what a probability of 1 is written as
+LEVEL = 5  # of compression
+
+
+@dataclass
+class Table:
+    """Shown tokens, each once: (text, id)."""
+
+    entries: list[tuple[str, int]] = field(default_factory=list)
+    places: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def __call__(self, text: str, number: int) -> int:
+        """Where a token stands."""
+        key = (text, number)
+        if key not in self.places:
+            self.places[key] = len(self.entries)
+            self.entries.append(key)
+        return self.places[key]
+
+
+def packed(lens: Lens) -> str:
+    """Base64 of gzip: a little-endian length, a JSON head, then the arrays that it lists."""
+    table, arrays = Table(), dict[str, NDArray[Any]]()
+    lengths = [len(texts) for texts in lens.texts]
+    arrays["starts"] = np.cumsum([0, *lengths]).astype("<u4")
+    arrays["tokens"] = _wide(
+        table(text, number)
+        for row, texts in zip(lens.rows, lens.texts, strict=True)
+        for text, number in zip(texts, row.tokens.response, strict=True)
+    )
+    for m, method in enumerate(lens.methods):
+        for q, quantity in enumerate(method.quantities):
+            arrays[f"v{m}.{q}"] = rounded([row.values[quantity.name] for row in method.rows])
+        for d, name in enumerate(method.distributions):
+            arrays |= _tops(method, name, f"{m}.{d}", table, lens)
+    head = {
+        "methods": [described(method) for method in lens.methods],
+        "rows": [[r.near, r.label, visible(r.prompt_text)] for r in lens.rows],
+        "table": table.entries,
+    }
+    return _sealed(head, arrays)
+
+
+def rounded(values: Sequence[torch.Tensor]) -> NDArray[Any]:
+    """Values one after the other, to the nearest of those with 13 bits."""
+    every = torch.cat(list(values)).numpy().astype("<f4")
+    bits = every.view("<u4").astype(np.uint64)
+    near = ((bits + (1 << (LOST - 1))) >> LOST) << LOST
+    return np.where(np.isfinite(every), near, bits).astype("<u4").view("<f4")
+
+
+def _tops(
+    method: Readings, name: str, key: str, table: Table, lens: Lens
+) -> dict[str, NDArray[Any]]:
+    tops = [row.top[name] for row in method.rows]
+    ids = torch.cat([top.ids for top in tops]).numpy()
+    distinct, where = np.unique(ids, return_inverse=True)
+    places = np.array([table(lens.pieces.alone(int(i)), int(i)) for i in distinct], dtype="<u4")
+    shares = torch.cat([top.shares for top in tops])
+    own = torch.cat([top.own for top in tops])
+    return {
+        f"t{key}": places[where].reshape(ids.shape).astype("<u4"),
+        f"p{key}": _share(shares),
+        f"o{key}": _share(own),
+    }
+
+
+def _share(p: torch.Tensor) -> NDArray[Any]:
+    return (p.double() * FULL).round().numpy().astype("<u2")
+
+
+def _wide(numbers: Iterator[int]) -> NDArray[Any]:
+    return np.fromiter(numbers, dtype="<u4")
+
+
+def _sealed(head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
+    listed = [[name, x.dtype.str[1:], int(x.size)] for name, x in arrays.items()]
+    text = json.dumps({**head, "arrays": listed}).encode()
+    text += b" " * (-len(text) % 4)
+    parts = [len(text).to_bytes(4, "little"), text]
+    for x in arrays.values():
+        raw = np.ascontiguousarray(x).tobytes()
+        parts.append(raw + b"\0" * (-len(raw) % 4))
+    return base64.b64encode(gzip.compress(b"".join(parts), LEVEL, mtime=0)).decode()
