@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from alignzoo.contract.algorithm import Algorithm, Role
-from alignzoo.contract.errors import DataError, UsageError
+from alignzoo.contract.errors import DataError, UsageError, suggest
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import TextBatch
 from alignzoo.data.vocabulary import difference, vocabulary_of
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
-from alignzoo.recipe.blocks import Recipe, RewardSpec, TrainSpec
+from alignzoo.recipe.blocks import Recipe, RolloutSpec, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import bound_roles, main_role, trained_roles
@@ -47,7 +47,8 @@ class Method:
     refs: Mapping[str, ModelRef]  # role -> its model
     precision: str = "fp32"
     seed: int = 0
-    reward: RewardSpec | None = None  # of the stage's rollouts
+    rollout: RolloutSpec | None = None  # of the stage
+    reward_model: ModelRef | None = None  # that scores its rollouts
 
     @property
     def main(self) -> str:
@@ -67,13 +68,37 @@ def model_alone(label: str, ref: ModelRef, precision: str = "fp32") -> Method:
     return Method(label, Model(), {"policy": ref}, precision, ref.seed)
 
 
+def bound_method(
+    cls: type[Algorithm[Any]],
+    options: Mapping[str, Any],
+    policy: ModelRef,
+    roles: Mapping[str, ModelRef],
+    label: str,
+) -> Method:
+    """An algorithm on models that no stage has brought together.
+
+    Raises UsageError for a role that the algorithm does not have, or that has no model.
+    """
+    main = main_role(cls)
+    known = [role for role in cls.roles if role != main]
+    if unknown := [role for role in roles if role not in known]:
+        raise UsageError(
+            f"--role {unknown[0]}: '{cls.name}' has no such role{suggest(unknown[0], known)} (it "
+            f"has {', '.join(known) or 'none'} beside {main})"
+        )
+    if missing := [role for role in known if role not in roles]:
+        raise UsageError(f"'{cls.name}' needs a model for its role: --role {missing[0]}=MODEL")
+    refs = {role: roles.get(role, policy) for role in cls.roles}
+    return Method(label, build_options(cls, options), refs, seed=policy.seed)
+
+
 def stage_method(run: Path, name: str, label: str, registry: Registry) -> Method:
     """The method of a train stage with the models that it left and those that it read.
 
     Raises UsageError for a stage that trains nothing or whose method reads nothing from its models,
     DataError when a model is not there or not what its stage wrote.
     """
-    recipe = _recipe(run)
+    recipe = recipe_of(run)
     folders = {s.name: stage_folder(run, i, s.name) for i, s in enumerate(recipe.stages, 1)}
     spec = _train_spec(recipe, name, run)
     cls = registry.find("algorithm", spec.algorithm)
@@ -93,10 +118,12 @@ def stage_method(run: Path, name: str, label: str, registry: Registry) -> Method
         _check(ref, role, label, folders)
         refs[role] = ref
     reward = spec.rollout.reward if spec.rollout else None
-    return Method(label, algorithm, refs, recipe.precision, recipe.seed, reward)
+    scorer = model_ref(reward.model, recipe, folders) if reward and reward.model else None
+    return Method(label, algorithm, refs, recipe.precision, recipe.seed, spec.rollout, scorer)
 
 
-def _recipe(run: Path) -> Recipe:
+def recipe_of(run: Path) -> Recipe:
+    """The recipe that a run keeps, with every default; DataError when it cannot be read."""
     file = run / "recipe.yaml"
     try:
         return Recipe.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
