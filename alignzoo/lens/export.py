@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def pieces_of(lens: Lens) -> Iterator[str]:
 def described(method: Readings) -> dict[str, Any]:
     """What a method is, and what it says of every token."""
     of = method.method
-    options = {name: getattr(of.algorithm, name) for name in of.algorithm.__dataclass_fields__}
+    options = {f.name: getattr(of.algorithm, f.name) for f in fields(of.algorithm)}
     return {
         "name": of.label,
         "algorithm": type(of.algorithm).name,

@@ -1,7 +1,8 @@
 """A lens as compact bytes for the page's script: typed arrays one after the other, compressed.
 
-Signals keep 13 bits of their mantissa, of which a page shows three digits; probabilities are
-multiples of 1 / 65535. Texts of tokens stand once in a table.
+Nothing is kept that the page does not show: signals to three digits (12 bits of the mantissa),
+probabilities to a tenth of a percent. Texts of tokens stand once in a table; the most probable
+tokens of a further distribution are written as what differs from the first one's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +23,8 @@ from alignzoo.lens.gather import Readings
 from alignzoo.lens.view import Lens
 from alignzoo.pages import visible
 
-LOST = 11  # bits of a float32's mantissa that are dropped
-FULL = 65535  # what a probability of 1 is written as
+LOST = 12  # bits of a float32's mantissa that are dropped
+FULL = 1000  # what a probability of 1 is written as
 LEVEL = 5  # of compression
 
 
@@ -46,59 +47,61 @@ class Table:
 def packed(lens: Lens) -> str:
     """Base64 of gzip: a little-endian length, a JSON head, then the arrays that it lists."""
     table, arrays = Table(), dict[str, NDArray[Any]]()
-    lengths = [len(texts) for texts in lens.texts]
-    arrays["starts"] = np.cumsum([0, *lengths]).astype("<u4")
-    arrays["tokens"] = _wide(
+    arrays["starts"] = np.cumsum([0, *map(len, lens.texts)]).astype("<u4")
+    own = [
         table(text, number)
         for row, texts in zip(lens.rows, lens.texts, strict=True)
         for text, number in zip(texts, row.tokens.response, strict=True)
-    )
+    ]
+    arrays["tokens"] = np.array(own, dtype="<u4")
     for m, method in enumerate(lens.methods):
         for q, quantity in enumerate(method.quantities):
             arrays[f"v{m}.{q}"] = rounded([row.values[quantity.name] for row in method.rows])
-        for d, name in enumerate(method.distributions):
-            arrays |= _tops(method, name, f"{m}.{d}", table, lens)
+        arrays |= _tops(method, m, table, lens)
     head = {
         "methods": [described(method) for method in lens.methods],
         "rows": [[r.near, r.label, visible(r.prompt_text)] for r in lens.rows],
         "table": table.entries,
+        "full": FULL,
     }
     return _sealed(head, arrays)
 
 
 def rounded(values: Sequence[torch.Tensor]) -> NDArray[Any]:
-    """Values one after the other, to the nearest of those with 13 bits."""
+    """Values one after the other, each to the nearest of those without the lost bits."""
     every = torch.cat(list(values)).numpy().astype("<f4")
     bits = every.view("<u4").astype(np.uint64)
     near = ((bits + (1 << (LOST - 1))) >> LOST) << LOST
     return np.where(np.isfinite(every), near, bits).astype("<u4").view("<f4")
 
 
-def _tops(
-    method: Readings, name: str, key: str, table: Table, lens: Lens
-) -> dict[str, NDArray[Any]]:
-    tops = [row.top[name] for row in method.rows]
-    ids = torch.cat([top.ids for top in tops]).numpy()
-    distinct, where = np.unique(ids, return_inverse=True)
-    places = np.array([table(lens.pieces.alone(int(i)), int(i)) for i in distinct], dtype="<u4")
-    shares = torch.cat([top.shares for top in tops])
-    own = torch.cat([top.own for top in tops])
-    return {
-        f"t{key}": places[where].reshape(ids.shape).astype("<u4"),
-        f"p{key}": _share(shares),
-        f"o{key}": _share(own),
-    }
+def _tops(method: Readings, m: int, table: Table, lens: Lens) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    for d, name in enumerate(method.distributions):
+        tops = [row.top[name] for row in method.rows]
+        ids = torch.cat([top.ids for top in tops]).numpy()
+        distinct, where = np.unique(ids, return_inverse=True)
+        known = [table(lens.pieces.alone(int(i)), int(i)) for i in distinct]
+        arrays[f"t{m}.{d}"] = np.array(known, dtype="<u4")[where.reshape(-1)]
+        arrays[f"p{m}.{d}"] = _share(torch.cat([top.shares for top in tops]))
+        arrays[f"o{m}.{d}"] = _share(torch.cat([top.own for top in tops]))
+    first = arrays.get(f"t{m}.0")
+    for d in range(1, len(method.distributions)):
+        arrays[f"t{m}.{d}"] = arrays[f"t{m}.{d}"] ^ first
+    return arrays
 
 
 def _share(p: torch.Tensor) -> NDArray[Any]:
-    return (p.double() * FULL).round().numpy().astype("<u2")
+    return (p.double() * FULL).round().numpy().astype("<u2").reshape(-1)
 
 
-def _wide(numbers: Iterator[int]) -> NDArray[Any]:
-    return np.fromiter(numbers, dtype="<u4")
+def _small(x: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers in two bytes where they fit."""
+    return x.astype("<u2") if x.dtype == np.dtype("<u4") and x.max(initial=0) < 1 << 16 else x
 
 
 def _sealed(head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
+    arrays = {name: _small(x) for name, x in arrays.items()}
     listed = [[name, x.dtype.str[1:], int(x.size)] for name, x in arrays.items()]
     text = json.dumps({**head, "arrays": listed}).encode()
     text += b" " * (-len(text) % 4)

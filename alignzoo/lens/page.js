@@ -4,9 +4,9 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const list = find('list'), panel = find('token');
-  const SIDES = ['first', 'second', 'difference'];
+  const SIDES = ['first', 'second'];
   const OUT = 2; // screens above and below that are drawn ahead, in quarters
-  let data, starts, n, columns = [], order = [], tops = [], heights, hits, choice, test, bins, means;
+  let data, starts, n, columns = [], order = [], tops = [], heights, choice, test, bins, rows;
   let active = null; // [response, token]
   const drawnRows = new Map(); // place in the order -> element
 
@@ -37,9 +37,8 @@
 
   function responseHTML(r) {
     const [place, label, prompt] = data.rows[r], column = side();
-    const told = hits[r] ? `, ${hits[r]} marked` : '';
     return `<h3>${r + 1}${label ? ` <span class="label">${escaped(label)}</span>` : ''} <span class="place">${escaped(place)} · ` +
-      `${starts[r + 1] - starts[r]} tokens, mean ${number(means[r])}${column.unit ? ` ${escaped(column.unit)}` : ''}${told}</span></h3>` +
+      `${starts[r + 1] - starts[r]} tokens, mean ${number(rows.mean[r])}${column.unit ? ` ${escaped(column.unit)}` : ''}</span></h3>` +
       `<p class="prompt text" dir="auto">${escaped(prompt)}</p>` + columns.map((c) => lineHTML(c, r)).join('');
   }
 
@@ -125,11 +124,11 @@
 
   function chosen() {
     const picked = [...document.querySelectorAll('[data-signal]')].map((s) => Number(s.value));
-    columns = picked.map((quantity, method) => columnOf(data, method, quantity, shift()));
+    columns = scaled(picked.map((quantity, method) => columnOf(data, method, quantity, shift())));
     if (columns.length === 2 && columns[0].unit === columns[1].unit) columns.push(differenceOf(...columns));
     const select = find('side'), before = select.value;
     select.replaceChildren(...columns.map((c, k) => new Option(
-      columns.length === 1 ? c.name : `${SIDES[k]}: ${c.name}`, k)));
+      columns.length === 1 || k === 2 ? c.name : `${SIDES[k]}: ${c.name}`, k)));
     select.value = Number(before) < columns.length && before !== '' ? before : String(columns.length - 1);
     select.hidden = columns.length === 1;
     scales();
@@ -163,11 +162,7 @@
     const unit = column.unit ? `, ${column.unit}` : '';
     find('hist-title').textContent = `Tokens by value${unit}: ${number(bins.low)} to ${number(bins.high)} (heights are logarithms)`;
     find('prof-title').textContent = `Mean by position${unit}, tokens 1 to ${find('hist').profile.longest}`;
-    means = Float64Array.from({ length: n }, (_, r) => {
-      let sum = 0, count = 0;
-      for (let i = starts[r]; i < starts[r + 1]; i++) if (Number.isFinite(column.values[i])) { sum += column.values[i]; count++; }
-      return count ? sum / count : NaN;
-    });
+    rows = rowsOf(column, starts);
     choice = { kind: find('kind').value, at: column.low < 0 && find('kind').value === 'le' ? -column.limit : column.limit };
     counted();
     sorted();
@@ -178,15 +173,9 @@
   function counted() {
     const column = side();
     test = marker(choice, column.values);
-    hits = new Uint32Array(n);
-    let total = 0, rows = 0;
-    for (let r = 0; r < n; r++) {
-      for (let i = starts[r]; i < starts[r + 1]; i++) if (test(i, i - starts[r])) hits[r]++;
-      total += hits[r];
-      rows += hits[r] > 0;
-    }
+    const [total, among] = countOf(choice, column, rows) ?? looked();
     const every = data.arrays.tokens.length, share = every ? (100 * total) / every : 0;
-    find('count').textContent = `${total} of ${every} tokens (${share.toPrecision(2)} %) in ${rows} of ${n} responses`;
+    find('count').textContent = `${total} of ${every} tokens (${share.toPrecision(2)} %) in ${among} of ${n} responses`;
     const free = choice.kind === 'bin' || choice.kind === 'place';
     if (!free) {
       find('at').value = Number(choice.at.toPrecision(4));
@@ -198,13 +187,27 @@
         bar.classList.toggle('on', choice.kind === kind && Number(bar.dataset.bin) === choice.bar);
   }
 
+  function hitsOf(r) {
+    let count = 0;
+    for (let i = starts[r]; i < starts[r + 1]; i++) if (test(i, i - starts[r])) count++;
+    return count;
+  }
+
+  function looked() {
+    let total = 0, among = 0;
+    for (let r = 0; r < n; r++) { const count = hitsOf(r); total += count; among += count > 0; }
+    return [total, among];
+  }
+
   function sorted() {
     const by = find('order').value;
     order = Array.from({ length: n }, (_, r) => r);
-    const value = (r, none) => (Number.isNaN(means[r]) ? none : means[r]);
+    const value = (r, none) => (Number.isNaN(rows.mean[r]) ? none : rows.mean[r]);
     if (by === 'high') order.sort((a, b) => value(b, -Infinity) - value(a, -Infinity) || a - b);
     if (by === 'low') order.sort((a, b) => value(a, Infinity) - value(b, Infinity) || a - b);
-    if (by === 'hits') order.sort((a, b) => hits[b] - hits[a] || a - b);
+    if (by !== 'hits') return;
+    const hits = Uint32Array.from({ length: n }, (_, r) => hitsOf(r));
+    order.sort((a, b) => hits[b] - hits[a] || a - b);
   }
 
   function marking(next) {
@@ -291,8 +294,7 @@
   }
 
   function percent(p) {
-    const share = (100 * p) / 65535;
-    return share && share < 0.1 ? '< 0.1 %' : `${share.toFixed(1)} %`;
+    return p ? `${((100 * p) / data.full).toFixed(1)} %` : '< 0.1 %';
   }
 
   // --- what people do ------------------------------------------------------------------------

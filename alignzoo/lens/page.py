@@ -7,7 +7,7 @@ there as text, coloured by the quantity that the page opens with.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -96,7 +96,10 @@ def first_responses(
     """
     quantities = _openings(lens, signals)
     columns = list(_columns(lens, quantities))
-    legends = [Legend(name, unit, limit_of(values)) for name, unit, values in columns]
+    legends = _scaled(
+        [Legend(name, unit, limit_of(values)) for name, unit, values in columns],
+        alike=len({q.name for q in quantities}) == 1,
+    )
     shown = []
     for number, row in enumerate(lens.rows[:limit]):
         lines = tuple(
@@ -105,6 +108,14 @@ def first_responses(
         )
         shown.append(Shown(number + 1, row.near, row.label, row.prompt_text, lines))
     return shown, legends
+
+
+def _scaled(legends: list[Legend], *, alike: bool) -> list[Legend]:
+    """One signal of two methods has one scale, so that equal colours are equal values."""
+    if not alike or len(legends) != 3:
+        return legends
+    limit = max(legends[0].limit, legends[1].limit)
+    return [*(replace(legend, limit=limit) for legend in legends[:2]), legends[2]]
 
 
 def _openings(lens: Lens, signals: Sequence[str]) -> list[Quantity]:
