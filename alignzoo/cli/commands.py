@@ -331,7 +331,9 @@ def lens(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page.  [default: lens.html]")
     ] = None,
-    as_json: Annotated[Path | None, typer.Option("--json", help="Write every number there.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Write every number there.")
+    ] = None,
 ) -> None:
     """Write a page that shows responses token by token, coloured by any signal of any method."""
     from alignzoo.cli.doing.lens import asked_for, lens_command

@@ -84,9 +84,7 @@ def sample_answers(
     ]
 
 
-def _room(
-    place: str, ids: Sequence[Sequence[int]], how: Decoding, context: int | None
-) -> int:
+def _room(place: str, ids: Sequence[Sequence[int]], how: Decoding, context: int | None) -> int:
     """Tokens of an answer: those asked for, or what the context leaves."""
     longest = max(map(len, ids), default=0)
     room = how.max_new_tokens if context is None else min(how.max_new_tokens, context - longest)

@@ -60,7 +60,7 @@ def packed(lens: Lens) -> str:
         arrays |= _tops(method, m, table, lens)
     head = {
         "methods": [described(method) for method in lens.methods],
-        "rows": [[r.near, r.label, visible(r.prompt_text)] for r in lens.rows],
+        "rows": [[visible(text) for text in (r.near, r.label, r.prompt_text)] for r in lens.rows],
         "table": table.entries,
         "full": FULL,
     }

@@ -127,9 +127,7 @@ def _openings(lens: Lens, signals: Sequence[str]) -> list[Quantity]:
     return list(shared_opening(*lens.methods))
 
 
-def _columns(
-    lens: Lens, quantities: Sequence[Quantity]
-) -> Iterator[tuple[str, str, list[Tensor]]]:
+def _columns(lens: Lens, quantities: Sequence[Quantity]) -> Iterator[tuple[str, str, list[Tensor]]]:
     """(name, unit, values of every response) of each line."""
     for method, quantity in zip(lens.methods, quantities, strict=True):
         values = [at_tokens(method, quantity, r, lens.shift) for r in range(len(lens.rows))]
@@ -164,4 +162,3 @@ def parts_of(shown: str) -> tuple[tuple[str, bool], ...]:
         sign, closed, rest = part.partition(CLOSE)
         found += [(sign, True), (rest, False)] if closed else [(part, False)]
     return tuple((text, sign) for text, sign in found if text)
-

@@ -30,5 +30,7 @@ def _learnt_from(run: Path, stage: str) -> list[Path]:
     stages = recipe_of(run).stages
     numbers = {spec.name: number for number, spec in enumerate(stages, 1)}
     read = [data.name for spec in stages if spec.name == stage for data in data_of(spec).values()]
-    inside = [stage_folder(run, numbers[name], name) / "data.jsonl" for name in read if name in numbers]
+    inside = [
+        stage_folder(run, numbers[name], name) / "data.jsonl" for name in read if name in numbers
+    ]
     return [*inside, *(Path(name) for name in read if name not in numbers)]

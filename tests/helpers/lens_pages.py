@@ -53,6 +53,10 @@ def lens_of(tokenizer, n_rows, n_tokens, n_methods=1):
     for n in range(n_rows):
         ids = torch.randint(0, vocabulary, (n_tokens,), generator=noise).tolist()
         tokens = Tokens((1, 2, 3), tuple(ids))
-        rows.append(Answered(f"rows.jsonl:{n + 1}", "", PromptSample("a prompt"), Response("x"), tokens))
-    methods = [readings(f"method {m}", [n_tokens] * n_rows, m, vocabulary) for m in range(n_methods)]
+        rows.append(
+            Answered(f"rows.jsonl:{n + 1}", "", PromptSample("a prompt"), Response("x"), tokens)
+        )
+    methods = [
+        readings(f"method {m}", [n_tokens] * n_rows, m, vocabulary) for m in range(n_methods)
+    ]
     return Lens.of(rows, methods, Pieces(tokenizer))

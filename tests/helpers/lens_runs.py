@@ -19,7 +19,9 @@ def remember(algorithm, batch, signals):
     """Keep what a loss was given; the engine's first call has zeros and no mapping of tensors."""
     if isinstance(signals, dict):
         kept = {name: x.detach().clone() for name, x in signals.items()}
-        SEEN.append((algorithm.name, batch.ids.clone(), {**kept, "response": batch.response.clone()}))
+        SEEN.append(
+            (algorithm.name, batch.ids.clone(), {**kept, "response": batch.response.clone()})
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,12 @@ PAIRS = [
     {"prompt": "how are you", "chosen": "fine", "rejected": "the cat sat on a mat"},
 ]
 TEXTS = [{"prompt": r["prompt"], "response": r["chosen"]} for r in PAIRS]
-STILL = {"steps": 1, "batch_size": 3, "micro_batch_size": 3, "lr": 1e-12}  # weights stay as they are
+STILL = {
+    "steps": 1,
+    "batch_size": 3,
+    "micro_batch_size": 3,
+    "lr": 1e-12,
+}  # weights stay as they are
 MOVED = {"steps": 4, "batch_size": 3, "micro_batch_size": 3, "lr": 2e-2}
 
 

@@ -111,5 +111,7 @@ def test_a_section_for_another_page_needs_one_function(lens):
 
 
 def test_a_signal_that_no_method_has_is_refused_with_those_that_there_are(lens):
-    with pytest.raises(UsageError, match=r"--signal rewrd: method 0 has no such signal; did you mean 'reward'"):
+    with pytest.raises(
+        UsageError, match=r"--signal rewrd: method 0 has no such signal; did you mean 'reward'"
+    ):
         render_lens(lens, ["rewrd"])

@@ -44,7 +44,12 @@ def test_a_token_that_ends_one_character_and_begins_another_owns_what_begins_in_
 
 def test_bytes_that_make_no_character_are_shown_as_bytes():
     pieces = Pieces(byte_tokenizer())
-    assert [bare(x) for x in pieces.shown([0xE6, 0xBC, ord("a"), 0xFF])] == ["⟨E6⟩", "⟨BC⟩", "a", "⟨FF⟩"]
+    assert [bare(x) for x in pieces.shown([0xE6, 0xBC, ord("a"), 0xFF])] == [
+        "⟨E6⟩",
+        "⟨BC⟩",
+        "a",
+        "⟨FF⟩",
+    ]
     assert bare(pieces.alone(0xC3)) == "⟨C3⟩"
 
 

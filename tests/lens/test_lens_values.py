@@ -1,6 +1,5 @@
 """The lens shows what the loss was given, and what plain transformers computes."""
 
-
 import pytest
 import torch
 from lens_runs import SEEN, lens_run, registry
@@ -143,7 +142,9 @@ def test_advantages_are_those_that_the_loss_was_given_for_the_same_buffer(run, p
     for number, row in enumerate(rows):
         start = len(row.tokens.prompt) - 1
         told = signals["advantage"][number, start : start + len(row.tokens.response)]
-        torch.testing.assert_close(at_tokens(found, advantage, number, 0), told, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            at_tokens(found, advantage, number, 0), told, rtol=1e-4, atol=1e-5
+        )
         sizes.append(float(told.abs().max()))
     assert max(sizes) > 0.1
 
