@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from alignzoo.engine.scoring.top import Top
 from alignzoo.lens.gather import Readings
 from alignzoo.lens.read import Reading
 from alignzoo.lens.tokens import Pieces, bare
+from alignzoo.lens.top import Top
 from alignzoo.lens.view import Lens
 
 VERSION = 1
@@ -44,7 +44,7 @@ def pieces_of(lens: Lens) -> Iterator[str]:
 def described(method: Readings) -> dict[str, Any]:
     """What a method is, and what it says of every token."""
     of = method.method
-    options = {f.name: getattr(of.algorithm, f.name) for f in fields(of.algorithm)}
+    options = {f.name: getattr(of.algorithm, f.name) for f in fields(cast(Any, of.algorithm))}
     return {
         "name": of.label,
         "algorithm": type(of.algorithm).name,

@@ -6,6 +6,7 @@ there as text, coloured by the quantity that the page opens with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,10 +121,11 @@ def _scaled(legends: list[Legend], *, alike: bool) -> list[Legend]:
 
 def _openings(lens: Lens, signals: Sequence[str]) -> list[Quantity]:
     """One per method; two methods open with a quantity that both have, so that they compare."""
-    wanted = [*signals, *signals[-1:] * len(lens.methods)][: len(lens.methods)]
-    if wanted or len(lens.methods) == 1:
-        wanted = wanted or [opening(lens.methods[0]).name]
-        return [opening(m, name) for m, name in zip(lens.methods, wanted, strict=True)]
+    if len(lens.methods) == 1 and not signals:
+        return [opening(lens.methods[0])]
+    if signals:  # the last one holds for the methods without one of their own
+        names = [*signals, *([signals[-1]] * len(lens.methods))]
+        return [opening(method, name) for method, name in zip(lens.methods, names, strict=False)]
     return list(shared_opening(*lens.methods))
 
 
@@ -146,13 +148,13 @@ def _tokens(texts: Sequence[str], values: Tensor, legend: Legend) -> tuple[Token
 
 def colour_of(x: float, limit: float) -> str:
     """The class of a value's colour: c10 is zero, c0 and c20 are the limits and beyond."""
-    if x != x:
+    if math.isnan(x):
         return "u"
     return f"c{STEPS + round(STEPS * max(-1.0, min(1.0, x / limit)))}"
 
 
 def _told(x: float, unit: str) -> str:
-    return "not defined here" if x != x else f"{x:.3g}{' ' + unit if unit else ''}"
+    return "not defined here" if math.isnan(x) else f"{x:.3g}{' ' + unit if unit else ''}"
 
 
 def parts_of(shown: str) -> tuple[tuple[str, bool], ...]:

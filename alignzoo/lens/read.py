@@ -22,8 +22,8 @@ from alignzoo.contract.errors import PluginError, described
 from alignzoo.contract.types import Batch, Item, Outputs, Signal, TextBatch, Tokens
 from alignzoo.engine.parallel.ranks import arithmetic
 from alignzoo.engine.scoring.scorer import ScoringModule
-from alignzoo.engine.scoring.top import Top, read_top, top_signal
 from alignzoo.lens.methods import Loaded, Method
+from alignzoo.lens.top import Top, read_top, top_signal
 from alignzoo.ops import entropy, kl, label_log_prob, log_prob
 
 TOP = 5  # tokens of every distribution

@@ -106,15 +106,23 @@ class Pieces:
         token = self.tokenizer.convert_ids_to_tokens(number)
         if not isinstance(token, str) or not token:
             return f"{OPEN}⟨id {number}⟩{CLOSE}"
-        if "ByteLevel" in self._decoders and all(char in LETTERS for char in token):
-            return bytes(LETTERS[char] for char in token)
-        if found := BYTE.fullmatch(token):
-            return bytes([int(found[1], 16)])
+        if (raw := self._raw(token)) is not None:
+            return raw
         if SPACE in token and self._decoders & {"Metaspace", "Replace"}:
             return token.replace(SPACE, " ")
-        if before is None:
-            return self._text([number])
-        own, both = self._text([before]), self._text([before, number])
+        return self._going_on(before, number)
+
+    def _raw(self, token: str) -> bytes | None:
+        """The bytes of a token that is made of bytes."""
+        if "ByteLevel" in self._decoders and all(char in LETTERS for char in token):
+            return bytes(LETTERS[char] for char in token)
+        found = BYTE.fullmatch(token)
+        return bytes([int(found[1], 16)]) if found else None
+
+    def _going_on(self, before: int | None, number: int) -> str:
+        """The text with which a token goes on from the one before it."""
+        own = "" if before is None else self._text([before])
+        both = self._text([number] if before is None else [before, number])
         return both[len(own) :] if both.startswith(own) else self._text([number])
 
     def _text(self, ids: list[int]) -> str:

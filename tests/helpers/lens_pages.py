@@ -7,12 +7,12 @@ import torch
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Response, TextBatch, Tokens
-from alignzoo.engine.scoring.top import Top
 from alignzoo.lens.gather import Readings
 from alignzoo.lens.methods import Method
 from alignzoo.lens.read import EVERY, TOP, Quantity, Reading
 from alignzoo.lens.responses import Answered
 from alignzoo.lens.tokens import Pieces
+from alignzoo.lens.top import Top
 from alignzoo.lens.view import Lens
 
 QUANTITIES = ("kl", "tvd", "alpha", "beta_t", "reward", "log p", "entropy", "log ratio")

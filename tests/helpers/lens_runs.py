@@ -7,7 +7,7 @@ from alignzoo_aligndistil import AlignDistil
 from alignzoo_grpo import GRPO
 from small_models import run_stages, word_model, write_rows
 
-from alignzoo import Judge, Score, hookimpl
+from alignzoo import Algorithm, Judge, Score, TextBatch, hookimpl
 from alignzoo.recipe.registry import load_plugins
 
 HOOKS_VERSION = 1
@@ -47,6 +47,14 @@ class RecordedGRPO(GRPO):
 
 
 @dataclass(frozen=True)
+class Deaf(Algorithm[TextBatch]):
+    """A method that reads nothing from its models."""
+
+    name = "deaf"
+    batch = TextBatch
+
+
+@dataclass(frozen=True)
 class Letters(Judge):
     """One point for every letter."""
 
@@ -59,7 +67,7 @@ class Letters(Judge):
 @hookimpl
 def register_algorithms():
     """The methods that remember."""
-    return [Recorded, RecordedGRPO]
+    return [Recorded, RecordedGRPO, Deaf]
 
 
 @hookimpl

@@ -282,10 +282,16 @@ MEASURE = """
   const slide = document.getElementById('slide');
   const acts = {
     scroll: () => scrollBy({ top: 500, behavior: 'instant' }),
-    jump: (k) => scrollTo({ top: (k * 7919 % 97) / 97 * document.body.scrollHeight, behavior: 'instant' }),
+    jump: (k) => scrollTo({
+      top: (k * 7919 % 97) / 97 * document.body.scrollHeight, behavior: 'instant' }),
     threshold: (k) => { slide.value = 300 + 25 * k; slide.dispatchEvent(new Event('input')); },
   };
-  for (let k = 0; k < 20; k++) { await frame(); acts[NAME](k); await frame(); document.body.offsetHeight; }
+  for (let k = 0; k < 20; k++) {
+    await frame();
+    acts[NAME](k);
+    await frame();
+    document.body.offsetHeight;
+  }
   window.done = NAME;
 })();
 0
@@ -302,7 +308,7 @@ def busy(tab):
 def test_two_thousand_responses_of_two_hundred_tokens_are_redrawn_in_a_tenth_of_a_second(
     browser, tmp_path
 ):
-    """By the time that the page's thread computes, so that other work on the machine is no excuse."""
+    """By the time that the page's thread computes, whatever else the machine does."""
     file = tmp_path / "large.html"
     file.write_text(render_lens(lens_of(word_tokenizer(), 2000, 200, 2)), encoding="utf-8")
     tab = opened(browser, file, width=1400)

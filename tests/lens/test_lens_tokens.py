@@ -2,9 +2,9 @@
 
 import pytest
 from shared_data import shared
+from tiny_models import word_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from tiny_models import word_tokenizer
 
 from alignzoo.lens.page import parts_of
 from alignzoo.lens.tokens import LETTERS, Pieces, bare, visible

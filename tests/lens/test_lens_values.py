@@ -5,12 +5,12 @@ import torch
 from lens_runs import SEEN, lens_run, registry
 from transformers import AutoModelForCausalLM
 
+from alignzoo.contract.types import PromptSample, Response, Tokens
 from alignzoo.lens.answers import reader_of, rewards_of
 from alignzoo.lens.gather import read_method
 from alignzoo.lens.methods import load_method, stage_method
 from alignzoo.lens.responses import Answered, answered, read_file
 from alignzoo.lens.view import at_tokens, opening
-from alignzoo.contract.types import PromptSample, Response, Tokens
 
 ALIKE = {"rtol": 1e-4, "atol": 1e-6}
 
@@ -122,7 +122,7 @@ def test_the_reward_of_dpo_is_beta_times_the_log_ratio_and_the_page_opens_with_i
 
 
 def test_advantages_are_those_that_the_loss_was_given_for_the_same_buffer(run, plugins):
-    name, ids, signals = next(c for c in SEEN if c[0] == "recorded-grpo")
+    _, ids, signals = next(c for c in SEEN if c[0] == "recorded-grpo")
     loaded = load_method(stage_method(run, "grpo", "grpo", plugins), plugins, "cpu")
     reader = reader_of(loaded)
     rows = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Asked:
     prompts: Path | None = None
     limit: int = 200
     signals: Sequence[str] = ()
-    decoding: Decoding = Decoding()
+    decoding: Decoding = field(default_factory=Decoding)
     algorithm: str | None = None  # for models that no stage trained
     options: Mapping[str, Any] | None = None
     roles: Mapping[str, str] | None = None
@@ -77,8 +77,9 @@ def lens_command(asked: Asked, page: Path | None, data: Path | None) -> None:
         raise UsageError("lens: several processes would all write one page; start one")
     registry = load_plugins()
     lens = look(asked, registry)
-    for method, name in zip(lens.methods, asked.signals, strict=False):
-        opening(method, name)
+    if page is None and data is not None:
+        for method, name in zip(lens.methods, asked.signals, strict=False):
+            opening(method, name)
     for note in lens.notes:
         print(note, file=sys.stderr)
     if data is not None:
