@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from alignzoo.cli.authoring.commands import new
+from alignzoo.cli.lens_words import lens
 from alignzoo.cli.terminal.plain import PLAIN
 from alignzoo.cli.terminal.stopping import before_work
 
@@ -293,66 +293,7 @@ def generate(
     generate_command(wish, prompt, prompts)
 
 
-@app.command(short_help="Colour the tokens of responses by what methods say of them.")
-def lens(
-    models: Annotated[
-        list[str] | None, typer.Argument(help="One, or two to compare: RUN/STAGE, folders, names.")
-    ] = None,
-    *,
-    run: Annotated[
-        str | None, typer.Option("--run", help="A run: its last trained stage, or --stage.")
-    ] = None,
-    stage: Annotated[
-        list[str] | None, typer.Option(help="A trained stage of --run; two are compared.")
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Responses, or prompts that the first model answers: .jsonl, .parquet, .txt.  "
-            "[default: responses that the run keeps]"
-        ),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Only the first so many rows.")] = 200,
-    signal: Annotated[
-        list[str] | None, typer.Option(help="What the page opens with; one per model.")
-    ] = None,
-    algorithm: Annotated[
-        str | None, typer.Option(help="Read models as this method, with --role and --with.")
-    ] = None,
-    role: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE=MODEL", help="With --algorithm.")
-    ] = None,
-    options: Annotated[
-        list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="With --algorithm.")
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the answers.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page.  [default: lens.html]")
-    ] = None,
-    as_json: Annotated[
-        Path | None, typer.Option("--json", help="Write every number there.")
-    ] = None,
-) -> None:
-    """Write a page that shows responses token by token, coloured by any signal of any method."""
-    from alignzoo.cli.doing.lens import asked_for, lens_command
-    from alignzoo.lens.answers import Decoding
-
-    asked = asked_for(models or [], algorithm, role or [], options or [])
-    lens_command(
-        replace(
-            asked,
-            run=run,
-            stages=stage or [],
-            prompts=prompts,
-            limit=limit,
-            signals=signal or [],
-            decoding=Decoding(max_new_tokens, temperature, seed),
-        ),
-        output,
-        as_json,
-    )
+app.command(short_help="Colour the tokens of responses by what methods say of them.")(lens)
 
 
 @app.command(short_help="Try whether a plug-in keeps its contract.")

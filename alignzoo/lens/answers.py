@@ -123,7 +123,7 @@ def rewards_of(
 def _from_model(
     loaded: Loaded, method: Method, rows: Sequence[Answered], registry: Registry
 ) -> tuple[list[float] | None, str]:
-    ref = method.reward_model
+    ref = method.reward_ref
     if ref is None:
         return None, f"{method.label}: its reward model is not known"
     other = load_tokenizer(registry.hooks, ref)

@@ -48,7 +48,7 @@ class Method:
     precision: str = "fp32"
     seed: int = 0
     rollout: RolloutSpec | None = None  # of the stage
-    reward_model: ModelRef | None = None  # that scores its rollouts
+    reward_ref: ModelRef | None = None  # that scores its rollouts
 
     @property
     def main(self) -> str:

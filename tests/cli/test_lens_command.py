@@ -85,8 +85,8 @@ def test_a_strangers_method_shows_its_signals_without_a_line_for_it(tmp_path, mo
 
 
 def test_models_that_no_stage_brought_together_are_read_as_any_method(run):
-    roles = {"teacher": f"{run}/dpo", "anchor": f"{run}/reverse"}
-    options = {"r": 2.0, "positions": "official"}
+    roles = [f"teacher={run}/dpo", f"anchor={run}/reverse"]
+    options = ["r=2.0", "positions=official"]
     folder = str(run / "stages" / "04-official" / "model")
     asked = command.Asked([folder], algorithm="aligndistil", roles=roles, options=options,
                           prompts=run.parent / "t.jsonl")  # fmt: skip

@@ -23,7 +23,7 @@ WITHOUT_EFFECT = {
     "judging/quality/figures.py",
     "store/runs.py",
 }
-ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "pages", "plan", "testing"}
+ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "lens", "pages", "plan", "testing"}
 
 
 @pytest.fixture

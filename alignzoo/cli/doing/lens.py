@@ -30,7 +30,7 @@ from alignzoo.lens.page import render_lens
 from alignzoo.lens.responses import Answered, answered, check_lengths, read_file, unanswered
 from alignzoo.lens.stored import stored_responses
 from alignzoo.lens.tokens import Pieces
-from alignzoo.lens.view import Lens, opening
+from alignzoo.lens.view import Lens
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.recipe.text import values_of
 from alignzoo.store.files import write_text
@@ -48,47 +48,50 @@ class Asked:
     prompts: Path | None = None
     limit: int = 200
     signals: Sequence[str] = ()
-    decoding: Decoding = field(default_factory=Decoding)
-    algorithm: str | None = None  # for models that no stage trained
-    options: Mapping[str, Any] | None = None
-    roles: Mapping[str, str] | None = None
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # of answers to bare prompts
+    algorithm: str | None = None  # that models are read as, whatever trained them
+    roles: Sequence[str] = ()  # ROLE=MODEL
+    options: Sequence[str] = ()  # KEY=VALUE
 
+    @property
+    def bound(self) -> dict[str, str]:
+        """Role -> model; raises UsageError for what is no such pair."""
+        if bad := [word for word in self.roles if "=" not in word]:
+            raise UsageError(f"--role {bad[0]}: write ROLE=MODEL")
+        return {role: model for role, _, model in (word.partition("=") for word in self.roles)}
 
-def asked_for(
-    models: Sequence[str], algorithm: str | None, roles: Sequence[str], options: Sequence[str]
-) -> Asked:
-    """The words of the command line that concern methods, read."""
-    if (roles or options) and algorithm is None:
-        raise UsageError("--role and --with belong to a method: give --algorithm NAME too")
-    bad = [word for word in roles if "=" not in word]
-    if bad:
-        raise UsageError(f"--role {bad[0]}: write ROLE=MODEL")
-    bound = {role: model for role, _, model in (word.partition("=") for word in roles)}
-    read = values_of([f"with.{pair}" for pair in options]).get("with", {})
-    return Asked(models, algorithm=algorithm, roles=bound, options=read)
+    @property
+    def options_read(self) -> dict[str, Any]:
+        """The algorithm's options, read as in recipes."""
+        found: dict[str, Any] = values_of([f"with.{pair}" for pair in self.options]).get("with", {})
+        return found
 
 
 def lens_command(asked: Asked, page: Path | None, data: Path | None) -> None:
     """Read the methods on the responses; write a page, JSON, or both."""
-    for file in (page, data):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"{file}: no folder {file.parent}; make it, or name another file")
-    if everyone().size > 1:
-        raise UsageError("lens: several processes would all write one page; start one")
-    registry = load_plugins()
-    lens = look(asked, registry)
-    if page is None and data is not None:
-        for method, name in zip(lens.methods, asked.signals, strict=False):
-            opening(method, name)
+    _check(asked, [file for file in (page, data) if file is not None])
+    lens = look(asked, load_plugins())
+    page = page or (Path("lens.html") if data is None else None)
+    drawn = render_lens(lens, asked.signals) if page else ""
     for note in lens.notes:
         print(note, file=sys.stderr)
     if data is not None:
         write_json(lens, data)
         _told(data, lens)
-    if page is not None or data is None:
-        file = page or Path("lens.html")
-        write_text(file, render_lens(lens, asked.signals))
-        _told(file, lens)
+    if page is not None:
+        write_text(page, drawn)
+        _told(page, lens)
+
+
+def _check(asked: Asked, files: Sequence[Path]) -> None:
+    """Refuse what can be refused before models are loaded."""
+    for file in files:
+        if not file.parent.is_dir():
+            raise UsageError(f"{file}: no folder {file.parent}; make it, or name another file")
+    if everyone().size > 1:
+        raise UsageError("lens: several processes would all write one page; start one")
+    if (asked.roles or asked.options) and asked.algorithm is None:
+        raise UsageError("--role and --with belong to a method: give --algorithm NAME too")
 
 
 def _told(file: Path, lens: Lens) -> None:
@@ -119,7 +122,7 @@ def look(asked: Asked, registry: Registry) -> Lens:
         if first is None:
             first = loaded
             if unanswered(samples):
-                samples = sample_answers(loaded, samples, asked.decoding, registry)
+                samples = sample_answers(loaded, samples, Decoding(**asked.decoding), registry)
                 notes.append(f"{method.label} answered the prompts of {file.name}.")
             rows = answered(samples, reader_of(loaded), context)
         else:
@@ -165,10 +168,10 @@ def _method(name: str, asked: Asked, registry: Registry) -> Method:
     if asked.algorithm is not None:
         folder, origin = find_speaker(name)
         ref = ModelRef(folder, origin.get("seed", 0))
-        roles = {r: ModelRef(find_speaker(m)[0]) for r, m in (asked.roles or {}).items()}
+        roles = {r: ModelRef(find_speaker(m)[0]) for r, m in asked.bound.items()}
         cls = registry.find("algorithm", asked.algorithm)
         label = f"{name} under {asked.algorithm}"
-        return bound_method(cls, asked.options or {}, ref, roles, label)
+        return bound_method(cls, asked.options_read, ref, roles, label)
     stages = find_speakers(name)
     if stages:
         return stage_method(stages[-1].run, stages[-1].name, stages[-1].label, registry)
