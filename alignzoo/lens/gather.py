@@ -166,6 +166,14 @@ def _prepared(method: Method, batch: Batch, known: Signals) -> dict[str, Tensor]
 
 def _shown(algorithm: Algorithm[Any], signals: Signals) -> dict[str, Tensor]:
     try:
-        return dict(algorithm.shown(signals))
+        found = dict(algorithm.shown(signals))
     except Exception as error:
         raise PluginError(f"'{algorithm.name}': `shown` failed: {described(error)}") from error
+    shapes = {x.shape for x in signals.values()}
+    for name, x in found.items():
+        if not isinstance(x, Tensor) or x.shape not in shapes or name in signals:
+            raise PluginError(
+                f"'{algorithm.name}': `shown` must return values [B, S] under names of their own; "
+                f"'{name}' is not"
+            )
+    return found

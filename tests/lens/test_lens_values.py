@@ -1,16 +1,26 @@
 """The lens shows what the loss was given, and what plain transformers computes."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from lens_runs import SEEN, lens_run, registry
+from tiny_models import score, tiny_llama, word_tokenizer
 from transformers import AutoModelForCausalLM
 
+from alignzoo import Algorithm, Role, TextBatch
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Response, Tokens
+from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.lens.answers import reader_of, rewards_of
 from alignzoo.lens.gather import read_method
-from alignzoo.lens.methods import load_method, stage_method
+from alignzoo.lens.methods import Loaded, Method, load_method, stage_method
 from alignzoo.lens.responses import Answered, answered, read_file
 from alignzoo.lens.view import at_tokens, opening
+from alignzoo.ops import log_prob
+from alignzoo.recipe.options import build_options
+from alignzoo.recipe.registry import load_plugins
 
 ALIKE = {"rtol": 1e-4, "atol": 1e-6}
 
@@ -154,3 +164,69 @@ def test_what_a_row_says_does_not_depend_on_the_rows_beside_it(run, plugins):
     alone, _ = looked_at(run, "official", plugins, rows[1:2])
     for name, x in alone.rows[0].values.items():
         torch.testing.assert_close(x, together.rows[1].values[name], equal_nan=True, **ALIKE)
+
+
+ROWS = [
+    Answered("row 1", "", PromptSample("x"), Response("x"), Tokens((2, 3), (4, 5, 6, 1))),
+    Answered("row 2", "", PromptSample("x"), Response("x"), Tokens((3,), (7, 1))),
+]
+
+
+def any_method(cls):
+    """A method on tiny models that nobody has trained."""
+    heads = {role: kind.head for role, kind in cls.roles.items()}
+    models = {role: tiny_llama(head, seed=n) for n, (role, head) in enumerate(heads.items())}
+    module = ScoringModule(models, frozenset(), Chunked())
+    algorithm = build_options(cls, cls.example_options)
+    method = Method(cls.name, algorithm, {role: ModelRef(role) for role in heads})
+    return Loaded(method, module, word_tokenizer(), {}, (), 12)
+
+
+@pytest.mark.parametrize("name", sorted(load_plugins().algorithms))
+def test_every_signal_of_every_installed_method_is_shown_at_some_token(name):
+    loaded = any_method(load_plugins().algorithms[name])
+    found = read_method(loaded, ROWS, [1.0, 2.0], pad_id=1)
+    algorithm = loaded.method.algorithm
+    own = {q.name.partition("/")[0] for q in found.quantities}
+    assert own >= algorithm.signals().keys() | algorithm.snapshots().keys()
+    for quantity in found.quantities:
+        shown = torch.cat([at_tokens(found, quantity, row, 0) for row in range(len(ROWS))])
+        assert shown.isfinite().any(), quantity
+
+
+def test_a_signal_that_sits_on_the_last_token_is_shown_there(plugins):
+    loaded = any_method(plugins.algorithms["reward_model"])
+    found = read_method(loaded, ROWS, None, pad_id=1)
+    (reward,) = found.quantities
+    assert reward.at == (1,) and found.distributions == ()
+    shown = at_tokens(found, reward, 0, 0)
+    assert shown.isnan().tolist() == [True, True, True, False]
+    ids = [*ROWS[0].tokens.prompt, *ROWS[0].tokens.response]
+    assert shown[-1].item() == pytest.approx(score(loaded.module.by_role["policy"], ids), rel=1e-5)
+
+
+@dataclass(frozen=True)
+class Wide(Algorithm[TextBatch]):
+    """A method whose `shown` returns one value per row."""
+
+    name = "wide"
+    batch = TextBatch
+    roles = {"policy": Role(trainable=True)}
+
+    def signals(self):
+        return {"policy": log_prob("policy")}
+
+    def shown(self, signals):
+        return {"mean": signals["policy"].mean(-1)}
+
+
+def test_a_method_that_shows_something_else_than_values_of_tokens_is_told():
+    with pytest.raises(PluginError, match=r"'wide': `shown` must return values \[B, S\].*'mean'"):
+        read_method(any_method(Wide), ROWS, None, pad_id=1)
+
+
+def test_advantages_that_need_unknown_rewards_are_left_out_aloud(plugins):
+    found = read_method(any_method(plugins.algorithms["grpo"]), ROWS, None, pad_id=1)
+    assert "advantage" not in {q.name for q in found.quantities}
+    assert found.notes == ("grpo: what `prepare` makes is not shown: it needs the reward of every "
+                           "response",)  # fmt: skip
