@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from alignzoo.cli.authoring.commands import new
+from alignzoo.cli.lens_words import lens
 from alignzoo.cli.terminal.plain import PLAIN
 from alignzoo.cli.terminal.stopping import before_work
 
@@ -318,6 +319,9 @@ def generate(
     decoding = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "stop": stop or []}
     wish = Wish(model, decoding, max_new_tokens, samples, seed, plain, engine)
     generate_command(wish, prompt, prompts)
+
+
+app.command(short_help="Colour the tokens of responses by what methods say of them.")(lens)
 
 
 @app.command(short_help="Try whether a plug-in keeps its contract.")

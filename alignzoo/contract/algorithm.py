@@ -30,7 +30,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from alignzoo.contract.types import Batch, Loss, PairBatch, Signal, Signals, State, World
+from torch import Tensor
+
+from alignzoo.contract.types import (
+    Batch,
+    Loss,
+    Outputs,
+    PairBatch,
+    Signal,
+    Signals,
+    State,
+    World,
+)
 
 B = TypeVar("B", bound=Batch)
 
@@ -89,6 +100,7 @@ class Algorithm(Generic[B]):
     example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`, where a default is not enough
     single_update: ClassVar[bool] = False  # no importance ratio: a rollout buffer serves one update
     assumes_policy_samples: ClassVar[bool] = False  # the gradient is an expectation over them
+    units: ClassVar[Mapping[str, str]] = {}  # of per-token values that people see, by their name
 
     def signals(self) -> Mapping[str, Signal]:
         """What to read from the models with gradient, in every micro-batch."""
@@ -105,6 +117,17 @@ class Algorithm(Generic[B]):
     def loss(self, batch: B, signals: Signals, state: State) -> Loss:
         """Per-item values of the loss and metrics for some items of the buffer."""
         raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def shown(self, signals: Signals) -> Signals:
+        """Per-token values [B, S] made of signals, for `alignzoo lens` alone; no loss sees them."""
+        return {}
+
+    def distributions(self, outputs: Outputs) -> Mapping[str, Tensor]:
+        """Logits [n, V] of distributions made of the roles' own, such as a teacher's; shown alone.
+
+        `outputs` holds every role with a language model.
+        """
+        return {}
 
     def at_start(self) -> Mapping[str, float]:
         """Metrics that are known at the first step if every role starts where its `like` does."""

@@ -24,6 +24,7 @@ APART = (
     "judging/quality",  # `eval-judge` alone; no result of a run comes through it
     "launch",  # starts and watches processes; results do not depend on their number
     "leaderboard",  # folds results that are there
+    "lens",  # shows what finished models say
     "pages",  # how pages look
     "plots",  # draws what was logged
     "plan",  # says what would be done

@@ -62,6 +62,7 @@ LOGGED: Mapping[str, tuple[Metric, str, Callable[[Tensor, Tensor], Mean | Max]]]
     "reward/seq": (Metric("the same, sum over a response", "nats"), "reward", _seq),
     "reward/expected": (Metric("its mean under the policy, summed", "nats"), "expected", _seq),
 }
+IN_NATS = ("kl", "kl_dpo", "kl_anchor", "reward", "expected")  # rows; the others have no unit
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class AlignDistil(Algorithm[TextBatch]):
         "anchor": Role(doc="contrastive: the reverse DPO model; vanilla: the initial model"),
     }
     metrics = {name: metric for name, (metric, _, _) in LOGGED.items()}
+    units = dict.fromkeys((f"distil/{row}" for row in IN_NATS), "nats")
 
     reward: Literal["contrastive", "vanilla"] = option(
         "contrastive", "teacher of Eq. 15/17, or interpolation with the initial model, Eq. 11"
@@ -144,6 +146,12 @@ class AlignDistil(Algorithm[TextBatch]):
         kl = ops.kl_divergence(policy, ops.log_softmax(target / self.temperature))
         # Where the anchor forbids what the DPO model allows, all of the teacher's mass is there.
         return {"kl": kl.masked_fill(target.amax(-1).isposinf(), torch.inf), **rows}
+
+    def distributions(self, outputs: Outputs) -> Mapping[str, Tensor]:
+        """The synthetic teacher softmax(z*_t)."""
+        dpo, anchor = ops.log_softmax(outputs["teacher"]), ops.log_softmax(outputs["anchor"])
+        target = TEACHERS[self.reward](dpo, anchor, self.alpha(dpo, anchor)[:, None])
+        return {"synthetic teacher": target / self.temperature}
 
     def alpha(self, dpo: Tensor, anchor: Tensor) -> Tensor:
         """[n] extrapolation weight from log-probabilities [n, V]."""

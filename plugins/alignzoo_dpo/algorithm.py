@@ -33,6 +33,8 @@ class DPO(Algorithm[PairBatch]):
         "logps/rejected": Metric("S_pi of the rejected response", "nats"),
     }
 
+    units = {"reward": "nats"}
+
     beta: float = option(0.1, "strength of the KL constraint, Eq. 4", gt=0)
     label_smoothing: float = option(0.0, "share e of labels taken to be wrong", ge=0, le=0.5)
 
@@ -43,6 +45,10 @@ class DPO(Algorithm[PairBatch]):
     def snapshots(self) -> Mapping[str, Signal]:
         """Log-probabilities that never change."""
         return {"reference": log_prob("reference")}
+
+    def shown(self, signals: Signals) -> Signals:
+        """The DPO reward of a token, beta log(pi / pi_ref)."""
+        return {"reward": self.beta * (signals["policy"] - signals["reference"])}
 
     def at_start(self) -> Mapping[str, float]:
         """Equal policy and reference cannot prefer anything."""

@@ -17,6 +17,8 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
 ]  # fmt: skip
+KEYS = {"Escape": 27, "Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
+        "ArrowDown": 40}  # fmt: skip
 PATIENCE = 60  # seconds until a reply of the browser counts as lost
 
 
@@ -124,7 +126,7 @@ class Tab:
     def press(self, key):
         """Press a named key."""
         for kind in ("keyDown", "keyUp"):
-            code = {"Escape": 27, "Enter": 13, "Tab": 9}[key]
+            code = KEYS[key]
             text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key,
                       windowsVirtualKeyCode=code, **text)  # fmt: skip

@@ -24,6 +24,8 @@ ROOMS = {
     "leaderboard": {"contract", "pages", "store"},
     "plots": {"contract"},
     "launch": {"contract", "store"},
+    "lens": {"contract", "ops", "data", "recipe", "store", "pages", "stages", "engine.models"}
+    | {"engine.parallel", "engine.scoring", "engine.train"},
     "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
@@ -38,7 +40,7 @@ ROOMS = {
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal", "plots"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
-    | {"engine.models", "engine.parallel", "cli.terminal", "launch"},
+    | {"engine.models", "engine.parallel", "cli.terminal", "launch", "lens"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
     | {"cli.doing", "cli.terminal", "engine.parallel"},
     "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}

@@ -26,7 +26,7 @@ WITHOUT_EFFECT = {
     "recipe/observers.py",
     "store/runs.py",
 }
-ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "plots", "pages", "plan", "testing"}
+ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "lens", "pages", "plan", "plots"} | {"testing"}
 
 
 @pytest.fixture
