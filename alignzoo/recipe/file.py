@@ -14,12 +14,13 @@ from alignzoo.recipe.blocks import (
     Recipe,
     stage_kind,
 )
-from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults, strategy_faults
+from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults
 from alignzoo.recipe.faults import Block, BlockAt, Fault, Path, validate
 from alignzoo.recipe.options import options_schema
 from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
+from alignzoo.recipe.strategy import strategy_faults
 from alignzoo.recipe.text import read_source
 
 S = TypeVar("S", bound=Spec)
