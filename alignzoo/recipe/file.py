@@ -198,9 +198,10 @@ def _choice(key: str, kind: str, name: str, options: dict[str, Any]) -> dict[str
 
 
 def _offer(schema: dict[str, Any], names: list[str]) -> None:
-    """Only these names are allowed (null stays allowed where it was)."""
+    """Only these names are allowed, and package:name (null stays allowed where it was)."""
     text = next((s for s in schema.get("anyOf", ()) if s.get("type") == "string"), schema)
-    text["enum"] = names
+    text.pop("type", None)
+    text["anyOf"] = [{"enum": names}, {"type": "string", "pattern": "^[^:]+:.+$"}]
 
 
 def _summary(cls: type[Any]) -> str:
