@@ -61,6 +61,10 @@ def run(
     seeds: Annotated[
         int, typer.Option(min=1, help="Repeat with so many seeds and print means over them.")
     ] = 1,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B", help="A run for each value, and one leaderboard."),
+    ] = None,
     processes: Annotated[
         int | None,
         typer.Option(min=1, help="Workers on this machine: on GPUs, one for each."),
@@ -77,7 +81,7 @@ def run(
         from alignzoo.cli.doing.running import Asked
         from alignzoo.launch.wish import Wish
 
-        asked = Asked(recipe, tuple(overrides or ()), output, fresh, seeds)
+        asked = Asked(recipe, tuple(overrides or ()), output, fresh, seeds, tuple(sweep or ()))
         wish = Wish(processes, machines, machine_rank, main_address)
         raise typer.Exit(launched_command(asked, wish))
 

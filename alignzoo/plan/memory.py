@@ -25,6 +25,7 @@ from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, TrainSpec
+from alignzoo.recipe.optimizing import engine_values
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import REWARD, bound_roles, main_role
@@ -148,7 +149,7 @@ class Predictor:
 
     def _optim(self, spec: TrainSpec) -> Optim:
         """One rank's share of a step."""
-        optim = Optim(**spec.train.model_dump())
+        optim = Optim(**engine_values(spec.train))
         share = -(-optim.batch_size // self.devices.n)
         return replace(optim, batch_size=share, micro_batch_size=min(share, optim.micro_batch_size))
 

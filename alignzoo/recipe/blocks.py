@@ -204,6 +204,12 @@ class ValidationSpec(Spec):
     every: int = Field(50, gt=0, description="optimiser steps between validations")
     metric: str = Field("loss", description="which one decides about the best checkpoint")
     better: Literal["lower", "higher"] = Field("lower", description="which way is better")
+    patience: int | None = Field(
+        None,
+        gt=0,
+        description="training ends after so many validations in a row without a better one; null: "
+        "it never ends early",
+    )
 
 
 class RailsSpec(Spec):

@@ -33,7 +33,6 @@ from alignzoo.recipe.blocks import (
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import option_faults
-from alignzoo.recipe.parallel import WITHOUT_ADAPTERS
 from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.roles import (
@@ -101,17 +100,6 @@ def stage_faults(scope: Scope) -> Iterator[Fault]:
         if draft.spec is not None:
             found = [*_faults(draft.spec, draft, scope), *unread_faults(draft.spec)]
             yield from (fault.under(draft.path) for fault in found)
-
-
-def strategy_faults(strategy: str, stages: Iterable[Draft]) -> Iterator[Fault]:
-    """A way to spread models that no stage would follow, or one of them cannot."""
-    if strategy != "ddp" and all(d.kind not in ("train", None) for d in stages):
-        what = "no train stage follows it, so it has no effect; take it out"
-        yield Fault(("parallel", "strategy"), what)
-    for draft in stages:
-        if strategy in WITHOUT_ADAPTERS and getattr(draft.spec, "adapter", None):
-            what = f"is not tried under {strategy}; take fsdp2"
-            yield Fault((*draft.path, "adapter"), what, at_key=True)
 
 
 def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:

@@ -14,13 +14,14 @@ from alignzoo.recipe.blocks import (
     Recipe,
     stage_kind,
 )
-from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults, strategy_faults
+from alignzoo.recipe.check import Draft, Scope, evaluate_faults, stage_faults
 from alignzoo.recipe.faults import Block, BlockAt, Fault, Path, validate
 from alignzoo.recipe.observers import tracker_faults
 from alignzoo.recipe.options import options_schema
 from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec, TrackerSpec
+from alignzoo.recipe.strategy import strategy_faults
 from alignzoo.recipe.text import read_source
 
 S = TypeVar("S", bound=Spec)
@@ -202,9 +203,10 @@ def _choice(key: str, kind: str, name: str, options: dict[str, Any]) -> dict[str
 
 
 def _offer(schema: dict[str, Any], names: list[str]) -> None:
-    """Only these names are allowed (null stays allowed where it was)."""
+    """Only these names are allowed, and package:name (null stays allowed where it was)."""
     text = next((s for s in schema.get("anyOf", ()) if s.get("type") == "string"), schema)
-    text["enum"] = names
+    text.pop("type", None)
+    text["anyOf"] = [{"enum": names}, {"type": "string", "pattern": "^[^:]+:.+$"}]
 
 
 def _summary(cls: type[Any]) -> str:

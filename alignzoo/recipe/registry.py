@@ -57,6 +57,25 @@ class BrokenPlugin:
     trace: str
 
 
+class Offers(Mapping[str, type]):
+    """The classes of one kind by name: "dpo", or "package:dpo" whoever else offers it.
+
+    Iteration gives every class once, by its bare name where that is its own.
+    """
+
+    def __init__(self, names: Mapping[str, type], qualified: Mapping[str, type]) -> None:
+        self.names, self.qualified = names, qualified
+
+    def __getitem__(self, name: str) -> type:
+        return self.names[name] if name in self.names else self.qualified[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 @dataclass(frozen=True)
 class Registry:
     """Everything the installed plug-ins offer."""
@@ -87,6 +106,11 @@ class Registry:
             raise PluginError(self.clashes[kind, name])
         broken = "".join(f" ({b.module} does not load: {b.error})" for b in self.broken)
         raise PluginError(f"unknown {kind} '{name}'{suggest(name, known)}{broken}")
+
+    def refuse_clash(self, name: str) -> None:
+        """Raise PluginError for a bare name that several packages offer, of whatever kind."""
+        for text in (text for (_, one), text in self.clashes.items() if one == name):
+            raise PluginError(text)
 
     def owner(self, cls: type) -> Plugin:
         """The plug-in that registered a class."""
@@ -128,6 +152,7 @@ class Registry:
         return self.kinds["tracker"]
 
 
+CORE = {"stage": ("generate", "label")}  # names of the core's own, which come first
 KINDS: Mapping[str, tuple[str, type]] = {
     "algorithm": ("register_algorithms", Algorithm),
     "dataset": ("register_datasets", Dataset),
@@ -212,12 +237,24 @@ def build_registry(
         for key, cls in offered:
             offers.setdefault(key, []).append(cls)
             owners[cls] = plugin
-    kinds: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
-    for (kind, name), classes in offers.items():
-        if len(classes) == 1:
-            kinds[kind][name] = classes[0]
+    kinds = {kind: _offers(kind, offers, owners) for kind in KINDS}
     clashes = {key: _clash(key, c, owners) for key, c in offers.items() if len(c) > 1}
     return Registry(manager.hook, tuple(good), tuple(bad), kinds, owners, clashes, manager)
+
+
+def _offers(
+    kind: str, offers: Mapping[tuple[str, str], Sequence[type]], owners: Mapping[type, Plugin]
+) -> Offers:
+    """A bare name that several offer, or that is the core's own, is nobody's; a module has one."""
+    names: dict[str, type] = {}
+    qualified: dict[str, type] = {}
+    for name, classes in ((name, found) for (of, name), found in offers.items() if of == kind):
+        whole = [f"{owners[cls].module}:{name}" for cls in classes]
+        own = {x: cls for x, cls in zip(whole, classes, strict=True) if whole.count(x) == 1}
+        qualified |= own
+        free = len(classes) == 1 and name not in CORE.get(kind, ())
+        names |= {name: classes[0]} if free else own
+    return Offers(names, qualified)
 
 
 def _offered(
@@ -239,7 +276,10 @@ def _offered(
 
 def _clash(key: tuple[str, str], classes: Sequence[type], owners: Mapping[type, Plugin]) -> str:
     who = " and ".join(f"{owners[c].distribution} ({owners[c].module})" for c in classes)
-    return f"{key[0]} '{key[1]}' is registered by {who}; uninstall all but one"
+    modules = [owners[c].module for c in classes]
+    apart = [f"`{m}:{key[1]}`" for m in modules if modules.count(m) == 1]
+    how = f"write {' or '.join(apart)}" if apart else "it may register one"
+    return f"{key[0]} '{key[1]}' is registered by {who}; {how}"
 
 
 def _check_hooks(manager: pluggy.PluginManager) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -30,6 +31,38 @@ def not_above(value: int | None, other: str, info: ValidationInfo) -> int | None
     return value
 
 
+class OptimizerSpec(Spec):
+    """An optimiser of torch with its options."""
+
+    name: Literal[
+        "adamw",
+        "adam",
+        "adamax",
+        "nadam",
+        "radam",
+        "adafactor",
+        "adagrad",
+        "adadelta",
+        "rmsprop",
+        "sgd",
+    ] = "adamw"
+    with_: dict[str, Any] = Field(
+        default_factory=dict, alias="with", description="options of torch.optim beside those here"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`optimizer: sgd` means `optimizer: {name: sgd}`."""
+        return {"name": value} if isinstance(value, str) else value
+
+
+def _adamw(given: Mapping[str, Any], value: Any) -> Any:
+    """The default of an option: ours for adamw, for others that of torch."""
+    known = given.get("optimizer")
+    return value if known is not None and known.name == "adamw" else None
+
+
 class OptimSpec(Spec):
     """The optimiser, its schedule, and how a step is cut into micro-batches."""
 
@@ -45,9 +78,24 @@ class OptimSpec(Spec):
     lr_by_role: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="peak learning rate of single roles"
     )
-    betas: tuple[float, float] = Field((0.9, 0.95), description="decay of AdamW's two averages")
-    eps: float = Field(1e-8, gt=0, description="AdamW's addition to the denominator")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of weights, per unit of rate")
+    optimizer: OptimizerSpec = Field(
+        default_factory=OptimizerSpec, description="how gradients become updates"
+    )
+    betas: tuple[float, float] | None = Field(
+        default_factory=lambda given: _adamw(given, (0.9, 0.95)),
+        description="decay of the two averages of the Adam family; default: 0.9 and 0.95 for "
+        "adamw, else torch's",
+    )
+    eps: float | None = Field(
+        default_factory=lambda given: _adamw(given, 1e-8),
+        gt=0,
+        description="addition to the denominator; default: 1e-8 for adamw, else torch's",
+    )
+    weight_decay: float | None = Field(
+        default_factory=lambda given: _adamw(given, 0.0),
+        ge=0,
+        description="decay of weights, per unit of rate; default: 0 for adamw, else torch's",
+    )
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with rising rate")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="how the rate falls after the warm-up"

@@ -22,7 +22,20 @@ def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Faul
     yield from _size_faults(spec, cls)
     yield from _sampling_faults(spec, cls)
     yield from _turn_faults(spec, cls)
+    yield from _patience_faults(spec)
     yield from _adapter_faults(spec, cls)
+
+
+def _patience_faults(spec: TrainSpec) -> Iterator[Fault]:
+    """Patience that outlasts the steps ends nothing."""
+    held, steps = spec.validation, spec.train.steps
+    if held is None or held.patience is None or steps is None:
+        return
+    first = held.every * (1 + held.patience)  # the first validation is always the best so far
+    if first >= steps:
+        what = f"could end training at step {first} at first, and train.steps is {steps}"
+        what += "; make it smaller, or `every`"
+        yield Fault(("validation", "patience"), what)
 
 
 def _turn_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

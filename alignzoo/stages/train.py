@@ -35,6 +35,7 @@ from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.recipe.blocks import DataSpec, TrainSpec
+from alignzoo.recipe.optimizing import engine_values
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.roles import bound_roles, main_role
 from alignzoo.recipe.training import off_policy, off_policy_note
@@ -94,7 +95,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         items=encoded.items if encoded else (),
         rollout=sampled,
         validation=_validation(spec, held_out),
-        optim=Optim(**spec.train.model_dump()),
+        optim=Optim(**engine_values(spec.train)),
         pad_id=pad_id_of(tokenizer),
         seed=context.seed,
         folder=context.folder,
@@ -263,4 +264,4 @@ def _validation(spec: TrainSpec, held_out: Encoded | None) -> Validation | None:
     if chosen is None or held_out is None:
         return None
     better = {"lower": -1, "higher": 1}[chosen.better]
-    return Validation(held_out.items, chosen.every, chosen.metric, better)
+    return Validation(held_out.items, chosen.every, chosen.metric, better, chosen.patience)

@@ -215,7 +215,7 @@ PLUGINS = {  # what -> (source of the plug-in, command, exit status, what is pri
         REGISTERING.format(hook="register_algorithms", body=TWICE),
         ("plan", "dpo"),
         2,
-        r"algorithm 'dpo' is registered by .*alignzoo_dpo.* and .*{module}.*uninstall all but one",
+        r"algorithm 'dpo' is registered by .*alignzoo_dpo.* and .*{module}.*`alignzoo_dpo:dpo` or",
     ),
     "an algorithm that exists already, where nobody needs it": (
         REGISTERING.format(hook="register_algorithms", body=TWICE),

@@ -122,8 +122,12 @@ def _chosen(target: str) -> tuple[Registry, list[tuple[str, str, Any]]]:
             raise PluginError(f"{target}: registers no {', '.join(KINDS)}{_why(registry, names)}")
         return registry, wanted
     registry = load_plugins()
+    registry.refuse_clash(target)
     every = [*_registered(registry), *_own()]
     wanted = [x for x in every if x[1] == target]
+    wanted = wanted or [
+        (k, target, registry.kinds[k][target]) for k in KINDS if target in registry.kinds[k]
+    ]
     if not wanted:
         near = suggest(target, [name for _, name, _ in every])
         raise UsageError(f"'{target}' is no installed plug-in and no folder{near}")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from alignzoo.cli.doing.running import Asked, resume_hint, run_command, run_seeds_command
+from alignzoo.cli.doing.sweeping import sweep_command, sweep_folder, sweep_recipes
 from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.launch.board import Failure
 from alignzoo.launch.wish import Wish, check, join_slurm, refuse_nested
@@ -24,10 +25,18 @@ def launched_command(asked: Asked, wish: Wish) -> int:
     if not launched():
         check(wish, _devices() if wish.processes else 0)
     if wish.world == 1:
-        return run_command(asked) if asked.seeds == 1 else run_seeds_command(asked)
+        return _here(asked)
     refuse_nested(wish, os.environ)
+    if asked.sweep:
+        return _launch(asked, wish, sweep_folder(asked, sweep_recipes(asked)))
     recipe = load_recipe(find_recipe(asked.recipe), load_plugins(), asked.overrides)
     return _launch(asked, wish, asked.folder(recipe))
+
+
+def _here(asked: Asked) -> int:
+    if asked.sweep:
+        return sweep_command(asked)
+    return run_command(asked) if asked.seeds == 1 else run_seeds_command(asked)
 
 
 def _launch(asked: Asked, wish: Wish, folder: Path) -> int:

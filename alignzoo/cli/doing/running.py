@@ -40,6 +40,7 @@ class Asked:
     output: Path | None
     fresh: bool
     seeds: int
+    sweep: tuple[str, ...] = ()  # key.path=VALUE,VALUE: a run for each
 
     @property
     def words(self) -> list[str]:
@@ -47,7 +48,9 @@ class Asked:
         sets = [word for value in self.overrides for word in ("--set", value)]
         output = ["--output", str(self.output)] if self.output else []
         fresh = ["--fresh"] if self.fresh else []
-        return ["run", self.recipe, *sets, *output, *fresh, "--seeds", str(self.seeds)]
+        seeds = ["--seeds", str(self.seeds)]
+        sweeps = [word for values in self.sweep for word in ("--sweep", values)]
+        return ["run", self.recipe, *sets, *output, *fresh, *seeds, *sweeps]
 
     def folder(self, recipe: Recipe) -> Path:
         """Where the results of all seeds go."""
@@ -205,7 +208,7 @@ def leaderboard_command(
     for folder in runs:
         if not folder.exists():
             raise UsageError(f"{folder}: not there; name the folders of runs, or bundles")
-    sections = read_leaderboard(_finished(runs))
+    sections = read_leaderboard(finished_runs(runs))
     if html is not None:
         _write_page(html, leaderboard.render_page(sections, runs, prompts))
     if as_json:
@@ -216,7 +219,7 @@ def leaderboard_command(
         print(render_text(sections, width()), end="")
 
 
-def _finished(runs: Sequence[Path]) -> Sequence[Path]:
+def finished_runs(runs: Sequence[Path]) -> Sequence[Path]:
     """The runs with results, if any has some; the others are named."""
     found = [place for place in runs if place.is_file() or (place / "scores.jsonl").exists()]
     for folder in sorted({*runs} - {*found}) if found else ():

@@ -25,6 +25,7 @@ from alignzoo.recipe.registry import KINDS, Registry, load_plugins
 def show_command(name: str) -> None:
     """Print everything of that name, whatever its kind; a recipe's text if nothing else has it."""
     registry = load_plugins()
+    registry.refuse_clash(name)
     recipe = bundled_recipes().get(name)
     found = list(_classes(name, registry))
     for kind, cls in found:

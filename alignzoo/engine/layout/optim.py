@@ -1,9 +1,10 @@
-"""The optimiser and clipping: one AdamW with a group per role."""
+"""The optimiser and clipping: one of torch.optim with a group per role."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,11 @@ class Optim:
     micro_batch_size: int = 16
     lr: float = 1e-6
     lr_by_role: Mapping[str, float] = field(default_factory=dict)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    kind: str = "AdamW"  # a class of torch.optim
+    options: Mapping[str, Any] = field(default_factory=dict)  # those of that class alone
+    betas: tuple[float, float] | None = (0.9, 0.95)  # None: the class's own, or it has none
+    eps: float | None = 1e-8
+    weight_decay: float | None = 0.0
     warmup: float = 0.1
     schedule: str = "cosine"
     min_lr: float = 0.1
@@ -34,8 +37,8 @@ class Optim:
     aux_loss: bool = False
 
 
-def build_optimizer(optim: Optim, trainable: Mapping[str, nn.Module]) -> torch.optim.AdamW:
-    """AdamW with one parameter group per trainable role, `role` and `peak` noted in the group."""
+def build_optimizer(optim: Optim, trainable: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
+    """One parameter group per trainable role, `role` and `peak` noted in the group."""
     groups = [
         {
             "params": [p for p in model.parameters() if p.requires_grad],
@@ -44,9 +47,15 @@ def build_optimizer(optim: Optim, trainable: Mapping[str, nn.Module]) -> torch.o
         }
         for role, model in trainable.items()
     ]
-    return torch.optim.AdamW(
-        groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay
-    )
+    kind: type[torch.optim.Optimizer] = getattr(torch.optim, optim.kind)
+    usual = {"betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay}
+    given: dict[str, Any] = {key: value for key, value in usual.items() if value is not None}
+    return kind(groups, lr=optim.lr, **given, **optim.options)  # type: ignore[call-arg]
+
+
+def stays(x: Tensor, parameter: Tensor, key: str) -> bool:
+    """Whether a moment is no value of each weight: the optimiser counts on the CPU."""
+    return key == "step" or (x.ndim == 0 and parameter.ndim > 0)
 
 
 def clip_by_role(optimizer: torch.optim.Optimizer, max_norm: float) -> dict[str, Tensor]:

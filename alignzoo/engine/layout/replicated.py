@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.base import Layout, keys_of
-from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role
+from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role, stays
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import ScoringModule
 
@@ -88,4 +88,4 @@ class Replicated(Layout):
 
 
 def _beside(x: Tensor, parameter: Tensor, key: str) -> Tensor:
-    return x.clone() if key == "step" else x.to(parameter, copy=True)
+    return x.clone() if stays(x, parameter, key) else x.to(parameter, copy=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.base import Layout, keys_of
-from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role
+from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role, stays
 from alignzoo.engine.layout.plain import filled, outline, size_of
 from alignzoo.engine.layout.refused import (
     refuse_lists_of_experts,
@@ -169,7 +169,7 @@ def _slice(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _moment(x: Tensor, parameter: Tensor, key: str) -> Tensor:
-    return x.clone() if key == "step" else _slice(x, parameter).clone()
+    return x.clone() if stays(x, parameter, key) else _slice(x, parameter).clone()
 
 
 def layers_of(module: ScoringModule) -> list[nn.Module]:

@@ -49,6 +49,7 @@ class Zero(Layout):
         super().__init__(ranks, scoring)
         refuse_lists_of_experts(scoring, self.asked)
         refuse_adapters(scoring, self.asked)
+        self._refuse_unless(optim.kind == "AdamW", f"{optim.kind} is not tried under it")
         self.learning = self.parameters()  # before DeepSpeed takes the weights away
         self.engine = _started(scoring, build_optimizer(optim, self.trained), self._config())
         scoring.set_modes()

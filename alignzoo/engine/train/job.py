@@ -33,6 +33,12 @@ class Validation:
     every: int
     metric: str
     sign: int  # +1 higher is better, -1 lower
+    patience: int | None = None  # validations without a better one that end training
+
+    def is_over(self, step: int, best_step: int) -> bool:
+        """Whether training ends at a step; a function of the cursor, so a resumed run agrees."""
+        waited = step // self.every - best_step // self.every
+        return self.patience is not None and best_step > 0 and waited >= self.patience
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ class _Loop:
         if not self.cursor.step:
             self.gallery.show(0, self.total)
         try:
-            while self.cursor.step < self.total:
+            while not self._is_over():
                 self._train_on(self.source.buffer(self.cursor.buffer))
                 self.cursor = replace(self.cursor, buffer=self.cursor.buffer + 1)
                 signal, due = self._decided()
@@ -161,6 +161,12 @@ class _Loop:
         if self.saves.step != self.cursor.step:
             self._save()  # a kill while the model is written must not cost the training
         self._restore_best()
+
+    def _is_over(self) -> bool:
+        """After the last step, or a validation that patience waited for in vain."""
+        step, validation = self.cursor.step, self.job.validation
+        early = validation is not None and validation.is_over(step, self.cursor.best_step)
+        return early or step >= self.total
 
     def _decided(self) -> tuple[int, bool]:
         """(the signal that any rank got, whether rank 0's clock says to save), alike on all ranks:
@@ -177,8 +183,9 @@ class _Loop:
         compare = dict(buffer.compare)
         updates = list(self._updates(buffer))
         for number, share_of_update in enumerate(updates):
-            if self.cursor.step >= self.total:
-                job.rails.say(words.left_over(number, len(updates)))
+            if self._is_over():
+                if self.cursor.step >= self.total:
+                    job.rails.say(words.left_over(number, len(updates)))
                 return
             # An idle rank lends an item: its forwards must match those of the others.
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
@@ -224,6 +231,9 @@ class _Loop:
         at_end = self.cursor.step == self.total
         if validation and (at_end or self.cursor.step % validation.every == 0):
             metrics |= self._validate(validation)
+            if not at_end and self._is_over():
+                at_end = True
+                self.job.rails.say(words.early(validation.patience, self.cursor, self.total))
         if at_end and self.job.rails.max_kl is not None and not self.job.on_policy:
             metrics |= self._drift(buffer)
         self.watch.see(self.cursor.step, metrics)

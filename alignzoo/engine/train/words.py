@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
+from alignzoo.contract.errors import counted
 from alignzoo.engine.models.adapters import holding_together, is_adapted
 from alignzoo.engine.train.checkpoint import Cursor
 
@@ -38,6 +39,12 @@ def validated(metric: str, value: float, cursor: Cursor) -> str:
     at = cursor.best_step
     best = "the best so far" if at == cursor.step else f"the best was at step {at}"
     return f"step {cursor.step}: validation {metric} {value:.4g}, {best}"
+
+
+def early(patience: int | None, cursor: Cursor, total: int) -> str:
+    """Why training ends before its last step."""
+    what = counted(patience or 0, "validation")
+    return f"ends at step {cursor.step} of {total}: {what} without a better one (patience)"
 
 
 def kept(metric: str, cursor: Cursor) -> str:
