@@ -127,7 +127,8 @@ def run_recipe(
     tables call models that have no stage's name. Raises what the pieces raise, after `run.json`
     says how far the run came; the same call goes on from there.
     """
-    refuse_unheeded(os.environ, recipe.precision, gpus=0)  # of devices: when training starts
+    # Of devices: when training starts.
+    refuse_unheeded(os.environ, recipe.precision, 0, recipe.parallel.strategy)
     measured = sum(len(evaluated_models(e, recipe, registry)) for e in recipe.evaluate)
     total = len(recipe.stages) + measured
     voice = progress if is_main() else Silent()

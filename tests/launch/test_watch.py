@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import asdict
 
@@ -117,23 +118,58 @@ def test_a_worker_that_said_its_end_is_not_missed(board, workers):
 
 def test_a_long_wait_is_said_once_with_the_worker_and_ends_nothing(board, workers, capfd):
     watch = Watch(board, TWO)
-    board.put("waited/0", [61.0, True])
-    board.put("waited/1", [0.0, False])
+    board.put("waited/0", [61.0, 61.0])
+    board.put("waited/1", [0.0, 0.0])
     look(watch, 3)
     assert capfd.readouterr().err == "waiting for worker 1 since 61 s\n"
-    board.put("waited/0", [86400.0, True])  # a judge may take days
+    board.put("waited/0", [86400.0, 86400.0])  # a judge may take days
     look(watch, 3)
     assert board.first() is None
 
 
-@pytest.mark.parametrize(("sure", "ends"), [(True, True), (False, False)])
-def test_workers_that_all_wait_for_each_other_are_ended_unless_they_compute(
-    board, workers, sure, ends
+@pytest.mark.parametrize(
+    ("still", "ends"),
+    [((STUCK + 1, STUCK + 1), True), ((0.0, 0.0), False), ((STUCK + 1, 2.0), False)],
+)
+def test_workers_that_all_wait_for_each_other_are_ended_unless_they_compute_or_transfer(
+    board, workers, still, ends
 ):
     for number in range(2):
-        board.put(f"waited/{number}", [STUCK + 1, sure])
+        board.put(f"waited/{number}", [STUCK + 1, still[number]])
     look(Watch(board, TWO), 1)
     assert (board.first() is not None) == ends
+
+
+BEATS = """
+import hashlib, os, sys, threading, time
+from torch import distributed
+from alignzoo.launch.board import Board
+from alignzoo.launch.worker import _beat
+board = Board(distributed.TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False))
+threading.Thread(target=_beat, args=(board, threading.Event()), daemon=True).start()
+if sys.argv[2] == "transfers":  # another thread takes the processor, as one that copies tensors
+    work = lambda: [hashlib.sha256(bytes(10**6)).digest() for _ in range(10**6)]
+    threading.Thread(target=work, daemon=True).start()
+distributed.TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False).wait(["nothing"])
+"""
+
+
+@pytest.mark.parametrize("does", ["nothing", "transfers"])
+def test_a_wait_in_which_tensors_are_transferred_is_told_from_one_in_which_nothing_moves(
+    board, monkeypatch, tmp_path, does
+):
+    place = tmp_path / "torch" / "distributed"  # where the calls stand that wait for others
+    place.mkdir(parents=True)
+    (place / "waiting.py").write_text(BEATS)
+    command = [sys.executable, place / "waiting.py", str(board.store.port), does]
+    with subprocess.Popen([*map(str, command)]) as worker:
+        until = time.monotonic() + 60
+        while (told := board.get("waited/0") or (0.0, 0.0))[0] < 4 and time.monotonic() < until:
+            time.sleep(0.1)
+        worker.kill()
+    waited, still = told
+    assert waited >= 4
+    assert still == pytest.approx(waited, abs=1.5) if does == "nothing" else still < 1
 
 
 def test_another_machine_that_says_nothing_new_is_named(board):

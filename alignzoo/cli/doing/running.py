@@ -13,9 +13,10 @@ from pathlib import Path
 from alignzoo import leaderboard
 from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.cli.terminal.screen import print_json, print_table, width
+from alignzoo.cli.terminal.stopping import speaks
 from alignzoo.contract.errors import Interrupted, UsageError
 from alignzoo.engine.parallel.agreement import is_main
-from alignzoo.launch.worker import launched, place_run
+from alignzoo.launch.worker import place_run
 from alignzoo.leaderboard import read_leaderboard, render_text
 from alignzoo.leaderboard.seeds import markdown, over_seeds, rows_of
 from alignzoo.plan import plan_recipe
@@ -121,7 +122,7 @@ def report(
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what plug-ins print
             result = work()
     except KeyboardInterrupt as stop:
-        if is_main() and not launched():  # the launching process says it for all
+        if speaks():  # the launching process says it for all
             print(f"\n{resume_hint(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else INTERRUPTED
     if not is_main():
