@@ -232,6 +232,12 @@ def test_generate_answers_a_prompt_the_same_way_twice(cli, finished):
     assert cli(*words, "--samples", "2", "--max-new-tokens", "6")[1] == once
 
 
+def test_generate_prints_the_answer_and_no_word_of_a_library():
+    done = process("generate", "facts", "what is the fox like ?", "--max-new-tokens", "2")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
 def test_generate_answers_a_file_as_data_that_a_recipe_can_read(cli, finished, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "what is the fox like ?"}\n{"prompt": "what is it ?"}\n')

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 
@@ -11,9 +12,11 @@ import pytest
 from torch.distributed import TCPStore
 
 from alignzoo.launch.board import Board, Failure
+from alignzoo.launch.supervise import YOUNG, _logs
 from alignzoo.launch.watch import GRACE, SILENT, STOPPED, STUCK, Watch, state_of
 from alignzoo.launch.wish import Wish
 from alignzoo.launch.worker import _only_lost
+from alignzoo.store.runs import locked
 
 TWO = Wish(2)
 ERROR = Failure(1, "error: no food", "DataError: no food")
@@ -152,6 +155,25 @@ if sys.argv[2] == "transfers":  # another thread takes the processor, as one tha
     threading.Thread(target=work, daemon=True).start()
 distributed.TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False).wait(["nothing"])
 """
+
+
+def test_what_a_killed_launching_process_left_is_removed_at_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, working, young, other = (
+        tmp_path / name
+        for name in ("alignzoo-workers-a", "alignzoo-workers-b", "alignzoo-workers-c", "workers-d")
+    )
+    for place in (left, working, young, other):
+        (place / "0").mkdir(parents=True)
+        (place / "0" / "stderr.log").touch()
+    with locked(working):
+        for place in (left, working, other):
+            os.utime(place, (time.time() - 2 * YOUNG,) * 2)
+        with _logs() as logs:
+            assert {path.name for path in tmp_path.iterdir()} == {
+                working.name, young.name, other.name, os.path.basename(logs)
+            }  # fmt: skip
+    assert not os.path.exists(logs)
 
 
 @pytest.mark.parametrize("does", ["nothing", "transfers"])

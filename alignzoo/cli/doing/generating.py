@@ -26,6 +26,7 @@ from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.engine.parallel.exchange import everyone
+from alignzoo.engine.parallel.quiet import silence_libraries
 from alignzoo.recipe.blocks import EngineSpec, SamplingSpec
 from alignzoo.recipe.faults import Block, validate
 from alignzoo.recipe.registry import Registry, load_plugins
@@ -113,6 +114,7 @@ def voice(wish: Wish) -> Iterator[Voice]:
 
     from alignzoo.engine.parallel.ranks import arithmetic
 
+    silence_libraries()
     registry = load_plugins()
     hooks, engine = registry.hooks, _engine(wish.engine, registry)
     name, origin = find_speaker(wish.model)

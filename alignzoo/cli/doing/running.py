@@ -25,7 +25,7 @@ from alignzoo.recipe.faults import FaultyRecipe
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.recipe.text import read_source
-from alignzoo.run import RunResult, run_recipe
+from alignzoo.run import How, RunResult, run_recipe
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import default_folder
 
@@ -71,7 +71,7 @@ def run_command(asked: Asked) -> int:
         progress, display = watch()
         source = path.read_text(encoding="utf-8")
         with display, placed(path, asked.overrides):
-            return run_recipe(recipe, source, registry, folder, progress, fresh=asked.fresh)
+            return run_recipe(recipe, source, registry, folder, progress, How(fresh=asked.fresh))
 
     if not asked.fresh:
         return report(work, folder)
