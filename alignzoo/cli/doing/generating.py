@@ -17,10 +17,11 @@ from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.contract.rollout import RolloutEngine, RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import GroupSample, Message, PromptSample, RolloutBatch
+from alignzoo.data.conversions import convert
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import USUAL, Embedding, Reader, Rules
 from alignzoo.data.rows import row_from_sample
-from alignzoo.data.samples import DataSource, convert, load_samples
+from alignzoo.data.samples import DataSource, load_samples
 from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end

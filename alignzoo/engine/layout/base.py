@@ -83,8 +83,8 @@ class Layout(ABC):
         return 0
 
     def result(self, role: str) -> PreTrainedModel | None:
-        """The same for whoever writes it, on the CPU if it is a copy: None on other ranks, which
-        gather the weights with it and keep none of them. Collective.
+        """What `plain` gives, on the CPU if it is a copy, for the rank that writes it; None on the
+        others, which gather the weights with it and keep none of them. Collective.
         """
         if self.ranks.is_main:
             return self.plain(role, torch.device("cpu"))
