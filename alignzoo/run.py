@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.engine.parallel.environment import refuse_unheeded, unread_config
 from alignzoo.engine.parallel.exchange import as_one, everyone
+from alignzoo.engine.parallel.quiet import silence_libraries
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.launch.worker import earlier_failure
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
@@ -77,6 +77,18 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class How:
+    """What a run does otherwise than usual."""
+
+    again: bool = False  # ask judges anew what they answered without a verdict
+    fresh: bool = False  # delete first what the folder holds of an earlier run
+    labels: Mapping[str, str] = field(default_factory=dict)  # model -> its name in tables
+
+
+USUAL = How()
+
+
+@dataclass(frozen=True)
 class Run:
     """What all pieces of a run share."""
 
@@ -85,14 +97,13 @@ class Run:
     folder: Path
     progress: Progress
     total: int
-    again: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)  # model -> its name in tables
+    how: How = USUAL
     observers: Observers | None = None
     told: dict[str, str] = field(default_factory=dict)  # what is said once -> the piece that did
 
     def label(self, model: str) -> str:
         """How tables call a model."""
-        return self.labels.get(model, model)
+        return self.how.labels.get(model, model)
 
 
 @dataclass(frozen=True)
@@ -115,26 +126,22 @@ def run_recipe(
     registry: Registry,
     folder: Path,
     progress: Progress,
-    *,
-    again: bool = False,
-    fresh: bool = False,
-    labels: Mapping[str, str] | None = None,
+    how: How = USUAL,
 ) -> RunResult:
     """Bring every stage and evaluation of a recipe to its end and fold the scores.
 
-    `source` is the recipe's text as written; `again` asks judges anew what they answered without
-    a verdict; `fresh` deletes first what the folder holds of an earlier run; `labels` say how
-    tables call models that have no stage's name. Raises what the pieces raise, after `run.json`
-    says how far the run came; the same call goes on from there.
+    `source` is the recipe's text as written. Raises what the pieces raise, after `run.json` says
+    how far the run came; the same call goes on from there.
     """
-    refuse_unheeded(os.environ, recipe.precision, gpus=0)  # of devices: when training starts
+    # Of devices: when training starts.
+    refuse_unheeded(os.environ, recipe.precision, 0, recipe.parallel.strategy)
     measured = sum(len(evaluated_models(e, recipe, registry)) for e in recipe.evaluate)
     total = len(recipe.stages) + measured
     voice = progress if is_main() else Silent()
-    run = Run(recipe, registry, folder, voice, total, again, labels or {},
-              observers_for(recipe, registry, voice.note))  # fmt: skip
+    observers = observers_for(recipe, registry, voice.note)
+    run = Run(recipe, registry, folder, voice, total, how, observers)
     with ExitStack() as held:
-        as_one(partial(_hold, run, source, held, fresh=fresh))
+        as_one(partial(_hold, run, source, held))
         outputs: dict[str, Path] = {}
         for piece in stage_pieces(run, outputs):
             settle(piece, run, outputs)
@@ -144,14 +151,14 @@ def run_recipe(
     return RunResult(folder, sections)
 
 
-def _hold(run: Run, source: str, held: ExitStack, *, fresh: bool) -> None:
+def _hold(run: Run, source: str, held: ExitStack) -> None:
     """On the rank that writes, take the run's folder till `held` lets go, and look at the files."""
     if not is_main():
         return
     plugins = [plugin.identity for plugin in run.registry.plugins]
     ended = partial(_ended, run)
     held.enter_context(writing(run.folder, run.recipe, source, plugins, ended))
-    if fresh:
+    if run.how.fresh:
         forget(run.folder)
     if unread := unread_config(os.environ):
         run.progress.note(unread)
@@ -274,28 +281,17 @@ def _tell_end(run: Run, piece: Piece, *, reused: bool) -> None:
 
 
 def _work(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
-    _quiet_libraries(run.recipe.threads)
+    import torch
+
+    silence_libraries()
+    if run.recipe.threads is not None:
+        torch.set_num_threads(run.recipe.threads)
     piece.work(_context(piece, run, outputs))
 
 
 def _note(run: Run, piece: Piece, **entry: Any) -> None:
     if is_main():
         note_piece(run.folder, piece.name, **entry)
-
-
-def _quiet_libraries(threads: int | None) -> None:
-    """The recipe's threads, and no bars, reports and warnings of others between our lines."""
-    import torch
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    if not torch.cuda.is_available():  # DeepSpeed, which Accelerate imports, would warn of it
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if not os.environ.get("ALIGNZOO_TRACE"):
-        logging.set_verbosity_error()  # what matters in a load report is said by whoever loads
-        warnings.filterwarnings("ignore", category=FutureWarning)
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def _reused(piece: Piece, run: Run) -> bool:
@@ -306,7 +302,7 @@ def _reused(piece: Piece, run: Run) -> bool:
             f"{piece.name}: its files changed since it was finished; done again ({changed})"
         )
     found = find(piece.folder, piece.identity)
-    if found and run.again and _has_failures(found):
+    if found and run.how.again and _has_failures(found):
         begin(piece.folder, piece.identity)
         return False
     if found and found != piece.folder:
@@ -353,7 +349,7 @@ def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContex
         total=run.total,
         outputs=dict(outputs),
         progress=run.progress,
-        again=run.again,
+        again=run.how.again,
         observers=run.observers,
         told=run.told,
     )

@@ -25,9 +25,9 @@ from alignzoo.contract.types import (
     TextSample,
     Tokens,
 )
+from alignzoo.data.conversions import convert
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import Reader, reader_of
-from alignzoo.data.samples import convert
 from alignzoo.data.sequences import prompt_start, sequence
 
 if TYPE_CHECKING:

@@ -10,27 +10,31 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignzoo.contract.errors import UsageError
+from alignzoo.contract.errors import AlignzooError, UsageError
 from alignzoo.launch.board import PATIENCE, RESUMES, Board, Failure
 from alignzoo.launch.watch import INTERRUPTED, Watch
 from alignzoo.launch.wish import Wish
 from alignzoo.launch.worker import LAUNCHED
+from alignzoo.store.runs import locked
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig
 
+LOGS = "alignzoo-workers-"
+YOUNG = 60  # seconds in which a folder may not be locked yet by its owner
 JOINING = 300  # seconds for the other machines
 PARTING = 15  # seconds for them to read how it ended
 AT_LEISURE = 7 * 24 * 3600  # seconds to save after Ctrl-C; the second one does not wait
@@ -58,7 +62,7 @@ def launch(words: Sequence[str], wish: Wish) -> End:
     os.environ.setdefault("OMP_NUM_THREADS", str(wish.threads))
     logging.disable(logging.ERROR)  # we say what matters of what elastic would
     watch = Watch(board, wish)
-    with tempfile.TemporaryDirectory(prefix="alignzoo-workers-") as logs:
+    with _logs() as logs:
         watch.start()
         number, found = _run(_config(board, wish, logs), words)
         watch.over.set()
@@ -69,6 +73,18 @@ def launch(words: Sequence[str], wish: Wish) -> End:
             lost = f"machine 0, at {wish.address}, does not answer any more"
             end = End(Failure(0, f"error: {lost}", lost) if found else None, number)
     return end
+
+
+@contextmanager
+def _logs() -> Iterator[str]:
+    """A folder for what quiet workers print. One whose owner was killed is removed here."""
+    for left in Path(tempfile.gettempdir()).glob(f"{LOGS}*"):
+        with suppress(OSError, AlignzooError):
+            if time.time() - left.stat().st_mtime > YOUNG:
+                with locked(left):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=LOGS) as logs, locked(Path(logs)):
+        yield logs
 
 
 def _run(config: LaunchConfig, words: Sequence[str]) -> tuple[int, ChildFailedError | None]:

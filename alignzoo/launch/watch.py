@@ -18,7 +18,7 @@ from alignzoo.store.files import read_json
 STOPPED = 15  # looks in a row at which a worker was stopped (SIGSTOP)
 SILENT = 20  # looks in a row at which another machine said nothing new
 GRACE = 10  # looks that the others have to end by themselves after a failure
-STUCK = 300.0  # seconds after which workers that all wait for each other are ended
+STUCK = 300.0  # seconds after which workers that all wait, and transfer nothing, are ended
 SAID = (60.0, 600.0, 3600.0)  # seconds of waiting after which a reader is told
 INTERRUPTED = (130, 143)  # exit statuses after SIGINT and SIGTERM
 
@@ -89,10 +89,10 @@ class Watch(threading.Thread):
 
     def _see_waits(self) -> None:
         """Say once in a while who waits for whom; workers that all wait will do so forever."""
-        told = [self.board.get(f"waited/{n}") or (0.0, False) for n in range(self.wish.world)]
+        told = [self.board.get(f"waited/{n}") or (0.0, 0.0) for n in range(self.wish.world)]
         waited = [seconds for seconds, _ in told]
         longest = max(waited)
-        if min(waited) > STUCK and all(sure for _, sure in told):
+        if min(still for _, still in told) > STUCK:
             self._fail(0, f"all workers have waited for each other for {STUCK:.0f} s")
         if longest < SAID[0]:
             self.told = 0

@@ -27,6 +27,7 @@ from alignzoo.launch.board import PATIENCE, Board, Failure
 
 LAUNCHED = "ALIGNZOO_LAUNCHED"  # set for the workers that `run --processes` starts
 BEAT = 1.0  # seconds
+IDLE = 0.005  # seconds of CPU in a beat: less than this is no transfer of tensors
 SEES = timedelta(seconds=5)  # how long a dying worker looks for the store
 LOST = re.compile(r"gloo|NCCL|c10d|by peer|Broken pipe|TCPStore", re.IGNORECASE)
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -129,18 +130,29 @@ def _die_with_parent() -> None:
 
 
 def _beat(board: Board, over: threading.Event) -> None:
-    """Say every second how long the main thread has waited for others without a change."""
+    """Say every second how long the main thread has waited for others without a change, and for
+    how much of that, up to now, nothing was transferred either.
+    """
     main, parent = threading.main_thread().ident, os.getppid()
     place, since = None, time.monotonic()
+    still, spent = since, _spent()
     while not over.wait(BEAT):
         if os.getppid() != parent:
             os._exit(1)
         now = _waiting_at(sys._current_frames().get(main or 0))
         if now != place:
             place, since = now, time.monotonic()
+        spent, before = _spent(), spent
+        if spent - before > IDLE or not (place and place[0]):
+            still = time.monotonic()  # it computes, or tensors are on their way
         waited = time.monotonic() - since if place else 0.0
         with suppress(RuntimeError):  # the launching process is paused, or gone, which ends this
-            board.put(f"waited/{rank()}", [waited, bool(place and place[0])])
+            board.put(f"waited/{rank()}", [waited, min(waited, time.monotonic() - still)])
+
+
+def _spent() -> float:
+    """Seconds of CPU that this process has taken, the calling thread apart."""
+    return time.process_time() - time.thread_time()
 
 
 def _waiting_at(frame: FrameType | None) -> tuple[bool, int, int] | None:

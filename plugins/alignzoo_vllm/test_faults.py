@@ -240,13 +240,20 @@ def test_an_interpreter_without_vllm_is_told_and_nothing_is_started(tmp_path, py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_dies_at_its_start_is_told_with_its_own_words(tmp_path):
+@pytest.mark.parametrize(
+    ("dies", "said"),
+    [
+        ("no such GPU", "log: RuntimeError: no such GPU | keeper"),
+        ("", "log: ModuleNotFoundError: No module named 'vllm.entrypoints' | keeper"),
+    ],
+)
+def test_a_server_that_dies_at_its_start_is_told_with_its_own_words(tmp_path, dies, said):
     (place := tmp_path / "handed").mkdir()
-    engine = VLLM(python=interpreter(tmp_path / "env"), folder=str(place))
+    engine = VLLM(python=interpreter(tmp_path / "env", dies=dies), folder=str(place))
     begun = time.monotonic()
     with pytest.raises(TrainingError) as caught, closing(engine.start(tiny_model())) as session:
         session.sync(weights(0), 0)
-    assert "no such GPU" in str(caught.value)
+    assert said in str(caught.value)
     assert "the vLLM server ended before it was ready" in str(caught.value)  # not "in 600 s"
     assert time.monotonic() - begun < 30
     assert list(place.iterdir()) == []

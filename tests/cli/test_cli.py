@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,12 @@ def test_generate_answers_a_prompt_the_same_way_twice(cli, finished):
     assert cli(*words, "--samples", "2", "--max-new-tokens", "6")[1] == once
 
 
+def test_generate_prints_the_answer_and_no_word_of_a_library():
+    done = process("generate", "facts", "what is the fox like ?", "--max-new-tokens", "2")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
 def test_generate_answers_a_file_as_data_that_a_recipe_can_read(cli, finished, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "what is the fox like ?"}\n{"prompt": "what is it ?"}\n')
@@ -323,14 +330,35 @@ def test_doctor_is_content_with_this_installation(cli):
     assert re.search(r"processes\s+ok\s+--processes ", out)
 
 
-def test_doctor_imports_a_deepspeed_that_accelerate_would_import(tmp_path):
-    information = tmp_path / "deepspeed-0.1.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: deepspeed\nVersion: 0.1\n")
-    (tmp_path / "deepspeed.py").write_text("raise ImportError('no compiler')\n")
+def test_doctor_imports_what_a_run_would_import_of_extras(tmp_path):
+    for name, version in (("deepspeed", "0.1"), ("vllm", "0.32.5")):
+        information = tmp_path / f"{name}-{version}.dist-info"
+        information.mkdir()
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (information / "METADATA").write_text(about)
+        (tmp_path / f"{name}.py").write_text("raise ImportError('no compiler')\n")
     done = process("doctor", PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     assert done.returncode == 1
-    assert re.search(r"deepspeed\s+BROKEN\s+cannot be imported: .*no compiler", done.stdout)
+    no_compiler = "cannot be imported: .*no compiler"
+    assert re.search(rf"\[deepspeed\]\s+BROKEN\s+.*0.1 is outside.*{no_compiler}", done.stdout)
+    assert re.search(rf"\[vllm\]\s+BROKEN\s+vllm {no_compiler}", done.stdout)
+
+
+def test_doctor_says_which_extras_and_engines_are_absent(cli, monkeypatch):
+    monkeypatch.setenv("ALIGNZOO_VLLM_PYTHON", "/nowhere/python")
+    absent = {"vllm", "deepspeed", "peft", "httpx"}
+
+    def found(name):
+        if name in absent:
+            raise PackageNotFoundError(name)
+        return "99"
+
+    monkeypatch.setattr("alignzoo.cli.looking.doctor.version", found)
+    _, out, _ = cli("doctor")
+    for extra, name in (("vllm", "vllm"), ("deepspeed", "deepspeed"), ("lora", "peft")):
+        assert re.search(rf"\[{extra}\]\s+absent\s+without {name} \(pip install", out)
+    assert re.search(r"engine vllm\s+absent\s+.*/nowhere/python", out)
+    assert not re.search(r"\[(vllm|deepspeed|lora|eval)\]\s+ok", out)
 
 
 @pytest.fixture

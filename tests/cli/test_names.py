@@ -5,6 +5,7 @@ import json
 import pytest
 
 from alignzoo.cli.terminal.names import trained_stages
+from alignzoo.cli.terminal.stopping import before_work
 from alignzoo.contract.errors import Interrupted, counted, suggest
 
 
@@ -60,3 +61,15 @@ def test_a_command_that_is_stopped_while_it_gets_ready_says_how_to_begin(cli, mo
     kept = " ".join(word for word in words if word != "--fresh")
     assert status == 130
     assert f"stopped before any work; `alignzoo {kept}` again begins it" in err
+
+
+@pytest.mark.parametrize("variable", [("RANK", "1"), ("ALIGNZOO_LAUNCHED", "1")])
+def test_of_several_processes_one_alone_says_how_to_begin(monkeypatch, capsys, variable):
+    monkeypatch.setenv(*variable)
+    with pytest.raises(Interrupted), before_work():
+        raise Interrupted(2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.delenv(variable[0])
+    with pytest.raises(Interrupted), before_work():
+        raise Interrupted(2)
+    assert capsys.readouterr().err.startswith("\nstopped before any work; ")

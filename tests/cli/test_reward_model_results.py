@@ -97,7 +97,11 @@ def test_a_model_card_tells_what_the_model_descends_from_and_how_to_load_it(cli,
 
 def test_a_run_answers_with_its_last_language_model(cli, run, tmp_path):
     words = ("what is it ?", "--max-new-tokens", "3")
-    assert cli("generate", run, *words)[1] == cli("generate", run / "dpo", *words)[1]
+    _, answer, told = cli("generate", run, *words)
+    assert f"{run}: its last model, 'dpo', answers; name another as {run}/STAGE" in told
+    _, same, told = cli("generate", run / "dpo", *words)
+    assert same == answer
+    assert "answers; name another" not in told
     short = ("--set", "with.size=2", "--set", "sampling.max_new_tokens=3")
     status, out, _ = cli("eval", run, "--benchmark", "facts", *short, "--output", tmp_path / "e")
     assert status == 0

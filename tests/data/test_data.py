@@ -21,8 +21,9 @@ from alignzoo.contract.types import (
     TextBatch,
     TextSample,
 )
+from alignzoo.data.conversions import convert
 from alignzoo.data.rows import row_from_sample, sample_from_row
-from alignzoo.data.samples import DataSource, convert, data_digest, load_samples, read_rows
+from alignzoo.data.samples import DataSource, data_digest, load_samples, read_rows
 
 USER = {"role": "user", "content": "Hi?"}
 GOOD = {"role": "assistant", "content": "Hello."}

@@ -40,6 +40,24 @@ def test_what_would_not_be_engaged_is_refused_with_its_name_and_a_remedy(name, v
         refuse_unheeded({**HARMLESS, name: value}, "fp32", gpus=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        ("ACCELERATE_USE_FSDP", "fsdp2"),
+        ("ACCELERATE_USE_DEEPSPEED", "zero2"),
+        ("ACCELERATE_USE_DEEPSPEED", "zero3"),
+    ],
+)
+def test_nobody_is_told_to_write_what_the_recipe_says_already(name, strategy):
+    told = rf"{name}=true .*the recipe says strategy: {strategy} already.*; unset {name}$"
+    with pytest.raises(UsageError, match=told) as caught:
+        refuse_unheeded({name: "true"}, "fp32", 0, strategy)
+    assert "write `parallel" not in str(caught.value)
+    other = "ddp" if strategy == "fsdp2" else "fsdp2"
+    with pytest.raises(UsageError, match=f"{name}.*write `parallel"):
+        refuse_unheeded({name: "true"}, "fp32", 0, other)
+
+
 def test_bf16_of_accelerate_and_of_the_recipe_agree():
     refuse_unheeded({"ACCELERATE_MIXED_PRECISION": "bf16"}, "bf16", gpus=0)
 

@@ -93,9 +93,21 @@ def test_two_ranks_under_ddp_give_the_losses_norms_and_metrics_of_one(tmp_path, 
     assert_equal(tmp_path / case, two / "ddp" / case)
 
 
+def results(folder):
+    """The roles of which each of two ranks has a model in the end."""
+    return [(folder / f"result-{rank}").read_text().split() for rank in range(2)]
+
+
+def test_only_the_rank_that_writes_the_result_holds_a_copy_of_it(two):
+    assert results(two / "fsdp2" / "dpo") == [["policy"], []]
+    assert results(two / "fsdp2" / "ppo") == [["critic", "policy"], []]
+    assert results(two / "ddp" / "ppo") == [["critic", "policy"], []]
+
+
 @needs_deepspeed
 def test_two_ranks_under_zero_give_the_losses_norms_and_metrics_of_one(tmp_path):
     compared(tmp_path, ["zero2", "zero3"], ["ppo"])
+    assert results(tmp_path / "zero3" / "ppo") == [["critic", "policy"], []]
 
 
 @pytest.mark.grid

@@ -6,7 +6,7 @@ from judged_plugins import registry
 from run_parts import Heard
 
 from alignzoo.recipe.blocks import Recipe
-from alignzoo.run import run_recipe
+from alignzoo.run import How, run_recipe
 
 LONG = ["a long answer", "a long answer", "tiny", "a long answer"]
 SHORT = ["short", "short", "short", "short"]
@@ -26,7 +26,7 @@ def recipe(tmp_path, judge="clerk", *, ours=LONG, theirs=SHORT, **more):
 
 
 def run(what, folder, **more):
-    return run_recipe(what, "", registry(), folder, Heard(), **more)
+    return run_recipe(what, "", registry(), folder, Heard(), How(**more))
 
 
 def rows(folder):

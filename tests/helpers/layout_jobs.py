@@ -30,6 +30,7 @@ from extra_methods import Grouped  # noqa: E402
 from alignzoo.contract.errors import Interrupted  # noqa: E402
 from alignzoo.engine.layout.optim import Optim  # noqa: E402
 from alignzoo.engine.parallel.agreement import end  # noqa: E402
+from alignzoo.engine.parallel.exchange import everyone  # noqa: E402
 from alignzoo.engine.parallel.ranks import start_ranks  # noqa: E402
 from alignzoo.engine.scoring.scorer import SCORERS, Chunked  # noqa: E402
 from alignzoo.engine.train.job import Validation  # noqa: E402
@@ -84,7 +85,8 @@ def run_case(folder, case, held_out=0, stop=None, chunk=None, shown=False, **how
             os.kill(os.getpid(), signal.SIGINT)
 
     try:
-        train(made(Path(folder), case, on_step=ask, **how))
+        trained = train(made(Path(folder), case, on_step=ask, **how))
+        (Path(folder) / f"result-{everyone().rank}").write_text(" ".join(trained))
     except Interrupted:
         assert stop
 

@@ -36,7 +36,7 @@ ROOMS = {
     | {"stages", "stages.evaluation", "launch"},
     "testing": {"contract", "data", "recipe", "engine.parallel", "engine.sampling"}
     | {"engine.layout", "engine.scoring", "engine.train"},
-    "cli.terminal": {"contract", "store"},
+    "cli.terminal": {"contract", "store", "engine.parallel", "launch"},
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal", "plots"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}

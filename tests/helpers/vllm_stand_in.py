@@ -19,10 +19,11 @@ CONTEXT = 64
 
 
 def interpreter(folder, version="0.32.0", dies="no such GPU"):
-    """A Python that has a package called vllm; its server dies with these words."""
-    (folder / "vllm" / "entrypoints").mkdir(parents=True)
+    """A Python that has a package vllm; its server dies with these words, or is no module."""
+    (folder / "vllm").mkdir(parents=True)
     (folder / "vllm" / "__init__.py").touch()
-    (folder / "vllm" / "entrypoints" / "__init__.py").write_text(f"raise RuntimeError({dies!r})\n")
+    if dies:
+        (folder / "vllm" / "entrypoints.py").write_text(f"raise RuntimeError({dies!r})\n")
     (about := folder / f"vllm-{version}.dist-info").mkdir()
     (about / "METADATA").write_text(f"Name: vllm\nVersion: {version}\n")
     python = folder / "python"

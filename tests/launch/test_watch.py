@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import asdict
 
@@ -10,9 +12,11 @@ import pytest
 from torch.distributed import TCPStore
 
 from alignzoo.launch.board import Board, Failure
+from alignzoo.launch.supervise import YOUNG, _logs
 from alignzoo.launch.watch import GRACE, SILENT, STOPPED, STUCK, Watch, state_of
 from alignzoo.launch.wish import Wish
 from alignzoo.launch.worker import _only_lost
+from alignzoo.store.runs import locked
 
 TWO = Wish(2)
 ERROR = Failure(1, "error: no food", "DataError: no food")
@@ -117,23 +121,77 @@ def test_a_worker_that_said_its_end_is_not_missed(board, workers):
 
 def test_a_long_wait_is_said_once_with_the_worker_and_ends_nothing(board, workers, capfd):
     watch = Watch(board, TWO)
-    board.put("waited/0", [61.0, True])
-    board.put("waited/1", [0.0, False])
+    board.put("waited/0", [61.0, 61.0])
+    board.put("waited/1", [0.0, 0.0])
     look(watch, 3)
     assert capfd.readouterr().err == "waiting for worker 1 since 61 s\n"
-    board.put("waited/0", [86400.0, True])  # a judge may take days
+    board.put("waited/0", [86400.0, 86400.0])  # a judge may take days
     look(watch, 3)
     assert board.first() is None
 
 
-@pytest.mark.parametrize(("sure", "ends"), [(True, True), (False, False)])
-def test_workers_that_all_wait_for_each_other_are_ended_unless_they_compute(
-    board, workers, sure, ends
+@pytest.mark.parametrize(
+    ("still", "ends"),
+    [((STUCK + 1, STUCK + 1), True), ((0.0, 0.0), False), ((STUCK + 1, 2.0), False)],
+)
+def test_workers_that_all_wait_for_each_other_are_ended_unless_they_compute_or_transfer(
+    board, workers, still, ends
 ):
     for number in range(2):
-        board.put(f"waited/{number}", [STUCK + 1, sure])
+        board.put(f"waited/{number}", [STUCK + 1, still[number]])
     look(Watch(board, TWO), 1)
     assert (board.first() is not None) == ends
+
+
+BEATS = """
+import hashlib, os, sys, threading, time
+from torch import distributed
+from alignzoo.launch.board import Board
+from alignzoo.launch.worker import _beat
+board = Board(distributed.TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False))
+threading.Thread(target=_beat, args=(board, threading.Event()), daemon=True).start()
+if sys.argv[2] == "transfers":  # another thread takes the processor, as one that copies tensors
+    work = lambda: [hashlib.sha256(bytes(10**6)).digest() for _ in range(10**6)]
+    threading.Thread(target=work, daemon=True).start()
+distributed.TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False).wait(["nothing"])
+"""
+
+
+def test_what_a_killed_launching_process_left_is_removed_at_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, working, young, other = (
+        tmp_path / name
+        for name in ("alignzoo-workers-a", "alignzoo-workers-b", "alignzoo-workers-c", "workers-d")
+    )
+    for place in (left, working, young, other):
+        (place / "0").mkdir(parents=True)
+        (place / "0" / "stderr.log").touch()
+    with locked(working):
+        for place in (left, working, other):
+            os.utime(place, (time.time() - 2 * YOUNG,) * 2)
+        with _logs() as logs:
+            assert {path.name for path in tmp_path.iterdir()} == {
+                working.name, young.name, other.name, os.path.basename(logs)
+            }  # fmt: skip
+    assert not os.path.exists(logs)
+
+
+@pytest.mark.parametrize("does", ["nothing", "transfers"])
+def test_a_wait_in_which_tensors_are_transferred_is_told_from_one_in_which_nothing_moves(
+    board, monkeypatch, tmp_path, does
+):
+    place = tmp_path / "torch" / "distributed"  # where the calls stand that wait for others
+    place.mkdir(parents=True)
+    (place / "waiting.py").write_text(BEATS)
+    command = [sys.executable, place / "waiting.py", str(board.store.port), does]
+    with subprocess.Popen([*map(str, command)]) as worker:
+        until = time.monotonic() + 60
+        while (told := board.get("waited/0") or (0.0, 0.0))[0] < 4 and time.monotonic() < until:
+            time.sleep(0.1)
+        worker.kill()
+    waited, still = told
+    assert waited >= 4
+    assert still == pytest.approx(waited, abs=1.5) if does == "nothing" else still < 1
 
 
 def test_another_machine_that_says_nothing_new_is_named(board):

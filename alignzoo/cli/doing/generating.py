@@ -17,15 +17,17 @@ from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.contract.rollout import RolloutEngine, RolloutSession, Sampling, sample_key
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import GroupSample, Message, PromptSample, RolloutBatch
+from alignzoo.data.conversions import convert
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import USUAL, Embedding, Reader, Rules
 from alignzoo.data.rows import row_from_sample
-from alignzoo.data.samples import DataSource, convert, load_samples
+from alignzoo.data.samples import DataSource, load_samples
 from alignzoo.data.tokens import decode_answer, prompt_ids
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.load import load_model, load_tokenizer
 from alignzoo.engine.parallel.exchange import everyone
+from alignzoo.engine.parallel.quiet import silence_libraries
 from alignzoo.recipe.blocks import EngineSpec, SamplingSpec
 from alignzoo.recipe.faults import Block, validate
 from alignzoo.recipe.registry import Registry, load_plugins
@@ -113,6 +115,7 @@ def voice(wish: Wish) -> Iterator[Voice]:
 
     from alignzoo.engine.parallel.ranks import arithmetic
 
+    silence_libraries()
     registry = load_plugins()
     hooks, engine = registry.hooks, _engine(wish.engine, registry)
     name, origin = find_speaker(wish.model)

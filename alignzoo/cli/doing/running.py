@@ -13,9 +13,10 @@ from pathlib import Path
 from alignzoo import leaderboard
 from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.cli.terminal.screen import print_json, print_table, width
+from alignzoo.cli.terminal.stopping import speaks
 from alignzoo.contract.errors import Interrupted, UsageError
 from alignzoo.engine.parallel.agreement import is_main
-from alignzoo.launch.worker import launched, place_run
+from alignzoo.launch.worker import place_run
 from alignzoo.leaderboard import read_leaderboard, render_text
 from alignzoo.leaderboard.seeds import markdown, over_seeds, rows_of
 from alignzoo.plan import plan_recipe
@@ -24,7 +25,7 @@ from alignzoo.recipe.faults import FaultyRecipe
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.recipe.text import read_source
-from alignzoo.run import RunResult, run_recipe
+from alignzoo.run import How, RunResult, run_recipe
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import default_folder
 
@@ -73,7 +74,7 @@ def run_command(asked: Asked) -> int:
         progress, display = watch()
         source = path.read_text(encoding="utf-8")
         with display, placed(path, asked.overrides):
-            return run_recipe(recipe, source, registry, folder, progress, fresh=asked.fresh)
+            return run_recipe(recipe, source, registry, folder, progress, How(fresh=asked.fresh))
 
     if not asked.fresh:
         return report(work, folder)
@@ -124,7 +125,7 @@ def report(
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what plug-ins print
             result = work()
     except KeyboardInterrupt as stop:
-        if is_main() and not launched():  # the launching process says it for all
+        if speaks():  # the launching process says it for all
             print(f"\n{resume_hint(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else INTERRUPTED
     if not is_main():

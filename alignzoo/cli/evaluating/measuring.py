@@ -28,7 +28,7 @@ from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.recipe.spec import Spec
 from alignzoo.recipe.text import read_value
-from alignzoo.run import RunResult, run_recipe
+from alignzoo.run import How, RunResult, run_recipe
 from alignzoo.store.folders import default_folder
 
 SEVERAL = "is there several times; write each as --judge '{name: NAME, with: {KEY: VALUE}}'"
@@ -84,9 +84,8 @@ def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> in
     def work() -> RunResult:
         progress, display = watch(sys.stderr if manner.as_json else sys.stdout)
         with display:
-            return run_recipe(
-                recipe, source, registry, folder, progress, again=manner.again, labels=labels
-            )
+            how = How(again=manner.again, labels=labels)
+            return run_recipe(recipe, source, registry, folder, progress, how)
 
     return report(work, folder, as_json=manner.as_json)
 

@@ -11,13 +11,23 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alignzoo.cli.terminal.screen import print_table
 from alignzoo.contract.datafiles import find, places_of
+from alignzoo.contract.errors import AlignzooError
+from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.store.files import cache_folder
 
-IMPORTED = ("torch", "transformers", "accelerate", "datasets", "safetensors")
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+IMPORTED = {  # distribution -> module; those that a run imports
+    **{x: x for x in ("torch", "transformers", "accelerate", "datasets", "safetensors")},
+    **{x: x for x in ("peft", "deepspeed", "httpx", "vllm")},
+    "scikit-learn": "sklearn",
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,8 @@ def doctor_command() -> int:
         *_requirements(),
         _device(),
         _processes(),
-        *_deepspeed(),
         *_plugins(registry),
+        *_engines(registry),
         *_benchmark_files(registry),
         *_extras(),
         _cache(),
@@ -62,19 +72,30 @@ def _python() -> Iterator[Finding]:
 
 def _requirements() -> Iterator[Finding]:
     """Every core requirement: present, in the range we support, and importable."""
-    from packaging.requirements import Requirement
-
-    for requirement in map(Requirement, requires("alignzoo") or ()):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
+    for requirement in _needed(""):
         name = requirement.name
         found = _version(name)
-        if found is None:
-            yield Finding(name, "", f"not installed; pip install '{requirement}'")
-        elif not requirement.specifier.contains(found, prereleases=True):
-            yield Finding(name, found, f"{found} is outside {requirement.specifier}")
-        else:
-            yield Finding(name, found, _import_error(name) if name in IMPORTED else "")
+        advice = _fault(requirement) if found else f"not installed; pip install '{requirement}'"
+        yield Finding(name, found or "", advice)
+
+
+def _needed(extra: str) -> list[Requirement]:
+    """What an extra needs beside the core; "" is the core."""
+    from packaging.requirements import Requirement
+
+    every = [Requirement(text) for text in requires("alignzoo") or ()]
+    if not extra:
+        return [r for r in every if r.marker is None or r.marker.evaluate({"extra": ""})]
+    own = [r for r in every if r.marker and r.marker.evaluate({"extra": extra})]
+    return [r for r in own if r.marker and not r.marker.evaluate({"extra": ""})]
+
+
+def _fault(requirement: Requirement) -> str:
+    """What is wrong with a distribution that is there, or an empty string."""
+    name, found = requirement.name, version(requirement.name)
+    inside = requirement.specifier.contains(found, prereleases=True)
+    odd = "" if inside else f"{found} is outside {requirement.specifier}"
+    return "; ".join(filter(None, (odd, _import_error(IMPORTED.get(name, "sys")))))
 
 
 def _version(distribution: str) -> str | None:
@@ -86,7 +107,8 @@ def _version(distribution: str) -> str | None:
 
 def _import_error(module: str) -> str:
     try:
-        importlib.import_module(module)
+        with redirect_stdout(StringIO()):  # DeepSpeed's remarks about accelerators
+            importlib.import_module(module)
     except Exception as error:  # a broken installation may raise anything
         return f"cannot be imported: {type(error).__name__}: {error}"
     return ""
@@ -117,13 +139,6 @@ def _processes() -> Finding:
     return Finding("processes", f"--processes N on the CPU (gloo), {os.cpu_count()} cores")
 
 
-def _deepspeed() -> Iterator[Finding]:
-    """Accelerate imports it in every run where it is installed, so a broken one breaks all."""
-    if found := _version("deepspeed"):
-        with redirect_stdout(StringIO()):  # its remarks about accelerators
-            yield Finding("deepspeed", found, _import_error("deepspeed"))
-
-
 def _plugins(registry: Registry) -> Iterator[Finding]:
     """Plug-ins with their distributions; a clash or a failed import is broken."""
     for plugin in registry.plugins:
@@ -150,22 +165,28 @@ def _benchmark_files(registry: Registry) -> Iterator[Finding]:
         yield Finding(f"{name} data", here + missing, state="absent" if absent else "ok")
 
 
-def _extras() -> Iterator[Finding]:
-    """Optional parts; a missing one is no fault."""
-    from packaging.requirements import Requirement
+def _engines(registry: Registry) -> Iterator[Finding]:
+    """Whether plug-ins' rollout engines can sample here with the usual options; no fault if not."""
+    for name, cls in registry.engines.items():
+        try:
+            engine = build_options(cls, {})
+            engine.check_here()
+        except AlignzooError as error:
+            yield Finding(f"engine {name}", str(error), state="absent")
+            continue
+        yield Finding(f"engine {name}", str(engine.identity().get("server") or "can sample here"))
 
-    every = [Requirement(text) for text in requires("alignzoo") or ()]
+
+def _extras() -> Iterator[Finding]:
+    """Optional parts; a missing one is no fault, one that does not work is."""
     for extra in metadata("alignzoo").get_all("Provides-Extra") or ():
-        needed = [
-            r.name
-            for r in every
-            if r.marker
-            and r.marker.evaluate({"extra": extra})
-            and not r.marker.evaluate({"extra": ""})
-        ]
-        missing = [name for name in needed if _version(name) is None]
-        hint = f"without {', '.join(missing)} (pip install 'alignzoo[{extra}]')"
-        yield Finding(f"[{extra}]", hint if missing else "installed")
+        needed = _needed(extra)
+        there = [r for r in needed if _version(r.name)]
+        faults = [f"{r.name} {fault}" for r in there if (fault := _fault(r))]
+        missing = ", ".join(r.name for r in needed if r not in there)
+        hint = f"without {missing} (pip install 'alignzoo[{extra}]')" if missing else "installed"
+        state = "absent" if missing else "ok"
+        yield Finding(f"[{extra}]", hint, "; ".join(faults), state=state)
 
 
 def _cache() -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,9 +145,14 @@ def find_speakers(name: str) -> list[TrainedStage]:
 def find_speaker(name: str) -> tuple[str, Mapping[str, Any]]:
     """The folder or hub name of one language model, and the recipe of the run it comes from.
 
-    A run stands for the last model that it trained; what no run made has an empty recipe.
+    A run stands for the last model that it trained, which is told where there are others. What no
+    run made has an empty recipe.
     """
     stages = find_speakers(name)
+    if len(stages) > 1:
+        others = ", ".join(stage.name for stage in stages[:-1])
+        told = f"{name}: its last model, '{stages[-1].name}', answers"
+        print(f"{told}; name another as {Path(name)}/STAGE (it has {others})", file=sys.stderr)
     if stages:
         return str(stages[-1].model), origin_of(stages[-1])
     check_output(Path(name).parent, Path(name).name)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignzoo.contract.errors import Interrupted
+from alignzoo.engine.parallel.agreement import is_main
+from alignzoo.launch.worker import launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AT_ONCE = b"\nstopped at once; the same command goes on from what is kept\n"
@@ -23,10 +25,17 @@ def before_work() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        if not speaks():
+            raise
         words = [word for word in sys.argv[1:] if word != "--fresh"]
         again = shlex.join(["alignzoo", *words])
         print(f"\nstopped before any work; `{again}` again begins it", file=sys.stderr)
         raise
+
+
+def speaks() -> bool:
+    """Whether this process is the one of several that a person hears."""
+    return is_main() and not launched()
 
 
 @dataclass
@@ -47,7 +56,8 @@ def stoppable() -> Iterator[Stopping]:
 
     def stop(number: int, frame: Any) -> None:
         if stopping.number:
-            os.write(2, AT_ONCE)
+            if speaks():
+                os.write(2, AT_ONCE)
             os._exit(128 + number)
         stopping.number = number
         raise Interrupted(number)

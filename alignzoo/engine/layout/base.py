@@ -82,6 +82,16 @@ class Layout(ABC):
         """Bytes that `plain` takes anew on every rank."""
         return 0
 
+    def result(self, role: str) -> PreTrainedModel | None:
+        """What `plain` gives, on the CPU if it is a copy, for the rank that writes it; None on the
+        others, which gather the weights with it and keep none of them. Collective.
+        """
+        if self.ranks.is_main:
+            return self.plain(role, torch.device("cpu"))
+        for _ in self.whole(role):
+            pass
+        return None
+
     @abstractmethod
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:
         """Replace parameters of a role by whole tensors. Collective."""

@@ -31,20 +31,30 @@ WANTED = {  # variable: what it asks for, what to do instead
     "ACCELERATE_USE_CPU": ("the CPU", "hide the GPUs instead: CUDA_VISIBLE_DEVICES=''"),
     "ACCELERATE_TORCH_DEVICE": ("a device", "choose one with CUDA_VISIBLE_DEVICES"),
 }
+AGREEING = {  # with the recipe's strategy: the variable would have Accelerate do it once more
+    "ACCELERATE_USE_FSDP": ("fsdp2",),
+    "ACCELERATE_USE_DEEPSPEED": ("zero2", "zero3"),
+}
 STEPS = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 PRECISION = "ACCELERATE_MIXED_PRECISION"
 
 
-def refuse_unheeded(environment: Mapping[str, str], precision: str, gpus: int) -> None:
+def refuse_unheeded(
+    environment: Mapping[str, str], precision: str, gpus: int, strategy: str = "ddp"
+) -> None:
     """Raise UsageError for what the environment asks for and this run would not do.
 
-    `precision` is the recipe's, `gpus` the number of devices of this machine.
+    `precision` and `strategy` are the recipe's, `gpus` the number of devices of this machine.
     """
     for name, (what, instead) in WANTED.items():
         value = environment.get(name, "")
         fine = name == "ACCELERATE_USE_CPU" and not gpus
         if value.lower() not in OFF and not fine:
-            raise UsageError(f"{name}={value} asks for {what}; {instead}; unset {name}")
+            agrees = strategy in AGREEING.get(name, ())
+            cure = f"the recipe says strategy: {strategy} already, which is enough"
+            raise UsageError(
+                f"{name}={value} asks for {what}; {cure if agrees else instead}; unset {name}"
+            )
     mixed = environment.get(PRECISION, "no").lower()
     if mixed not in {*OFF, precision}:
         raise UsageError(

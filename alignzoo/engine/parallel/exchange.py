@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What a rank reports that cannot go on."""
+class Inability:
+    """What a rank reports that cannot go on; `launch` calls the end of a worker a failure."""
 
     rank: int
     what: str
@@ -78,7 +78,7 @@ def as_one(work: Callable[[], T]) -> T:
     except Exception as error:
         code = error.exit_code if isinstance(error, AlignzooError) else 1
         what = str(error) if isinstance(error, AlignzooError) else described(error)
-        _exchanged(Failure(everyone().rank, what, code))
+        _exchanged(Inability(everyone().rank, what, code))
         raise
     return found
 
@@ -86,7 +86,7 @@ def as_one(work: Callable[[], T]) -> T:
 def _gathered(value: Any) -> list[Any]:
     reports = _exchanged(value)
     for report in reports:
-        if isinstance(report, Failure):
+        if isinstance(report, Inability):
             raise report.error()
     return reports
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from alignzoo.engine.sampling import keeper
 
-CAUSE = re.compile(r"\b\w+(Error|Exception): .*")
+CAUSE = re.compile(r"\b\w+(Error|Exception): .*?(?=\)?$)")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ from alignzoo.engine.train.world import BufferWorld
 
 
 def train(job: Job) -> dict[str, PreTrainedModel]:
-    """Train; returns the trainable roles. Resumes from `folder/state` when there is one.
+    """Train; returns the trainable roles, on rank 0. Resumes from `folder/state` if there is one.
 
     Raises Interrupted after saving when SIGINT or SIGTERM arrives, TrainingError when a metric
     stops being finite, DataError when the ranks hold other data.
@@ -69,8 +69,8 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
         with interrupts() as asked:
             loop = _Loop(job, layout, _buffers(job, layout, stored), stored, asked)
             loop.run()
-        cpu = torch.device("cpu")
-        return {role: layout.plain(role, cpu) for role in layout.trained}
+        found = {role: layout.result(role) for role in layout.trained}
+        return {role: model for role, model in found.items() if model is not None}
 
 
 def module_of(job: Job) -> ScoringModule:
