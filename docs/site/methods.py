@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import bar, curve
-from tables import code, table
+from markup import code, table
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.types import RolloutBatch, Signal
