@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
-from doc_blocks import Block, blocks, pages, program, words
+from doc_blocks import NEEDS, Block, blocks, pages, program, words
 from source_tree import ROOT
 
 from alignzoo.cli.commands import app
@@ -74,6 +74,13 @@ def test_a_test_that_is_said_to_run_a_command_exists():
         b.marks["tested by"] for found in BLOCKS.values() for b in found if "tested by" in b.marks
     }
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_what_a_command_needs_is_something_that_no_test_has():
+    wanted = {word for block in ALL for word in block.marks.get("needs", "").split(", ")} - {""}
+    assert wanted <= set(NEEDS)
+    slow = [b.commands for b in ALL if "minutes" in b.marks.get("needs", "")]
+    assert {program(command) for found in slow for command in found} <= {"make"}
 
 
 # --- the commands are run, page by page, from the first to the last ---------------------------
