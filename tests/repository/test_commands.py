@@ -20,20 +20,16 @@ from alignzoo.cli.commands import app
 from alignzoo.cli.terminal.names import find_recipe
 
 BLOCKS = {path: list(blocks(path)) for path in pages()}
-SHOWN = [
-    (block, command) for found in BLOCKS.values() for block in found for command in block.commands
-]
+ALL = [block for found in BLOCKS.values() for block in found]
+SHOWN = [(block, command) for block in ALL for command in block.commands]
 STORIES = [path for path in BLOCKS if any(block.commands for block in BLOCKS[path])]
 ANYWHERE = {"RUN": "runs/demo"}  # words that stand for something in every page
 COMMANDS = typer.main.get_command(app).commands
 
 
 def each(found):
-    return pytest.mark.parametrize(
-        ("block", "command"),
-        found,
-        ids=[f"{block.place}: {command[:40]}" for block, command in found],
-    )
+    names = [f"{block.place}: {command[:40]}" for block, command in found]
+    return pytest.mark.parametrize(("block", "command"), found, ids=names)
 
 
 def known(command):
