@@ -52,9 +52,7 @@ def test_every_target_of_make_that_is_shown_exists(block, command):
     assert re.search(rf"^{words(command)[1]}:", makefile, re.MULTILINE), block.place
 
 
-@pytest.mark.parametrize(
-    "block", [b for found in BLOCKS.values() for b in found], ids=lambda b: b.place
-)
+@pytest.mark.parametrize("block", ALL, ids=lambda block: block.place)
 def test_a_block_is_sound_in_its_language(block):
     if block.language == "yaml":
         assert yaml.safe_load(block.text) is not None
@@ -66,9 +64,7 @@ def test_a_block_is_sound_in_its_language(block):
 
 
 def test_a_test_that_is_said_to_run_a_command_exists():
-    named = {
-        b.marks["tested by"] for found in BLOCKS.values() for b in found if "tested by" in b.marks
-    }
+    named = {block.marks["tested by"] for block in ALL if "tested by" in block.marks}
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
