@@ -1,14 +1,14 @@
 """A short run of every method on the embedded world: the curves and figures of its page.
 
-    python benchmarks/curves.py             # all methods; or --only NAME...
+    python benchmarks/curves.py             # all methods; or --only NAME... --seeds 3
 
-Each method trains for 40 steps as its bundled recipe says (`table1` where it has a row there), seed
-3, from parents with their full budget. Parents are shared between runs: the first takes minutes
-and the others half a minute of one core. What comes out is measured on 200 held-out prompts x 2
-answers against the SFT model. 40 steps show how a method begins; no rate was tuned for so few, so
-the figures rank nothing: tuned comparisons are in table1.md.
+Each method trains for 40 steps as its bundled recipe says (`table1` where it has a row there),
+seeds 3 and 4, from parents with their full budget. Parents are shared between runs: the first takes
+minutes and the others half a minute of one core. What comes out is measured on 200 held-out prompts
+x 2 answers against the SFT model. 40 steps show how a method begins; no rate was tuned for so few,
+and two seeds are two anecdotes, so the figures rank nothing: tuned comparisons are in table1.md.
 
-Writes results/curves.json beside this file; methods that are not named keep their figures.
+Writes results/curves.json beside this file; methods and seeds that are not named keep theirs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from alignzoo.recipe.registry import load_plugins
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "curves.json"
-STEPS, SEED = 40, 3
+STEPS, SEEDS = 40, (3, 4)
 EVALUATE = {"benchmark": "facts", "with": {"size": 200}, "baseline": "sft", "samples": 2}
 SAMPLING = {"sampling": {"max_new_tokens": 64}}
 CHOSEN = {"dpo": ("table1", "dpo-strong")}  # the tuned rate; the first row is the teacher
@@ -68,7 +68,7 @@ def parents(stage: Mapping[str, Any]) -> Iterator[str]:
     yield stage.get("rollout", {}).get("reward", {}).get("model", "")
 
 
-def shortened(path: Path, name: str) -> dict[str, Any]:
+def shortened(path: Path, name: str, seed: int) -> dict[str, Any]:
     """The recipe with one stage of 40 steps, what it builds on, and a small evaluation."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     by_name = {stage["name"]: stage for stage in content["stages"]}
@@ -84,7 +84,7 @@ def shortened(path: Path, name: str) -> dict[str, Any]:
     last["train"] = train | {"steps": STEPS}
     writes = last["algorithm"] != "reward_model"
     evaluate = [EVALUATE | SAMPLING | {"models": [name]}] if writes else []
-    return {**content, "seed": SEED, "stages": kept, "evaluate": evaluate}
+    return {**content, "seed": seed, "stages": kept, "evaluate": evaluate}
 
 
 def figures(run: Path, name: str) -> dict[str, Any]:
@@ -107,34 +107,44 @@ def figures(run: Path, name: str) -> dict[str, Any]:
         for key in ("win_rate", "true_reward")
         if key in columns
     }
-    return {"steps": len(rows), "curves": shown, "measured": measured}
+    return {"curves": shown, "measured": measured}
 
 
-def short_run(method: str, folder: Path) -> dict[str, Any] | None:
+def short_run(method: str, seed: int, folder: Path) -> dict[str, Any] | None:
     """Train and measure one method."""
     found = source(method)
     if found is None:
         return None
     path, name = found
-    recipe, run = folder / f"{method}.yaml", folder / method
-    content = yaml.safe_dump(shortened(path, name), sort_keys=False)
+    run = folder / f"{method}-{seed}"
+    recipe = run.with_suffix(".yaml")
+    content = yaml.safe_dump(shortened(path, name, seed), sort_keys=False)
     recipe.write_text(content, encoding="utf-8")
     command = [sys.executable, "-m", "alignzoo", "run", str(recipe), "--output", str(run)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return {"recipe": path.stem, "stage": name, **figures(run, name)}
+    return {"recipe": path.stem, "stage": name, "seeds": {str(seed): figures(run, name)}}
 
 
-def main(only: Sequence[str], folder: Path) -> None:
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a method with those of one more seed."""
+    same = all(old.get(key) == new[key] for key in ("recipe", "stage"))
+    seeds = {**(old["seeds"] if same else {}), **new["seeds"]}
+    return {**new, "seeds": dict(sorted(seeds.items(), key=lambda pair: int(pair[0])))}
+
+
+def main(only: Sequence[str], seeds: Sequence[int], folder: Path) -> None:
     """Run, and keep what was found before."""
     registry = load_plugins()
     old = json.loads(RESULTS.read_text(encoding="utf-8"))["methods"] if RESULTS.exists() else {}
     found = {name: row for name, row in old.items() if name in registry.algorithms}
-    for name in only or sorted(registry.algorithms):
-        row = short_run(name, folder)
-        print(f"{name}: {row['measured'] if row else 'no bundled recipe trains it'}", flush=True)
-        if row:
-            found[name] = row
-        about = {"command": "python benchmarks/curves.py", "steps": STEPS, "seed": SEED}
+    for seed, name in [(s, n) for s in seeds for n in only or sorted(registry.algorithms)]:
+        row = short_run(name, seed, folder)
+        if row is None:
+            print(f"{name}: no bundled recipe trains it")
+            continue
+        print(f"{name}, seed {seed}: {row['seeds'][str(seed)]['measured']}", flush=True)
+        found[name] = merged(found.get(name, {}), row)
+        about = {"command": "python benchmarks/curves.py", "steps": STEPS}
         page = {"about": about, "methods": dict(sorted(found.items()))}
         RESULTS.write_text(json.dumps(page) + "\n", encoding="utf-8")
 
@@ -142,9 +152,10 @@ def main(only: Sequence[str], folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
+    parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, metavar="SEED")
     parser.add_argument("--output", type=Path, help="keep the runs in this folder")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.output or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        main(asked.only, folder)
+        main(asked.only, asked.seeds, folder)

@@ -21,6 +21,14 @@ html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#0550ae", "color-brand-content": "#0550ae"},
-    "dark_css_variables": {"color-brand-primary": "#79b8ff", "color-brand-content": "#79b8ff"},
+    "light_css_variables": {
+        "color-brand-primary": "#0550ae",
+        "color-brand-content": "#0550ae",
+        "color-second-line": "#b35900",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#79b8ff",
+        "color-brand-content": "#79b8ff",
+        "color-second-line": "#ffab70",
+    },
 }

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tables import code, table
+from markup import code, table
 
 from alignzoo.recipe.file import recipe_schema
 from alignzoo.recipe.registry import load_plugins

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from string import Template
 
-from tables import code, table
+from markup import code, table
 
 import alignzoo
 from alignzoo import Batch

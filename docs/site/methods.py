@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import bar, curve
-from tables import code, table
+from markup import code, table
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.types import RolloutBatch, Signal
@@ -215,20 +215,26 @@ def _curves(name: str) -> Iterator[str]:
         return
     units = {metric: spec.unit for metric, spec in registered()[name].metrics.items()}
     stage = f"the stage `{row['stage']}` of the bundled recipe `{row['recipe']}`"
-    yield f"{row['steps']} steps of {stage}, seed {about['seed']},"
-    yield f"from parents with their full budget: `{about['command']}`.\n"
-    for key, values in row["curves"].items():
-        yield curve(key, units.get(key, ""), values) + "\n"
-    yield from _outcome(row["measured"])
+    seeds = row["seeds"]
+    yield f"{about['steps']} steps of {stage}, from parents with their full budget:"
+    yield f"`{about['command']}`.\n"
+    for key in next(iter(seeds.values()))["curves"]:
+        lines = {f"seed {seed}": found["curves"][key] for seed, found in seeds.items()}
+        yield curve(key, units.get(key, ""), lines) + "\n"
+    yield from _outcome({seed: found["measured"] for seed, found in seeds.items()})
 
 
-def _outcome(found: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    if not found:
-        return
-    win, reward = found["win_rate"], found["true_reward"]
-    yield f"At the end: win rate against SFT {_interval(win)}, true reward {_interval(reward)}"
-    yield "(95 % intervals over 200 held-out prompts, 2 answers each). No rate was tuned for so few"
-    yield "steps: these figures rank nothing, [tuned ones](../../benchmarks/table1.md) do.\n"
+def _outcome(seeds: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str]:
+    rows = [
+        (seed, _interval(found["win_rate"]), _interval(found["true_reward"]))
+        for seed, found in seeds.items()
+        if found
+    ]
+    if rows:
+        yield from table(("seed", "win rate against SFT", "true reward"), rows)
+        yield "After the last step, with 95 % intervals over 200 held-out prompts, 2 answers each."
+        yield "No rate was tuned for so few steps and two seeds are two anecdotes, so these figures"
+        yield "rank nothing; [tuned ones](../../benchmarks/table1.md) do.\n"
 
 
 def _interval(figure: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 A comment before a block says what a test has to know of it:
 
-    <!-- needs: a judge -->                     no test can run it: what it wants
+    <!-- needs: a judge -->                     no test can run it: what it wants, one of NEEDS
     <!-- tested by: tests/launch/test_x.py -->  another test runs such a command
     <!-- tried with: RUN -> runs/demo; A -> B --> words of the page -> words of the test
     <!-- fails: 2 -->                           its exit status
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from source_tree import ROOT
 
 MARKS = ("needs", "tested by", "tried with", "fails", "file", "replace in")
+NEEDS = ("a package index", "a judge", "a hub", "a GPU", "several machines", "minutes")
 PROGRAMS = ("alignzoo", "make", "pip", "python", "torchrun", "hf", "git", "docker", "uv", "pytest")
 SHELL = ("sh", "bash", "shell", "console", "")
 MARK = re.compile(rf"<!-- ({'|'.join(MARKS)}):? (.*?) -->")

@@ -13,27 +13,23 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
-from doc_blocks import Block, blocks, pages, program, words
+from doc_blocks import NEEDS, Block, blocks, pages, program, words
 from source_tree import ROOT
 
 from alignzoo.cli.commands import app
 from alignzoo.cli.terminal.names import find_recipe
 
 BLOCKS = {path: list(blocks(path)) for path in pages()}
-SHOWN = [
-    (block, command) for found in BLOCKS.values() for block in found for command in block.commands
-]
+ALL = [block for found in BLOCKS.values() for block in found]
+SHOWN = [(block, command) for block in ALL for command in block.commands]
 STORIES = [path for path in BLOCKS if any(block.commands for block in BLOCKS[path])]
 ANYWHERE = {"RUN": "runs/demo"}  # words that stand for something in every page
 COMMANDS = typer.main.get_command(app).commands
 
 
 def each(found):
-    return pytest.mark.parametrize(
-        ("block", "command"),
-        found,
-        ids=[f"{block.place}: {command[:40]}" for block, command in found],
-    )
+    names = [f"{block.place}: {command[:40]}" for block, command in found]
+    return pytest.mark.parametrize(("block", "command"), found, ids=names)
 
 
 def known(command):
@@ -56,9 +52,7 @@ def test_every_target_of_make_that_is_shown_exists(block, command):
     assert re.search(rf"^{words(command)[1]}:", makefile, re.MULTILINE), block.place
 
 
-@pytest.mark.parametrize(
-    "block", [b for found in BLOCKS.values() for b in found], ids=lambda b: b.place
-)
+@pytest.mark.parametrize("block", ALL, ids=lambda block: block.place)
 def test_a_block_is_sound_in_its_language(block):
     if block.language == "yaml":
         assert yaml.safe_load(block.text) is not None
@@ -70,10 +64,15 @@ def test_a_block_is_sound_in_its_language(block):
 
 
 def test_a_test_that_is_said_to_run_a_command_exists():
-    named = {
-        b.marks["tested by"] for found in BLOCKS.values() for b in found if "tested by" in b.marks
-    }
+    named = {block.marks["tested by"] for block in ALL if "tested by" in block.marks}
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_what_a_command_needs_is_something_that_no_test_has():
+    wanted = {word for block in ALL for word in block.marks.get("needs", "").split(", ")} - {""}
+    assert wanted <= set(NEEDS)
+    slow = [b.commands for b in ALL if "minutes" in b.marks.get("needs", "")]
+    assert {program(command) for found in slow for command in found} <= {"make"}
 
 
 # --- the commands are run, page by page, from the first to the last ---------------------------
