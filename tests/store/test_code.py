@@ -26,7 +26,9 @@ WITHOUT_EFFECT = {
     "recipe/observers.py",
     "store/runs.py",
 }
-ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "lens", "pages", "plan", "plots"} | {"testing"}
+ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "lens", "pages", "plan", "plots"} | {
+    "testing"
+}
 
 
 @pytest.fixture
