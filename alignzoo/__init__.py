@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         bootstrap,
     )
     from alignzoo.contract.hooks import hookimpl
+    from alignzoo.contract.moving import Follow
     from alignzoo.contract.replies import holds_reasoning, read_verdict, without_reasoning
     from alignzoo.contract.rollout import (
         Completion,
@@ -96,6 +97,7 @@ _HOMES = {
         "bootstrap",
     ),
     "contract.hooks": ("hookimpl",),
+    "contract.moving": ("Follow",),
     "contract.replies": ("holds_reasoning", "read_verdict", "without_reasoning"),
     "contract.rollout": (
         "Completion", "RolloutEngine", "RolloutSession", "Sampling", "check_request",
@@ -132,6 +134,7 @@ __all__ = [
     "Dataset",
     "Decoding",
     "Estimate",
+    "Follow",
     "GroupBatch",
     "GroupSample",
     "Handover",

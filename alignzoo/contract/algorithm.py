@@ -32,6 +32,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
 
+from alignzoo.contract.moving import Follow
 from alignzoo.contract.types import (
     Batch,
     Loss,
@@ -108,6 +109,10 @@ class Algorithm(Generic[B]):
 
     def snapshots(self) -> Mapping[str, Signal]:
         """What to read without gradient, once per batch or rollout buffer, at its start."""
+        return {}
+
+    def moving(self) -> Mapping[str, Follow]:
+        """Which roles that do not learn follow one that does, and how."""
         return {}
 
     def prepare(self, batch: B, signals: Signals, world: World) -> Signals:

@@ -193,12 +193,10 @@ def _wholes(
 def _complete(whole: _Whole, kind: type[Batch], place: str) -> _Whole:
     """What was made, if it has every number that a batch of given data holds."""
     sampled = issubclass(kind, RolloutBatch | GroupBatch)
-    own = {f.name for f in fields(kind)} - {f.name for f in fields(Batch)}
-    for name in () if sampled else sorted(own - whole.values.keys()):
-        raise DataError(
-            f"{place}: has no number '{name}', which the method's batch {kind.__name__} holds for "
-            "every row; give the row one"
-        )
+    wanted = {f.name for f in fields(kind)} - {f.name for f in fields(Batch)}
+    if lost := [] if sampled else sorted(wanted - whole.values.keys()):
+        what = f"has no number '{lost[0]}', which the method's batch {kind.__name__} holds"
+        raise DataError(f"{place}: {what} for every row; give the row one")
     return whole
 
 
@@ -251,9 +249,8 @@ def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float
             return (sample.chosen, sample.rejected), numbers_of(sample.meta)
         case TextSample():
             return (sample.response,), numbers_of(sample.meta)
-        case LabelledSample():
-            own = {"desirable": float(sample.desirable)}
-            return (sample.response,), {**numbers_of(sample.meta), **own}
+        case LabelledSample(_, response, desirable, meta):
+            return (response,), {**numbers_of(meta), "desirable": float(desirable)}
         case GroupSample():
             return sample.responses, {}
     return (), {}

@@ -126,12 +126,12 @@ class Predictor:
         self, spec: TrainSpec, algorithm: Algorithm[Any], bound: Mapping[str, str | None]
     ) -> dict[str, Adapted]:
         """Roles that are adapters of one base, as `stages.adapting` finds them by content."""
-        main, found = main_role(type(algorithm)), dict[str, Adapted]()
+        main, found, moving = main_role(type(algorithm)), dict[str, Adapted](), algorithm.moving()
         for role, kind in algorithm.roles.items():
             base, lora = self._base(bound[role])
             if role == main and spec.adapter is not None:
                 found[role] = Adapted(bound[role] or INITIAL, new=_lora(spec.adapter))
-            elif not kind.trainable and kind.head == "lm":
+            elif not kind.trainable and kind.head == "lm" and role not in moving:
                 found[role] = Adapted(base, new=lora)
         shared = [part.base for part in found.values()]
         return {

@@ -18,6 +18,7 @@ from alignzoo.recipe.blocks import (
     TrainSpec,
 )
 from alignzoo.recipe.buffers import items_per_prompt
+from alignzoo.recipe.options import try_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.store.belonging import check_models
 from alignzoo.store.folders import default_folder
@@ -134,6 +135,9 @@ def _held(spec: StageSpec, recipe: Recipe, registry: Registry) -> dict[str, str]
         if role not in named and like is not None:
             named[role] = named.get(like) or named[main]
     held = {role: _shown(name, recipe) for role, name in named.items()}
+    method, _ = try_options(registry.algorithms[spec.algorithm], spec.with_)
+    for role, rule in (method.moving() if method else {}).items():
+        held[role] = f"{held[role]} ({rule.told})"
     return {role: source for role, source in held.items() if role in roles or role == "reward"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ class Models:
     main: str
     refs: Mapping[str, ModelRef]
     digests: Mapping[str, str]  # role -> content hash
+    moving: Container[str] = ()  # roles whose own weights change: these are never taken apart
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def _possible(
         return
     for role, kind in models.kinds.items():
         own = models.digests[role]
-        if role == models.main or kind.trainable or kind.head == "scalar":
+        stays = not kind.trainable and role not in models.moving
+        if role == models.main or not stays or kind.head == "scalar":
             continue
         left = None if own == start else adapter_beside(models.refs[role].path)
         yield role, Adapted(own) if left is None else Adapted(left.base, left.folder)

@@ -13,6 +13,7 @@ import torch
 
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import DataError
+from alignzoo.contract.moving import moving_of
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import (
     Batch,
@@ -63,12 +64,14 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     refs = {role: context.model(name) for role, name in bound.items()}
     hooks, kind = context.registry.hooks, algorithm.batch
     tokenizer = load_tokenizer(hooks, refs[main])
-    kinds, said = algorithm.roles, set[str]()
+    kinds = algorithm.roles
     learner = learner_of(tokenizer, refs, main, algorithm, hooks)
-    scoring = [role for role, kind in kinds.items() if kind.head == "scalar"]
-    check_ids(main, refs, tokenizer, learner.bounds, context, scoring)
+    check_ids(main, refs, tokenizer, learner.bounds, context, _scalar(kinds))
     ranks = _ranks(context)
-    parts = parts_of(Models(kinds, main, refs, _digests(bound, context)), spec, context)
+    digests, moving = _digests(bound, context), moving_of(algorithm)
+    parts = parts_of(Models(kinds, main, refs, digests, moving), spec, context)
+
+    said = set[str]()
 
     def load(role: str) -> PreTrainedModel:
         ref = parts.refs[role]
@@ -112,6 +115,10 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     if ranks.is_main:
         _keep(trained, main, refs[main], learner, context)
     ranks.barrier()
+
+
+def _scalar(roles: Mapping[str, Role]) -> list[str]:
+    return [role for role, kind in roles.items() if kind.head == "scalar"]
 
 
 def _tell_off_policy(spec: TrainSpec, algorithm: Algorithm[Any], context: StageContext) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from alignzoo.engine.models.adapters import plain_weights
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import ScoringModule
 
@@ -92,6 +93,13 @@ class Layout(ABC):
             pass
         return None
 
+    @torch.no_grad()
+    def follow(self, role: str, of: str, mix: float) -> None:
+        """Move a role's weights: w <- w + mix (w_of - w), w_of with its adapter. Collective."""
+        targets = plain_weights(self.scoring.by_role[of], self.whole(of))
+        for (name, own), (_, target) in zip(self.whole(role), targets, strict=True):
+            self.load(role, {name: own.lerp(target.to(own), mix)})
+
     @abstractmethod
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:
         """Replace parameters of a role by whole tensors. Collective."""
@@ -99,6 +107,12 @@ class Layout(ABC):
     @abstractmethod
     def learnt(self) -> Iterator[tuple[str, Tensor]]:
         """("role/parameter", whole) of everything that learns, tied ones once. Collective."""
+
+    def changed(self) -> Iterator[tuple[str, Tensor]]:
+        """What learns, and all weights of the roles that follow it. Collective."""
+        yield from self.learnt()
+        for role in self.scoring.special.moving:
+            yield from ((f"{role}/{name}", x.detach()) for name, x in self.whole(role))
 
     @abstractmethod
     def moments(self) -> Iterator[tuple[str, Tensor]]:

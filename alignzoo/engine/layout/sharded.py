@@ -22,6 +22,7 @@ from alignzoo.engine.layout.refused import (
     refuse_scalars,
     refuse_shared,
 )
+from alignzoo.engine.models.adapters import is_adapted
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import ScoringModule
 
@@ -112,6 +113,16 @@ class Sharded(Layout):
     def copied(self, role: str) -> int:
         """All weights."""
         return size_of(self.outlines[role])
+
+    @torch.no_grad()
+    def follow(self, role: str, of: str, mix: float) -> None:
+        """Slice by slice, where the two are cut alike."""
+        if is_adapted(self.scoring.by_role[of]):
+            return super().follow(role, of, mix)
+        self._root.reshard()
+        pairs = (self.scoring.by_role[name].parameters() for name in (role, of))
+        for own, target in zip(*pairs, strict=True):
+            _local(own).lerp_(_local(target), mix)
 
     @torch.no_grad()
     def load(self, role: str, tensors: Mapping[str, Tensor]) -> None:

@@ -138,7 +138,7 @@ class _Walk:
     def _mark(self) -> None:
         live = self.live
         live.widths = {h.width for h in self.module.heads.values() if h.width > 1}
-        for role, model in self.module.by_role.items():
+        for role, model in self.module.models.items():
             live.mark([*model.parameters(), *model.buffers()], WEIGHTS + role)
             live.shapes |= {p.shape for p in model.parameters() if p.ndim > 1}
             for p in model.parameters():

@@ -53,6 +53,7 @@ class Head:
 
     linear: nn.Linear
     transform: Transform = PLAIN
+    still: bool = False  # no gradient goes into it, though the layer may learn
 
     @property
     def width(self) -> int:
@@ -65,7 +66,8 @@ class Head:
         Rounding logits to bfloat16 costs AlignDistil 5-23 % of gradient accuracy, because alpha
         multiplies their difference; so inputs are widened before the product.
         """
-        return self.transform(product(self.linear, hidden))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.still):
+            return self.transform(product(self.linear, hidden))
 
 
 def product(linear: nn.Linear, hidden: Tensor) -> Tensor:

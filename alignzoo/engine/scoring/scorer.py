@@ -7,7 +7,7 @@ that Accelerate wraps and wrappers gather weights only inside `forward`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -97,17 +97,32 @@ SCORERS: Mapping[str, Callable[[int], Scorer]] = {
 }
 
 
+@dataclass(frozen=True)
+class Special:
+    """What is particular about some roles."""
+
+    shared: Mapping[str, str] = field(default_factory=dict)  # role -> the trained one that it is
+    moving: Sequence[str] = ()  # roles that do not learn, whose own weights change
+
+
 class ScoringModule(nn.Module):
     """All models of a stage, frozen ones included, behind one forward."""
 
     def __init__(
-        self, models: Mapping[str, PreTrainedModel], trainable: frozenset[str], scorer: Scorer
+        self,
+        models: Mapping[str, PreTrainedModel],
+        trainable: frozenset[str],
+        scorer: Scorer,
+        special: Special | None = None,
     ) -> None:
         super().__init__()
+        self.special = special or Special()
         self.padding = PADDING  # 1: every forward passes each body once, as sharded ones must
         self.models = nn.ModuleDict(models)
-        self.by_role = dict(models)
+        twins = self.special.shared.items()
+        self.by_role = {**models, **{role: models[of] for role, of in twins}}
         self.heads = {role: head_of(model) for role, model in models.items()}
+        self.heads |= {role: replace(self.heads[of], still=True) for role, of in twins}
         found = {role: router_of(model) for role, model in models.items()}
         self.routers = {role: router for role, router in found.items() if router}
         self.trainable = trainable
@@ -120,7 +135,7 @@ class ScoringModule(nn.Module):
                     f"role '{role}' learns, but every parameter of its model is frozen; let the "
                     "plug-in that loads it leave some open"
                 )
-        self.readable = {role: embedding_rows(model) for role, model in models.items()}
+        self.readable = {role: embedding_rows(model) for role, model in self.by_role.items()}
         self.set_modes()
 
     def set_modes(self) -> None:

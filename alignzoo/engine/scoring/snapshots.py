@@ -28,9 +28,9 @@ PART_SECONDS = 30.0  # of an interrupted pass that are scored again
 Keyed: TypeAlias = Sequence[tuple[bytes, Tokens]]  # sequences with their hashes
 
 
-def is_cacheable(signal: Signal, trainable: frozenset[str]) -> bool:
-    """A known computation on frozen models only, at the default positions."""
-    frozen = not trainable.intersection(signal.roles)
+def is_cacheable(signal: Signal, changing: frozenset[str]) -> bool:
+    """A known computation on models that stay as they are, at the default positions."""
+    frozen = not changing.intersection(signal.roles)
     return signal.key is not None and frozen and signal.positions is None
 
 

@@ -65,7 +65,7 @@ def save_checkpoint(
     writes = layout.ranks.is_main
     if writes:
         shutil.rmtree(part, ignore_errors=True)
-    _write(part / WEIGHTS, layout.learnt(), writes)
+    _write(part / WEIGHTS, layout.changed(), writes)
     _write(part / OPTIMIZER, layout.moments() if more else iter(()), writes)
     if not writes:
         return
@@ -83,7 +83,7 @@ def save_checkpoint(
 
 def save_best(folder: Path, layout: Layout, step: int) -> None:
     """Write `folder/best-N`. Collective."""
-    _write(best_folder(folder, step) / WEIGHTS, layout.learnt(), layout.ranks.is_main)
+    _write(best_folder(folder, step) / WEIGHTS, layout.changed(), layout.ranks.is_main)
 
 
 def _write(path: Path, tensors: Iterator[tuple[str, Tensor]], writes: bool) -> None:
@@ -131,7 +131,7 @@ def restore(found: Checkpoint, layout: Layout) -> tuple[dict[str, Tensor], Curso
 
 def _put_weights(layout: Layout, tensors: Mapping[str, Tensor]) -> None:
     """Copy saved parameters back in place."""
-    for role in layout.trained:
+    for role in (*layout.trained, *layout.scoring.special.moving):
         start = f"{role}/"
         own = {name: x for name, x in tensors.items() if name.startswith(start)}
         layout.load(role, {name.removeprefix(start): x for name, x in own.items()})

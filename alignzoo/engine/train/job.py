@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,15 +12,18 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.moving import Follow, moving_of
 from alignzoo.contract.types import Batch, Item, Signal
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import Adapted, base_of, dressed
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
+from alignzoo.engine.scoring.scorer import Special
 from alignzoo.engine.train import rails
 from alignzoo.engine.train.batches import Cut
 from alignzoo.engine.train.examples import Examples
 from alignzoo.engine.train.making import batch_of
+from alignzoo.engine.train.moving import copies
 from alignzoo.engine.train.sources import Rollout
 
 OnStep = Callable[[int, int, Mapping[str, float], Mapping[str, float]], None]
@@ -108,6 +112,22 @@ class Job:
         own = self.algorithm.batch
         return own if self.rollout is None else batch_of(own, self.rollout.samples_per_prompt)
 
+    @cached_property
+    def moving(self) -> Mapping[str, Follow]:
+        """Which roles follow which."""
+        return moving_of(self.algorithm)
+
+    @property
+    def changing(self) -> frozenset[str]:
+        """Roles whose weights do not stay."""
+        return self.trainable | self.moving.keys()
+
+    @property
+    def special(self) -> Special:
+        """What the scoring module must know of roles."""
+        shared = {role: rule.of for role, rule in self.moving.items() if rule.shares}
+        return Special(shared, sorted(copies(self.moving)))
+
     @property
     def on_policy(self) -> bool:
         """Whether buffers are sampled."""
@@ -124,6 +144,6 @@ class Job:
         cached = {
             name: s
             for name, s in every.items()
-            if not self.on_policy and snapshots.is_cacheable(s, self.trainable)
+            if not self.on_policy and snapshots.is_cacheable(s, self.changing)
         }
         return cached, {name: s for name, s in every.items() if name not in cached}

@@ -37,6 +37,8 @@ from alignzoo.engine.train.journal import (
     keep_until,
     rows_until,
 )
+from alignzoo.engine.train.moving import check_alike as check_followers
+from alignzoo.engine.train.moving import turn_of
 from alignzoo.engine.train.optim import rate, set_rate
 from alignzoo.engine.train.reference import stored_snapshots
 from alignzoo.engine.train.saves import Saves
@@ -76,17 +78,20 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
 def module_of(job: Job) -> ScoringModule:
     """Every model that stays loaded while a stage trains."""
     live = {**job.algorithm.signals(), **job.scored[1]}
-    needed = {role for s in live.values() for role in s.roles} | job.trainable
+    needed = {role for s in live.values() for role in s.roles} | job.changing
     if job.on_policy:
         needed.add("policy")
-    models = job.models(sorted(needed))
+    models = job.models(sorted(needed - job.special.shared.keys()))
+    check_followers(models, job.moving)
+    for role in job.special.moving:
+        models[role].float()  # a small share of a difference is lost in half precision
     for text in words.shared(models):
         job.rails.say(text)
     if job.optim.gradient_checkpointing:
         for role in job.trainable:
             checkpoint_activations(models[role])
     scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
-    return ScoringModule(models, job.trainable, scorer)
+    return ScoringModule(models, job.trainable, scorer, job.special)
 
 
 def _buffers(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored]) -> Source:
@@ -151,6 +156,7 @@ class _Loop:
             while not self._is_over():
                 self._train_on(self.source.buffer(self.cursor.buffer))
                 self.cursor = replace(self.cursor, buffer=self.cursor.buffer + 1)
+                self._follow(self.cursor.buffer, buffers=True)
                 signal, due = self._decided()
                 if signal or due:
                     self._save()
@@ -227,6 +233,7 @@ class _Loop:
     ) -> None:
         self.state = dict(self.job.algorithm.next_state(self.state, dict(metrics)))
         self.cursor = replace(self.cursor, step=self.cursor.step + 1)
+        self._follow(self.cursor.step, buffers=False)
         validation = self.job.validation
         at_end = self.cursor.step == self.total
         if validation and (at_end or self.cursor.step % validation.every == 0):
@@ -245,6 +252,11 @@ class _Loop:
             append_row(self.job.folder / "timing.jsonl", {"step": self.cursor.step, **timing})
             self.job.on_step(self.cursor.step, self.total, metrics, timing)
         self.gallery.show(self.cursor.step, self.total)
+
+    def _follow(self, done: int, *, buffers: bool) -> None:
+        """Move the roles whose turn it is."""
+        for role, rule in turn_of(self.job.moving, done, buffers=buffers).items():
+            self.layout.follow(role, rule.of, rule.mix)
 
     def _drift(self, buffer: Buffer) -> dict[str, float]:
         """KL to the frozen start on the last batch, measured once: cached references are gone."""

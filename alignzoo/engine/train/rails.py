@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import TrainingError
+from alignzoo.contract.moving import anchors
 from alignzoo.contract.types import Batch, Signal
 from alignzoo.engine.train.balance import routers_share
 from alignzoo.ops import kl, sequence_sum
@@ -115,13 +116,9 @@ def same_start(algorithm: Algorithm[Any], digests: Mapping[str, str]) -> bool:
 
 
 def drift_signals(algorithm: Algorithm[Any]) -> dict[str, Signal]:
-    """KL of each trained language model to the frozen roles that start where it does."""
-    roles = algorithm.roles
-    return {
-        f"{KL}{name}": kl(role.like, name)
-        for name, role in roles.items()
-        if role.like and not role.trainable and role.head == roles[role.like].head == "lm"
-    }
+    """KL of each trained language model to the frozen roles that stay where it starts."""
+    starts = {name: str(algorithm.roles[name].like) for name in anchors(algorithm)}
+    return {f"{KL}{name}": kl(like, name) for name, like in starts.items()}
 
 
 def drift(

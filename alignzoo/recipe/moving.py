@@ -1,0 +1,42 @@
+"""What a recipe cannot ask of a method some of whose roles follow one that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.moving import anchors, moving_of
+from alignzoo.recipe.blocks import TrainSpec
+from alignzoo.recipe.faults import Fault
+from alignzoo.recipe.options import try_options
+
+
+def moving_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """A value that means another thing at every step, or a model that no role would be."""
+    method, _ = try_options(cls, spec.with_)
+    if method is None:
+        return  # its options have faults of their own
+    try:
+        moving = moving_of(method)
+    except PluginError as error:
+        yield Fault(("algorithm",), str(error))
+        return
+    for role in (role for role, rule in moving.items() if rule.shares and role in spec.roles):
+        what = f"it is '{moving[role].of}' at every moment; take this out"
+        yield Fault(("roles", role), what, at_key=True)
+    yield from _lost_measures(spec, method, sorted(moving))
+
+
+def _lost_measures(spec: TrainSpec, method: Any, moving: list[str]) -> Iterator[Fault]:
+    """Losses of two steps that are taken against two references say nothing of one another."""
+    if not moving:
+        return
+    why = f"'{moving[0]}' moves with the policy"
+    if spec.validation is not None and spec.validation.metric == "loss":
+        what = f"{why}, so the losses of two steps cannot be compared; name another metric"
+        yield Fault(("validation",), what)
+    if spec.rails.max_kl is not None and not anchors(method):
+        what = f"{why}, and no other role stays at its start to measure from; take it out"
+        yield Fault(("rails", "max_kl"), what)
