@@ -36,7 +36,7 @@ class Follow:
             return f"is {self.of} at every moment"
         unit = "buffer" if self.buffers else "step"
         often = f"after every {unit}" if self.every == 1 else f"every {self.every} {unit}s"
-        return f"moves to {self.of} by {self.mix:g} {often}"
+        return f"takes on {self.mix:g} of {self.of} {often}"
 
 
 def moving_of(algorithm: Any) -> Mapping[str, Follow]:

@@ -64,14 +64,12 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     refs = {role: context.model(name) for role, name in bound.items()}
     hooks, kind = context.registry.hooks, algorithm.batch
     tokenizer = load_tokenizer(hooks, refs[main])
-    kinds = algorithm.roles
+    kinds, said = algorithm.roles, set[str]()
     learner = learner_of(tokenizer, refs, main, algorithm, hooks)
     check_ids(main, refs, tokenizer, learner.bounds, context, _scalar(kinds))
     ranks = _ranks(context)
-    digests, moving = _digests(bound, context), moving_of(algorithm)
-    parts = parts_of(Models(kinds, main, refs, digests, moving), spec, context)
-
-    said = set[str]()
+    models = Models(kinds, main, refs, _digests(bound, context), moving_of(algorithm))
+    parts = parts_of(models, spec, context)
 
     def load(role: str) -> PreTrainedModel:
         ref = parts.refs[role]
@@ -111,9 +109,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         on_step=context.step,
         say=lambda text: context.progress.note(f"{context.name}: {text}"),
     )
-    trained = train(job)
-    if ranks.is_main:
-        _keep(trained, main, refs[main], learner, context)
+    _finish(train(job), main, refs[main], learner, context)
     ranks.barrier()
 
 
@@ -132,15 +128,15 @@ def _ranks(context: StageContext) -> Ranks:
     return start_ranks(context.recipe.precision)
 
 
-def _keep(
+def _finish(
     trained: Mapping[str, PreTrainedModel],
     main: str,
     start: ModelRef,
     learner: Learner,
     context: StageContext,
 ) -> None:
-    """Plain models; beside that of a role with an adapter, the adapter."""
-    for role, model in trained.items():
+    """Rank 0 writes plain models; beside that of a role with an adapter, the adapter."""
+    for role, model in trained.items() if is_main() else ():
         folder = context.folder / ("model" if role == main else f"model-{role}")
         plain = model
         if is_adapted(model):

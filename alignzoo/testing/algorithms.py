@@ -23,6 +23,7 @@ from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.train.guard import guarded_loss, prepared_by
 from alignzoo.engine.train.loop import train
+from alignzoo.engine.train.moving import special_of
 from alignzoo.engine.train.world import BufferWorld
 from alignzoo.testing.checks import (
     Check,
@@ -254,9 +255,11 @@ def _memory(algorithm: Algorithm[Any]) -> str:
 
 def _largest(algorithm: Algorithm[Any], n: int) -> int:
     roles = algorithm.roles.items()
+    special = special_of(algorithm)
     models = {k: tiny_model(i, r.head, WIDE) for i, (k, r) in enumerate(roles)}
+    models = {role: model for role, model in models.items() if role not in special.shared}
     trainable = frozenset(name for name, role in roles if role.trainable)
-    module = ScoringModule(models, trainable, Chunked(1, smallest=8))
+    module = ScoringModule(models, trainable, Chunked(1, smallest=8), special)
     batch = toy_batch(algorithm, n, WIDE)
     seen = _Largest()  # type: ignore[no-untyped-call]
     with seen:

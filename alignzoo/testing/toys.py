@@ -42,6 +42,7 @@ from alignzoo.engine.scoring.scorer import Scorer, ScoringModule, dense
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.loop import train
+from alignzoo.engine.train.moving import special_of
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.engine.train.step import denominators, share_of_loss
@@ -167,10 +168,15 @@ def shown(algorithm: Algorithm[Any], batch: Batch, module: ScoringModule) -> Sho
 
 
 def scoring(algorithm: Algorithm[Any], scorer: Scorer = dense) -> ScoringModule:
-    """A different random model in float64 for every role."""
-    models = {name: model.double() for name, model in tiny_models(algorithm).items()}
+    """A different random model in float64 for every role; one that is another shares its."""
+    special = special_of(algorithm)
+    models = {
+        name: model.double()
+        for name, model in tiny_models(algorithm).items()
+        if name not in special.shared
+    }
     trainable = frozenset(name for name, role in algorithm.roles.items() if role.trainable)
-    return ScoringModule(models, trainable, scorer)
+    return ScoringModule(models, trainable, scorer, special)
 
 
 def gradients(
@@ -186,7 +192,8 @@ def gradients(
         value = share_of_loss(algorithm.loss(part, signals, seen.state), known_terms)
         value.backward()
         total += value.item()
-    by_role = {role: [p.grad for p in model.parameters()] for role, model in module.by_role.items()}
+    models = {role: module.by_role[role] for role in module.models}
+    by_role = {role: [p.grad for p in model.parameters()] for role, model in models.items()}
     return Gradients(total, by_role)
 
 

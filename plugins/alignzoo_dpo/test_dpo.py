@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from alignzoo import PairBatch
+from alignzoo import Follow, PairBatch
 from alignzoo.testing import check_algorithm
-from alignzoo_dpo import DPO, IPO, HingeDPO
+from alignzoo_dpo import DPO, IPO, TRDPO, HingeDPO
 
 # One pair; columns: prompt, two answer tokens. Position p holds the log-prob of token p + 1.
 ROWS = torch.tensor([[True, True, True], [True, True, False]])  # chosen, rejected
@@ -42,6 +42,15 @@ def test_ipo_of_a_pair_by_hand():
 def test_hinge_dpo_of_a_pair_by_hand():
     assert value(HingeDPO(beta=0.1)) == pytest.approx(1 - 0.1 * 2.0)
     assert value(HingeDPO(beta=0.75)) == 0.0
+
+
+def test_tr_dpo_is_dpo_against_the_reference_of_the_moment():
+    """alpha .5 of the policy's weights: here its log-probs are linear in them, so D is halved."""
+    halfway = (SIGNALS["policy"] + SIGNALS["reference"]) / 2
+    moved = TRDPO(beta=0.5, alpha=0.5).loss(BATCH, {**SIGNALS, "reference": halfway}, {})
+    assert moved.terms.value.item() == pytest.approx(math.log(1 + math.exp(-0.5 * D / 2)))
+    assert value(TRDPO(beta=0.5)) == value(DPO(beta=0.5))
+    assert TRDPO(alpha=0.5, tau=3).moving() == {"reference": Follow("policy", 0.5, 3)}
 
 
 def test_logged_rewards_are_beta_times_the_log_ratios_beside_the_log_probabilities():

@@ -223,6 +223,25 @@ STAGES = {
         "5:15: stages.0.rollout: a buffer of prompts x pairs of each = 80 pairs cannot be cut into "
         "batches of train.batch_size = 64; make it a multiple",
     ),
+    "a loss that is measured against another model every time": (
+        "  - {name: a, algorithm: moves, data: toys, validation: {data: toys}}",
+        "4:57: stages.0.validation: 'reference' moves with the policy, so the losses of two steps "
+        "cannot be compared; name another metric",
+    ),
+    "a drift without a start to measure it from": (
+        "  - {name: a, algorithm: moves, data: toys, rails: {max_kl: 2}}",
+        "4:61: stages.0.rails.max_kl: 'reference' moves with the policy, and no other role stays "
+        "at its start to measure from; take it out",
+    ),
+    "a model for a role that is another one": (
+        "  - {name: a, algorithm: moves, data: toys, with: {mix: 1}, roles: {reference: x/y}}",
+        "4:69: stages.0.roles.reference: it is 'policy' at every moment; take this out",
+    ),
+    "a rule that cannot be followed": (
+        "  - {name: a, algorithm: moves, data: toys, with: {mix: 2}}",
+        "4:26: stages.0.algorithm: algorithm 'moves', `moving`: role 'reference' follows by mix 2 "
+        "every 1; 0 < mix <= 1, and every >= 1",
+    ),
     "groups that nobody samples": (
         "  - {name: a, algorithm: groups, data: toys}",
         "4:26: stages.0.algorithm: groups trains on its own samples; add `rollout:`",

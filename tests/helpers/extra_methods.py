@@ -1,4 +1,4 @@
-"""Methods that use more of the contract than most: groups of answers, numbers of rows."""
+"""Methods that use more of the contract than most: groups of answers, roles that move."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from alignzoo import Algorithm, GroupBatch, Loss, Mean, Metric, Role, Term, TextBatch
-from alignzoo.ops import log_prob, sequence_sum
+from alignzoo import Algorithm, Follow, GroupBatch, Loss, Mean, Metric, Role, Term, TextBatch
+from alignzoo.ops import kl, log_prob, sequence_sum
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,39 @@ class OfMarked(Grouped):
 
     def loss(self, batch, signals, state):
         return Loss(Term(-batch.mark * sequence_sum(signals["policy"], batch.mask)))
+
+
+@dataclass(frozen=True)
+class Mirrored(Algorithm[TextBatch]):
+    """L = KL(teacher || policy) - S(y), the teacher an average. Source: https://example.org."""
+
+    name = "mirrored"
+    batch = TextBatch
+    roles: ClassVar = {"policy": Role(trainable=True), "teacher": Role(like="policy")}
+    metrics: ClassVar = {"distance": Metric("KL of teacher and policy, per sequence", low=0.0)}
+    rule: ClassVar = Follow("policy", mix=0.5)
+
+    def signals(self):
+        return {"kl": kl("teacher", "policy"), "policy": log_prob("policy")}
+
+    def moving(self):
+        return {"teacher": self.rule}
+
+    def loss(self, batch, signals, state):
+        apart = sequence_sum(signals["kl"], batch.mask)
+        likely = sequence_sum(signals["policy"], batch.mask)
+        return Loss(Term(apart - likely), {"distance": Mean(apart.detach())})
+
+
+class Twin(Mirrored):
+    """L = KL(policy || policy) = 0, gradient through one of them. Source: https://example.org."""
+
+    name = "twin"
+    rule: ClassVar = Follow("policy")
+
+
+class Renewed(Mirrored):
+    """L = KL(teacher || policy), renewed after buffers. Source: https://example.org."""
+
+    name = "renewed"
+    rule: ClassVar = Follow("policy", every=2, buffers=True)

@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "helpers")]
 
 from alignzoo_aligndistil import AlignDistil  # noqa: E402
-from alignzoo_dpo import DPO  # noqa: E402
+from alignzoo_dpo import DPO, TRDPO  # noqa: E402
 from alignzoo_grpo import GRPO  # noqa: E402
 from alignzoo_kto import KTO  # noqa: E402
 from alignzoo_ppo import PPO  # noqa: E402
 from alignzoo_rto import RTO  # noqa: E402
 from alignzoo_sft import SFT  # noqa: E402
 from engine_jobs import examples, job, rollout  # noqa: E402
-from extra_methods import Grouped  # noqa: E402
+from extra_methods import Grouped, Renewed, Twin  # noqa: E402
 
 from alignzoo.contract.errors import Interrupted  # noqa: E402
 from alignzoo.engine.layout.optim import Optim  # noqa: E402
@@ -49,6 +49,9 @@ METHODS = {
     "rto": (RTO(), {"epochs": 2}),
     "dpo-on": (DPO(), {"epochs": 1, "samples_per_prompt": 3}),
     "grouped": (Grouped(), {"epochs": 2, "samples_per_prompt": 3}),
+    "tr-dpo": (TRDPO(alpha=0.3), None),
+    "renewed": (Renewed(), {"epochs": 1}),
+    "twin": (Twin(), None),
 }
 
 

@@ -10,6 +10,7 @@ from alignzoo import (
     Algorithm,
     Benchmark,
     Dataset,
+    Follow,
     GroupBatch,
     Judge,
     LabelledBatch,
@@ -62,6 +63,17 @@ class Online(Algorithm):
     name = "online"
     batch = RolloutBatch
     roles = {"policy": Role(trainable=True), "critic": Role(trainable=True, like="policy")}
+
+
+@dataclass(frozen=True)
+class Moves(Margin):
+    """Pairs, with a reference that moves."""
+
+    name = "moves"
+    mix: float = option(0.5, "how far")
+
+    def moving(self):
+        return {"reference": Follow("policy", mix=self.mix)}
 
 
 class Marks(Algorithm):
@@ -136,7 +148,7 @@ def registry(*broken: BrokenPlugin) -> Registry:
     """Everything above, registered by one module."""
     module = ModuleType("toy_plugins")
     hooks = {
-        "register_algorithms": [Margin, Copy, Online, Siblings, Once, Marks, Groups],
+        "register_algorithms": [Margin, Copy, Online, Siblings, Once, Marks, Groups, Moves],
         "register_datasets": [Toys],
         "register_judges": [Length],
         "register_benchmarks": [Quiz],

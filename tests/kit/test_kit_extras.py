@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from typing import ClassVar
 
 import pytest
-from extra_methods import Grouped
+from extra_methods import Grouped, Mirrored, Renewed, Twin
 
-from alignzoo import Algorithm, Loss, Mean, Term
-from alignzoo.ops import sequence_sum
+from alignzoo import Algorithm, Follow, Loss, Mean, Term
+from alignzoo.ops import kl, log_prob, sequence_sum
 from alignzoo.testing import check_algorithm, run_algorithm_checks
 
+FOLLOWS = "roles that move follow one that learns"
 ORDER = "the order of a group's answers changes nothing"
 
 
@@ -29,11 +31,34 @@ class Favours(Grouped):
         return Loss(Term(-first), {"spread": Mean(first.detach())})
 
 
-KEPT = [Grouped]
+class Chases(Mirrored):
+    """L of the mirror, which follows a role that nobody trains. Source: https://example.org."""
+
+    rule: ClassVar = Follow("teacher")
+
+
+class Wavers(Mirrored):
+    """L of the mirror, by another rule at every call. Source: https://example.org."""
+
+    def moving(self):
+        return {"teacher": Follow("policy", mix=random.uniform(0.1, 0.9))}
+
+
+class Unread(Mirrored):
+    """L of the policy alone, beside a mirror that nobody looks at. Source: https://example.org."""
+
+    def signals(self):
+        return {"kl": kl("policy", "policy"), "policy": log_prob("policy")}
+
+
+KEPT = [Grouped, Mirrored, Twin, Renewed]
 BROKEN = [
     (Muddled, "micro-batches change nothing"),
     (Muddled, ORDER),
     (Favours, ORDER),
+    (Chases, FOLLOWS),
+    (Wavers, FOLLOWS),
+    (Unread, FOLLOWS),
 ]
 
 

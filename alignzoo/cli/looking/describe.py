@@ -15,6 +15,7 @@ from alignzoo.contract.algorithm import Algorithm, Metric, Role
 from alignzoo.contract.datafiles import DataFile, places_of
 from alignzoo.contract.errors import UsageError, suggest
 from alignzoo.contract.evaluation import Benchmark
+from alignzoo.contract.moving import Follow
 from alignzoo.contract.stage import Stage
 from alignzoo.contract.types import Signal
 from alignzoo.recipe.options import OptionDoc, option_table, try_options, type_name
@@ -118,7 +119,9 @@ def _default(option: OptionDoc) -> str:
 def _print_algorithm(cls: type[Algorithm[Any]]) -> None:
     batch = inspect.cleandoc(cls.batch.__doc__ or "").partition("\n")[0]
     print(f"eats {cls.batch.__name__}: {batch}\n")
-    roles = [(name, *_role(role), role.doc) for name, role in cls.roles.items()]
+    method = _example(cls)
+    moving = method.moving() if method else {}
+    roles = [(name, *_role(role, moving.get(name)), role.doc) for name, role in cls.roles.items()]
     _table(("role", "is", "head", "by default", "meaning"), roles)
     signals = _signals(cls)
     if signals is None:
@@ -133,9 +136,15 @@ def _print_algorithm(cls: type[Algorithm[Any]]) -> None:
         _table(("metric", "unit", "healthy", "meaning"), metrics)
 
 
-def _role(role: Role) -> tuple[str, str, str]:
-    start = f"the {role.like}'s start" if role.like else ""
-    return "trained" if role.trainable else "frozen", role.head, start
+def _example(cls: type[Algorithm[Any]]) -> Algorithm[Any] | None:
+    """With the default options, else with the example; None where neither makes one."""
+    return try_options(cls, {})[0] or try_options(cls, cls.example_options)[0]
+
+
+def _role(role: Role, rule: Follow | None) -> tuple[str, str, str]:
+    start = f"the {role.like}'s start" if role.like and not (rule and rule.shares) else ""
+    still = "frozen" if rule is None else rule.told
+    return "trained" if role.trainable else still, role.head, start
 
 
 def _metric(metric: Metric) -> tuple[str, str, str]:
@@ -145,8 +154,8 @@ def _metric(metric: Metric) -> tuple[str, str, str]:
 
 
 def _signals(cls: type[Algorithm[Any]]) -> list[tuple[str, str, str]] | None:
-    """Signals with the default options, else with the example; None where neither makes one."""
-    method = try_options(cls, {})[0] or try_options(cls, cls.example_options)[0]
+    """The signals of an example; None where there is none."""
+    method = _example(cls)
     if method is None:
         return None
     return [

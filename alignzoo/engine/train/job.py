@@ -23,7 +23,7 @@ from alignzoo.engine.train import rails
 from alignzoo.engine.train.batches import Cut
 from alignzoo.engine.train.examples import Examples
 from alignzoo.engine.train.making import batch_of
-from alignzoo.engine.train.moving import copies
+from alignzoo.engine.train.moving import special_of
 from alignzoo.engine.train.sources import Rollout
 
 OnStep = Callable[[int, int, Mapping[str, float], Mapping[str, float]], None]
@@ -125,8 +125,7 @@ class Job:
     @property
     def special(self) -> Special:
         """What the scoring module must know of roles."""
-        shared = {role: rule.of for role, rule in self.moving.items() if rule.shares}
-        return Special(shared, sorted(copies(self.moving)))
+        return special_of(self.algorithm)
 
     @property
     def on_policy(self) -> bool:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from transformers import PreTrainedModel
 
+from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import TrainingError
-from alignzoo.contract.moving import Follow
+from alignzoo.contract.moving import Follow, moving_of
 from alignzoo.engine.models.adapters import plain_weights
+from alignzoo.engine.scoring.scorer import Special
+
+
+def special_of(algorithm: Algorithm[Any]) -> Special:
+    """What the scoring module must know of a method's roles."""
+    moving = moving_of(algorithm)
+    shared = {role: rule.of for role, rule in moving.items() if rule.shares}
+    return Special(shared, sorted(copies(moving)))
 
 
 def copies(moving: Mapping[str, Follow]) -> dict[str, Follow]:
