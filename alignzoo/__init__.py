@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ScoredBenchmark,
         bootstrap,
     )
+    from alignzoo.contract.groups import GroupBatch
     from alignzoo.contract.hooks import hookimpl
     from alignzoo.contract.moving import Follow
     from alignzoo.contract.replies import holds_reasoning, read_verdict, without_reasoning
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from alignzoo.contract.tracker import Tracker
     from alignzoo.contract.types import (
         Batch,
-        GroupBatch,
         GroupSample,
         Item,
         LabelledBatch,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         PairBatch,
         PairSample,
         PromptSample,
+        PromptText,
         Response,
         RolloutBatch,
         Rows,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         Usage,
         Verdict,
     )
+    from alignzoo.contract.views import Case
     from alignzoo.data.ends import end_ids
     from alignzoo.engine.sampling.handover import Handover
     from alignzoo.engine.sampling.kept import KeptServer
@@ -96,6 +98,7 @@ _HOMES = {
         "Answer", "Benchmark", "Column", "Estimate", "Judge", "Score", "ScoredBenchmark",
         "bootstrap",
     ),
+    "contract.groups": ("GroupBatch",),
     "contract.hooks": ("hookimpl",),
     "contract.moving": ("Follow",),
     "contract.replies": ("holds_reasoning", "read_verdict", "without_reasoning"),
@@ -105,8 +108,8 @@ _HOMES = {
     "contract.stage": ("ModelRef", "Stage", "StageInputs"),
     "contract.tracker": ("Tracker",),
     "contract.types": (
-        "Batch", "GroupBatch", "GroupSample", "Item", "LabelledBatch", "LabelledSample", "Loss",
-        "Max", "Mean", "Outputs", "PairBatch", "PairSample", "PromptSample", "Response",
+        "Batch", "GroupSample", "Item", "LabelledBatch", "LabelledSample", "Loss", "Max", "Mean",
+        "Outputs", "PairBatch", "PairSample", "PromptSample", "PromptText", "Response",
         "RolloutBatch", "Rows", "Sample", "Signal", "Signals", "State", "Term", "TextBatch",
         "TextSample", "Tokens", "World",
     ),
@@ -114,6 +117,7 @@ _HOMES = {
         "AskedJudge", "Capabilities", "Decoding", "JudgeBusy", "JudgeError", "JudgeSession",
         "JudgedBenchmark", "Question", "QuestionRefused", "Reply", "Usage", "Verdict",
     ),
+    "contract.views": ("Case",),
     "data.ends": ("end_ids",),
     "engine.sampling.handover": ("Handover",),
     "engine.sampling.kept": ("KeptServer",),
@@ -127,6 +131,7 @@ __all__ = [
     "Batch",
     "Benchmark",
     "Capabilities",
+    "Case",
     "Column",
     "Completion",
     "DataError",
@@ -157,6 +162,7 @@ __all__ = [
     "PairSample",
     "PluginError",
     "PromptSample",
+    "PromptText",
     "Question",
     "QuestionRefused",
     "RecipeError",

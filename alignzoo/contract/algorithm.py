@@ -1,7 +1,6 @@
 """The contract an algorithm fills in: a frozen dataclass that declares what it needs.
 
-The engine owns everything else: the loop, the forwards, memory, devices, reduction, checkpoints.
-A whole preference method:
+The engine owns everything else: loop, forwards, memory, devices, checkpoints. A whole method:
 
     @dataclass(frozen=True)
     class DPO(Algorithm[PairBatch]):
@@ -30,19 +29,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from torch import Tensor
-
-from alignzoo.contract.moving import Follow
-from alignzoo.contract.types import (
-    Batch,
-    Loss,
-    Outputs,
-    PairBatch,
-    Signal,
-    Signals,
-    State,
-    World,
-)
+from alignzoo.contract.further import Further
+from alignzoo.contract.types import Batch, Loss, PairBatch, Signal, Signals, State, World
 
 B = TypeVar("B", bound=Batch)
 
@@ -53,12 +41,14 @@ class Role:
 
     `like` names the role whose starting checkpoint this one uses when the recipe binds nothing.
     A role that is neither bound nor `like` another is an error before anything is loaded.
+    `sees` names a view: it reads the same answers behind the prompts of `Algorithm.view`.
     """
 
     trainable: bool = False
     head: Literal["lm", "scalar"] = "lm"
     like: str | None = None
     doc: str = ""
+    sees: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +74,11 @@ def option(
     return dataclasses.field(default=default, metadata={"doc": doc, **bounds})
 
 
-class Algorithm(Generic[B]):
+class Algorithm(Further, Generic[B]):
     """Base of every method. Subclasses are frozen dataclasses whose fields are the options.
 
-    Signals arrive in `loss` under one namespace, whoever made them: live ones (with gradient),
-    snapshots and prepared ones. Each is [B, S], zero outside its positions. `loss` must not
-    average over the batch, move tensors, or communicate.
+    Signals arrive in `loss` under one namespace: live ones (with gradient), snapshots and prepared
+    ones, each [B, S], zero outside its positions. `loss` must not average, move or communicate.
     """
 
     name: ClassVar[str]
@@ -101,7 +90,6 @@ class Algorithm(Generic[B]):
     example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`, where a default is not enough
     single_update: ClassVar[bool] = False  # no importance ratio: a rollout buffer serves one update
     assumes_policy_samples: ClassVar[bool] = False  # the gradient is an expectation over them
-    units: ClassVar[Mapping[str, str]] = {}  # of per-token values that people see, by their name
 
     def signals(self) -> Mapping[str, Signal]:
         """What to read from the models with gradient, in every micro-batch."""
@@ -111,10 +99,6 @@ class Algorithm(Generic[B]):
         """What to read without gradient, once per batch or rollout buffer, at its start."""
         return {}
 
-    def moving(self) -> Mapping[str, Follow]:
-        """Which roles that do not learn follow one that does, and how."""
-        return {}
-
     def prepare(self, batch: B, signals: Signals, world: World) -> Signals:
         """From a whole buffer and its snapshots, values the loss needs (advantages, baselines)."""
         return {}
@@ -122,17 +106,6 @@ class Algorithm(Generic[B]):
     def loss(self, batch: B, signals: Signals, state: State) -> Loss:
         """Per-item values of the loss and metrics for some items of the buffer."""
         raise TypeError(f"{type(self).__name__} defines no loss")
-
-    def shown(self, signals: Signals) -> Signals:
-        """Per-token values [B, S] made of signals, for `alignzoo lens` alone; no loss sees them."""
-        return {}
-
-    def distributions(self, outputs: Outputs) -> Mapping[str, Tensor]:
-        """Logits [n, V] of distributions made of the roles' own, such as a teacher's; shown alone.
-
-        `outputs` holds every role with a language model.
-        """
-        return {}
 
     def at_start(self) -> Mapping[str, float]:
         """Metrics that are known at the first step if every role starts where its `like` does."""

@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from alignzoo.contract.types import Batch, GroupBatch, PairBatch
+from alignzoo.contract.groups import GroupBatch
+from alignzoo.contract.types import Batch, PairBatch
 
 
 @dataclass(frozen=True)

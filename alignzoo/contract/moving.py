@@ -50,12 +50,12 @@ def moving_of(algorithm: Any) -> Mapping[str, Follow]:
 
 
 def anchors(algorithm: Any) -> list[str]:
-    """Frozen language models that start where another role does, and stay there."""
+    """Frozen language models that start where another role does, stay there, and read the same."""
     roles, moving = algorithm.roles, moving_of(algorithm)
     return [
         name
         for name, role in roles.items()
-        if role.like and not role.trainable and name not in moving
+        if role.like and not role.trainable and name not in moving and not role.sees
         if role.head == roles[role.like].head == "lm"
     ]
 

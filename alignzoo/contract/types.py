@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import torch
@@ -119,14 +118,16 @@ class Tokens:
 class Item:
     """One unit that is never split: its sequences, and its numbers, e.g. {"desirable": 1.0}.
 
-    A number is the item's, a tuple has one for each of its rows.
+    A number is the item's, a tuple has one for each of its rows. A view has the same responses
+    behind other prompts.
     """
 
     rows: tuple[Tokens, ...]
     values: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
+    views: Mapping[str, tuple[Tokens, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return max(len(row) for row in self.rows)
+        return max(len(row) for rows in (self.rows, *self.views.values()) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,21 @@ class Batch:
     ids: Tensor  # [B, S] int64: the tokens; padding on the right
     attention: Tensor  # [B, S] bool: a token, not padding
     response: Tensor  # [B, S] bool: token belongs to the response, stop token included
+    # The same responses behind other prompts, row by row, with columns of their own.
+    views: Mapping[str, Batch] = field(default_factory=dict, kw_only=True)
 
     rows_per_item: ClassVar[int] = 1
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every field but the views."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "views"}
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B] int64: tokens of each row, or of its longest view."""
+        every = [x.attention.sum(-1) for x in (self, *self.views.values())]
+        return torch.stack(every).amax(0) if self.views else every[0]
 
     @property
     def mask(self) -> Tensor:
@@ -164,8 +178,8 @@ class Batch:
 
     def take(self, items: Tensor) -> Self:
         """The sub-batch of the given items [k], trimmed to its own longest row."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **self.take_signals(items, own))
+        views = {name: view.take(self.rows(items)) for name, view in self.views.items()}
+        return replace(self, views=views, **self.take_signals(items, self.tensors))
 
     def take_signals(self, items: Tensor, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut signals [B, S], [B] or [I] the same way as `take` cuts the batch."""
@@ -181,7 +195,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        views = {name: view.to(device) for name, view in self.views.items()}
+        return replace(self, views=views, **{n: x.to(device) for n, x in self.tensors.items()})
 
     @classmethod
     def collate(cls, items: Sequence[Item], pad_id: int) -> Self:
@@ -198,13 +213,19 @@ class Batch:
         extra = {
             f.name: _column([item.values[f.name] for item in items], cls.rows_per_item)
             for f in fields(cls)
-            if f.name not in ("ids", "attention", "response")
+            if f.name not in ("ids", "attention", "response", "views")
         }
         response = attention & (column >= starts[:, None])
         for b, row in enumerate(rows):
             if row.learnt is not None:
                 response[b, len(row.prompt) : len(row)] = torch.tensor(row.learnt)
-        return cls(ids, attention, response, **extra)
+        views = {name: _view(name, items, cls.rows_per_item, pad_id) for name in items[0].views}
+        return cls(ids, attention, response, views=views, **extra)
+
+
+def _view(name: str, items: Sequence[Item], rows: int, pad_id: int) -> Batch:
+    """The rows of one view, in the order of the batch."""
+    return Batch.collate([Item((x.views[name][k],)) for k in range(rows) for x in items], pad_id)
 
 
 def _column(values: Sequence[float | tuple[float, ...]], rows: int) -> Tensor:
@@ -264,29 +285,6 @@ class RolloutBatch(TextBatch):
     reward: Tensor  # [B] float32: from a judge or a scalar-head role; 0 without one
     ended: Tensor  # [B] float32: 1 if a stop token was sampled, 0 if cut at the length limit
     group: Tensor  # [B] float32: samples of one prompt share a number
-
-
-@dataclass(frozen=True)
-class GroupBatch(Batch):
-    """All answers that the policy sampled to a prompt as one item: B = kI, and each one's score."""
-
-    score: Tensor  # [B] float32: from a judge or a scalar-head role; 0 without one
-    ended: Tensor  # [B] float32: 1 if a stop token was sampled, 0 if cut at the length limit
-
-    @classmethod
-    def of(cls, k: int) -> type[Self]:
-        """The kind with k answers in a group; the same class for the same k."""
-        sized: type[Self] = _sized(cls, k)  # type: ignore[arg-type]  # classes are hashable
-        return sized
-
-    def by_group(self, x: Tensor) -> Tensor:
-        """[I, k, ...] of x [B, ...]: the answers to one prompt side by side."""
-        return x.view(self.rows_per_item, -1, *x.shape[1:]).transpose(0, 1)
-
-
-@cache
-def _sized(kind: Any, k: int) -> Any:
-    return type(f"{kind.__name__}Of{k}", (kind,), {"rows_per_item": k, "__doc__": kind.__doc__})
 
 
 # --- signals and losses ----------------------------------------------------------------------

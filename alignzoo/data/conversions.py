@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from alignzoo.contract.errors import DataError
+from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import (
     Batch,
-    GroupBatch,
     GroupSample,
     LabelledBatch,
     LabelledSample,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from alignzoo.contract.errors import DataError, counted
+from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import (
     Batch,
-    GroupBatch,
     GroupSample,
     Item,
     LabelledBatch,
@@ -243,6 +243,11 @@ def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:
     return _Whole(tokens or prompt_alone, responses, values, tuple(lost), spells, empty)
 
 
+def answers_of(sample: Sample) -> tuple[Response, ...]:
+    """The answers that become the rows of a sample's item."""
+    return _responses(sample)[0]
+
+
 def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float]]:
     match sample:
         case PairSample():
@@ -271,7 +276,7 @@ def _fitted(whole: _Whole, limits: Limits, place: str) -> Item | TooLong:
     if cause:
         return TooLong(cause)
     pairs = zip(whole.rows, whole.responses or (Response(""),), strict=True)
-    rows = tuple(_cut(row, response, limits) for row, response in pairs)
+    rows = tuple(cut(row, response, limits) for row, response in pairs)
     return Item(rows, whole.values)
 
 
@@ -288,8 +293,8 @@ def _too_long(whole: _Whole, limits: Limits) -> str:
     return ""
 
 
-def _cut(row: Tokens, response: Response, limits: Limits) -> Tokens:
-    """The row within `max_length`; an answer given as text still ends with its end token."""
+def cut(row: Tokens, response: Response, limits: Limits) -> Tokens:
+    """A row within `max_length`; an answer given as text still ends with its end token."""
     room = limits.max_length - len(row.prompt)
     if len(row.response) <= room:
         return row
@@ -309,10 +314,10 @@ def _with_mismatched(
     """Add to each item its prompt with an answer to another prompt, cut to `max_length`."""
     paired = []
     for item, sample, j in zip(items, samples, _partners(samples), strict=True):
-        other = _responses(samples[j])[0][0]
+        other = answers_of(samples[j])[0]
         start = prompt_start(sample, reader, "the sample")
         row = sequence(sample, start, other, reader, "the sample").tokens
-        paired.append(Item((*item.rows, _cut(row, other, limits)), item.values))
+        paired.append(Item((*item.rows, cut(row, other, limits)), item.values))
     return paired
 
 

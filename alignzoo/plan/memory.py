@@ -118,8 +118,10 @@ class Predictor:
         )
         reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
         judge = None if reward is None else self._model(origin(reward, self.recipe), REWARD, mode)
-        stage = Stage(job, mode, prompt, response, self.devices.gpu, decoding, judge)
-        key = (algorithm, str(origins), str(adapted), str(optim), prompt, response, decoding)
+        view = self._view(spec, origins, response)
+        stage = Stage(job, mode, prompt, response, view, self.devices.gpu, decoding, judge)
+        lengths = (prompt, response, view)
+        key = (algorithm, str(origins), str(adapted), str(optim), lengths, decoding)
         return stage, (*key, reward)
 
     def _adapted(
@@ -160,6 +162,14 @@ class Predictor:
             return None
         rows = -(-block.prompts // self.devices.n) * block.samples_per_prompt
         return Decoding(min(rows, block.batch_size), prompt, sampling)
+
+    def _view(self, spec: TrainSpec, origins: Mapping[str, str], response: int) -> int:
+        """Tokens of the longest prompt of a view: what the row's limit leaves of an answer."""
+        if spec.rollout is None:
+            return 1
+        contexts = (self._context(name) for name in {*origins.values()})
+        context = min((c for c in contexts if c is not None), default=None)
+        return max(1, (context or spec.data.max_length or USUAL_LENGTH) - response)
 
     def _lengths(self, spec: TrainSpec, origins: Mapping[str, str]) -> tuple[int, int]:
         """Tokens of the longest row: of its prompt, and of its response."""

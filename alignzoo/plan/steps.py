@@ -138,6 +138,7 @@ def _held(spec: StageSpec, recipe: Recipe, registry: Registry) -> dict[str, str]
     method, _ = try_options(registry.algorithms[spec.algorithm], spec.with_)
     for role, rule in (method.moving() if method else {}).items():
         held[role] = f"{held[role]} ({rule.told})"
+    held |= {role: f"{held[role]} (sees {r.sees})" for role, r in roles.items() if r.sees}
     return {role: source for role, source in held.items() if role in roles or role == "reward"}
 
 

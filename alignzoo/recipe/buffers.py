@@ -7,7 +7,8 @@ from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.choosing import BEST_WORST, CHOOSERS, Chooser, items_of
-from alignzoo.contract.types import Batch, GroupBatch, PairBatch, RolloutBatch
+from alignzoo.contract.groups import GroupBatch
+from alignzoo.contract.types import Batch, PairBatch, RolloutBatch
 from alignzoo.recipe.blocks import RolloutSpec, TrainSpec
 from alignzoo.recipe.faults import Fault
 

@@ -32,7 +32,6 @@ from alignzoo.recipe.blocks import (
 )
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
-from alignzoo.recipe.moving import moving_faults
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
@@ -45,6 +44,7 @@ from alignzoo.recipe.roles import (
     role_faults,
     wrong_head,
 )
+from alignzoo.recipe.special import special_faults
 from alignzoo.recipe.training import length_faults, training_faults
 from alignzoo.recipe.unread import unread_faults
 
@@ -326,7 +326,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from head_faults(spec, cls, scope.heads)
         yield from _batch_faults(spec, cls, scope)
         yield from training_faults(spec, cls)
-        yield from moving_faults(spec, cls)
+        yield from special_faults(spec, cls)
         named = [spec.policy, *(spec.roles.get(role) for role in cls.roles)]
         yield from length_faults(spec, {_origin(name, scope) for name in named})
         yield from buffer_faults(spec, cls)

@@ -37,7 +37,8 @@ def largest_of(rows: Iterable[tuple[str, Tokens]]) -> Largest:
 def rows_of(items: Iterable[Item], places: Iterable[str]) -> Iterable[tuple[str, Tokens]]:
     """All rows of items with the places of the samples they were made of."""
     for item, place in zip(items, places, strict=True):
-        yield from ((place, row) for row in item.rows)
+        for rows in (item.rows, *item.views.values()):
+            yield from ((place, row) for row in rows)
 
 
 def check_rows(

@@ -13,6 +13,7 @@ from alignzoo.data.account import item_lines, prompt_lines, table
 from alignzoo.data.reader import Reader, Rules
 from alignzoo.data.samples import Loaded, check_bad
 from alignzoo.data.tokens import Encoded, Limits, encode_all
+from alignzoo.data.views import Views, with_views
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.recipe.blocks import DataSpec
 from alignzoo.stages.context import StageContext
@@ -34,9 +35,14 @@ def rules_of(spec: DataSpec) -> Rules:
 
 
 def read_items(
-    spec: DataSpec, kind: type[Batch], reader: Reader, limits: Limits, context: StageContext
+    spec: DataSpec,
+    kind: type[Batch],
+    reader: Reader,
+    limits: Limits,
+    context: StageContext,
+    views: Views | None = None,
 ) -> Encoded:
-    """The items of a stage's data; what was not used is told.
+    """The items of a stage's data, with their views; what was not used is told.
 
     Raises DataError when more rows than `data.max_bad` cannot be used, or more pairs than
     `data.max_equal` have two answers of the same tokens.
@@ -51,7 +57,8 @@ def read_items(
             f"and rejected answer, more than data.max_equal: {spec.max_equal:g} allows; nothing "
             "can be learnt from them: look at what the chat template or max_length cuts"
         )
-    lines = item_lines(loaded.samples, kind, report, reader.rules)
+    encoded = with_views(encoded, views, reader, limits) if views else encoded
+    lines = item_lines(loaded.samples, kind, encoded.report, reader.rules)
     _tell(spec, loaded, lines, context)
     return encoded
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from alignzoo.contract.algorithm import Role
+from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.choosing import fields_of_rows
 from alignzoo.contract.errors import DataError
-from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.rollout import Completion
 from alignzoo.contract.types import (
     Batch,
     PromptSample,
     Tokens,
 )
-from alignzoo.data.reader import Reader
-from alignzoo.data.tokens import decode_answer, numbers_of
+from alignzoo.data.tokens import numbers_of
+from alignzoo.data.views import Views
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.hooked import Listener
@@ -34,30 +33,31 @@ from alignzoo.stages.learner import Learner
 from alignzoo.stages.reading import read_prompts
 from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.sampling import resolve
+from alignzoo.stages.tasks import SampledViews, Task, longest_views
 
 
 def rollout_of(
     spec: TrainSpec,
-    kind: type[Batch],
+    algorithm: Algorithm[Any],
     learner: Learner,
     context: StageContext,
     device: torch.device,
 ) -> Rollout:
-    """Prompts, engine and reward of an on-policy stage whose method declares a kind of batch.
+    """Prompts, engine, reward and views of an on-policy stage.
 
     Raises DataError when no prompt leaves room for an answer, a row lacks a number that the batch
-    holds, or a reward model cannot be used.
+    holds or what a view is made of, or a reward model cannot be used.
     """
     block = spec.rollout or RolloutSpec.model_validate({})
     reader = learner.reader(spec.data)
     read = read_prompts(spec.data, reader, context)
-    samples, prompts = read.samples, read.ids
-    kept = _short_enough(prompts, spec, learner, context)
-    ids = [prompts[n] for n in kept]
     sampling = resolve(block.sampling, learner.tokenizer, learner.ends)
-    task = _Task([samples[n] for n in kept], ids, reader, sampling.stop_ids, device)
+    every = Task(read.samples, read.ids, read.places, reader, sampling.stop_ids, device)
+    views = Views.of(algorithm)
+    seen = longest_views(views, every, block) if views else [0] * len(read.ids)
+    task = every.only(_short_enough(read.ids, seen, spec, learner, context))
     return Rollout(
-        prompts=ids,
+        prompts=task.prompts,
         reward=_reward(block.reward, task, context) if block.reward else None,
         engine=context.engine(block.engine, block.batch_size),
         sampling=sampling,
@@ -65,9 +65,13 @@ def rollout_of(
         samples_per_prompt=block.samples_per_prompt,
         epochs=block.epochs,
         max_gap=block.max_gap,
-        places=[read.places[n] for n in kept],
+        places=task.places,
         chooser=chooser_of(block),
-        values=[_numbers(samples[n], read.places[n], kind) for n in kept],
+        values=[
+            _numbers(sample, place, algorithm.batch)
+            for sample, place in zip(task.samples, task.places, strict=True)
+        ],
+        views=SampledViews(views, task, learner.context) if views else None,
     )
 
 
@@ -84,16 +88,25 @@ def _numbers(sample: PromptSample, place: str, kind: type[Batch]) -> dict[str, f
 
 
 def _short_enough(
-    prompts: Sequence[tuple[int, ...]], spec: TrainSpec, learner: Learner, context: StageContext
+    prompts: Sequence[tuple[int, ...]],
+    seen: Sequence[int],
+    spec: TrainSpec,
+    learner: Learner,
+    context: StageContext,
 ) -> list[int]:
-    """The numbers of the prompts that fit the limits, and the context together with an answer."""
+    """The numbers of the prompts that fit the limits, and the context together with an answer.
+
+    `seen` are the tokens of each prompt's longest view, which must fit the context too.
+    """
     answer = (spec.rollout or RolloutSpec()).sampling.max_new_tokens
     limit = spec.data.max_prompt_length or learner.max_length(spec.data)
     room = limit if learner.context is None else learner.context - answer
-    kept = [n for n, ids in enumerate(prompts) if len(ids) <= min(limit, room)]
+    fits = [n for n, ids in enumerate(prompts) if len(ids) <= min(limit, room)]
+    kept = [n for n in fits if learner.context is None or seen[n] <= room]
     if len(kept) < len(prompts):
-        said = f"{context.name}: {len(prompts) - len(kept)} of {len(prompts)} prompts are longer "
-        said += f"than {min(limit, room)} tokens"
+        said = f"{context.name}: {len(prompts) - len(kept)} of {len(prompts)} prompts "
+        said += "or their views " if len(kept) < len(fits) else ""
+        said += f"are longer than {min(limit, room)} tokens"
         if room < limit:
             said += f" (context {learner.context}, less max_new_tokens {answer})"
         if spec.data.too_long == "error" or not kept:
@@ -102,30 +115,12 @@ def _short_enough(
     return kept
 
 
-@dataclass(frozen=True)
-class _Task:
-    """The prompts that are answered, as text and as ids."""
-
-    samples: Sequence[PromptSample]
-    prompts: Sequence[tuple[int, ...]]
-    reader: Reader
-    stop: tuple[int, ...]
-    device: torch.device
-
-    def answer(self, number: int, done: Completion) -> Answer:
-        """A completion as a judge sees it."""
-        response = decode_answer(
-            self.prompts[number], done.ids, self.reader, self.stop, ended=done.ended
-        )
-        return Answer(self.samples[number], response, len(done.ids) - done.ended)
-
-
-def _reward(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+def _reward(spec: RewardSpec, task: Task, context: StageContext) -> Reward:
     """What a sampled response earns: a judge's score of its text, or a scalar head's output."""
     return _from_judge(spec, task, context) if spec.judge else _from_model(spec, task, context)
 
 
-def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+def _from_judge(spec: RewardSpec, task: Task, context: StageContext) -> Reward:
     judge = build_options(context.registry.find("judge", str(spec.judge)), spec.with_)
 
     def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
@@ -134,7 +129,7 @@ def _from_judge(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
     return reward
 
 
-def _from_model(spec: RewardSpec, task: _Task, context: StageContext) -> Reward:
+def _from_model(spec: RewardSpec, task: Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
     listener = Listener(lambda model: context.note_unstated(ref), context.note)
     model = load_model(context.registry.hooks, ref, Role(head="scalar"), listener=listener)

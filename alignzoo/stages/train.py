@@ -13,15 +13,15 @@ import torch
 
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import DataError
+from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.moving import moving_of
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import (
-    Batch,
-    GroupBatch,
     RolloutBatch,
     Tokens,
 )
 from alignzoo.data.tokens import Encoded, Limits
+from alignzoo.data.views import Views
 from alignzoo.engine.layout.build import check_strategy
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import is_adapted, merged, save_adapter
@@ -62,7 +62,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
     _tell_off_policy(spec, algorithm, context)
     main, bound = main_role(type(algorithm)), bound_roles(spec, type(algorithm))
     refs = {role: context.model(name) for role, name in bound.items()}
-    hooks, kind = context.registry.hooks, algorithm.batch
+    hooks = context.registry.hooks
     tokenizer = load_tokenizer(hooks, refs[main])
     kinds, said = algorithm.roles, set[str]()
     learner = learner_of(tokenizer, refs, main, algorithm, hooks)
@@ -84,8 +84,8 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
             _tell_unread(outside(model, tokenizer, ref.name), context)
         return model
 
-    encoded = None if spec.rollout else _encoded(spec.data, kind, learner, context)
-    sampled = rollout_of(spec, kind, learner, context, ranks.device) if spec.rollout else None
+    encoded = None if spec.rollout else _encoded(spec.data, algorithm, learner, context)
+    sampled = rollout_of(spec, algorithm, learner, context, ranks.device) if spec.rollout else None
     held_out = _held_out(spec, algorithm, learner, context)
     held = _largest([source for source in (encoded, held_out) if source], sampled)
     job = Job(
@@ -227,13 +227,14 @@ def _digests(bound: Mapping[str, str | None], context: StageContext) -> dict[str
 
 def _encoded(
     spec: DataSpec,
-    kind: type[Batch],
+    algorithm: Algorithm[Any],
     learner: Learner,
     context: StageContext,
 ) -> Encoded:
     length = learner.max_length(spec)
     limits = Limits(length, spec.max_prompt_length, spec.too_long, learner.ends)
-    encoded = read_items(spec, kind, learner.reader(spec), limits, context)
+    reader, views = learner.reader(spec), Views.of(algorithm)
+    encoded = read_items(spec, algorithm.batch, reader, limits, context, views)
     report = encoded.report
     if (report.truncated or report.dropped) and spec.max_length is None:
         why = "the model's context" if length == learner.context else "the default"
@@ -259,7 +260,7 @@ def _held_out(
             f"{context.name}: '{spec.algorithm}' has no loss on held-out data, it learns from "
             "samples alone; remove `validation:`"
         )
-    return _encoded(spec.validation.data, algorithm.batch, learner, context)
+    return _encoded(spec.validation.data, algorithm, learner, context)
 
 
 def _validation(spec: TrainSpec, held_out: Encoded | None) -> Validation | None:

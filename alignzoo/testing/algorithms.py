@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.types import Batch, GroupBatch, RolloutBatch
+from alignzoo.contract.groups import GroupBatch
+from alignzoo.contract.types import Batch, RolloutBatch
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.train.guard import guarded_loss, prepared_by
@@ -40,11 +41,11 @@ from alignzoo.testing.toys import (
     Gradients,
     Shown,
     gradients,
+    items_for,
     scoring,
     shown,
     tiny_model,
     toy_batch,
-    toy_items,
     toy_job,
     toy_rollout,
     toy_run,
@@ -227,10 +228,11 @@ def _reach(algorithm: Algorithm[Any], batch: Batch) -> str:
 
 
 def _wider(batch: Batch) -> Batch:
-    """The same batch with three more columns of padding."""
+    """The same batch, and its views, with three more columns of padding."""
     pad = torch.nn.functional.pad
-    wide = {n: pad(getattr(batch, n), (0, 3)) for n in ("ids", "attention", "response")}
-    return replace(batch, **wide)
+    views = {name: _wider(view) for name, view in batch.views.items()}
+    wide = {n: pad(x, (0, 3)) for n, x in batch.tensors.items() if x.ndim == 2}
+    return replace(batch, views=views, **wide)
 
 
 class _Largest(TorchDispatchMode):
@@ -287,7 +289,7 @@ def _run(algorithm: Algorithm[Any], folder: Path, **changes: Any) -> dict[str, T
     """Weights of the trained roles after a short run in `folder`."""
     folder.mkdir(exist_ok=True)
     rollout = toy_rollout(algorithm)
-    items: Sequence[Any] = () if rollout else toy_items(algorithm.batch, 11)
+    items: Sequence[Any] = () if rollout else items_for(algorithm, 11)
     job = toy_job(algorithm, items, folder, rollout=rollout, **changes)
     return {
         f"{role}.{name}": p.detach().clone()
@@ -345,7 +347,7 @@ def _start(algorithm: Algorithm[Any]) -> str:
 
 
 def _learning(algorithm: Algorithm[Any]) -> str:
-    losses = toy_run(algorithm, toy_items(algorithm.batch, 8), steps=20)
+    losses = toy_run(algorithm, items_for(algorithm, 8), steps=20)
     require(losses[-1] < losses[0], f"from {losses[0]:.4g} to {losses[-1]:.4g}")
     return f"{losses[0]:.4g} -> {losses[-1]:.4g}"
 

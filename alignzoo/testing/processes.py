@@ -23,7 +23,7 @@ from alignzoo.engine.layout.build import LAYOUTS, check_strategy
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.agreement import end
 from alignzoo.engine.train.loop import train
-from alignzoo.testing.toys import toy_items, toy_job, toy_rollout
+from alignzoo.testing.toys import items_for, toy_job, toy_rollout
 
 STRATEGIES = ("ddp", "fsdp2")
 # Shares of 3 and 2 on two. With a small eps Adam makes whole steps of gradients that are rounding.
@@ -151,7 +151,7 @@ def _meet(plan: _Plan, rank: int) -> None:
 def _train(algorithm: Algorithm[Any], folder: Path, strategy: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rollout = toy_rollout(algorithm)
-    items = () if rollout else toy_items(algorithm.batch, ITEMS)
+    items = () if rollout else items_for(algorithm, ITEMS)
     how = {"optim": OPTIM, "strategy": "ddp" if strategy == ALONE else strategy}
     train(toy_job(algorithm, items, folder, rollout=rollout, **how))
 

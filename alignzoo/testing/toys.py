@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,10 +24,10 @@ from transformers import (
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.choosing import fields_of_rows
-from alignzoo.contract.rollout import Sampling
+from alignzoo.contract.groups import GroupBatch
+from alignzoo.contract.rollout import Completion, Sampling
 from alignzoo.contract.types import (
     Batch,
-    GroupBatch,
     Item,
     PairBatch,
     RolloutBatch,
@@ -35,6 +35,7 @@ from alignzoo.contract.types import (
     TextBatch,
     Tokens,
 )
+from alignzoo.contract.views import seen_by
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
@@ -75,8 +76,17 @@ def tiny_model(
     return cast(PreTrainedModel, CLASSES[head](config))
 
 
-def toy_items(kind: type[Batch], n: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[Item]:
-    """Items of random tokens with prompts of 1-4 and responses of 1-7 tokens, the last one EOS."""
+def toy_items(
+    kind: type[Batch],
+    n: int,
+    seed: int = 0,
+    vocabulary: int = VOCABULARY,
+    views: Sequence[str] = (),
+) -> list[Item]:
+    """Items of random tokens with prompts of 1-4 and responses of 1-7 tokens, the last one EOS.
+
+    A view has prompts of up to 6 tokens.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(low: int, high: int) -> int:
@@ -91,7 +101,21 @@ def toy_items(kind: type[Batch], n: int, seed: int = 0, vocabulary: int = VOCABU
         scores = tuple(draw(0, 5) / 2 - 1 for _ in rows[: _scores(kind)])
         return Item(rows, _values(kind, index, scores))
 
-    return [item(index) for index in range(n)]
+    def viewed(item: Item) -> Item:
+        own = ((name, tuple(draw(2, vocabulary) for _ in range(draw(1, 7)))) for name in views)
+        seen = {name: tuple(replace(row, prompt=p) for row in item.rows) for name, p in own}
+        return replace(item, views=seen)
+
+    return [viewed(item) for item in [item(index) for index in range(n)]]
+
+
+def items_for(algorithm: Algorithm[Any], n: int) -> list[Item]:
+    """Items that a method eats as given data."""
+    return toy_items(algorithm.batch, n, views=_names(algorithm))
+
+
+def _names(algorithm: Algorithm[Any]) -> list[str]:
+    return sorted(set(seen_by(algorithm).values()))
 
 
 def _scores(kind: type[Batch]) -> int:
@@ -116,7 +140,8 @@ def toy_batch(algorithm: Algorithm[Any], n: int, vocabulary: int = VOCABULARY) -
     """A batch of n random items of the kind that a method learns from; groups of three answers."""
     own = algorithm.batch
     kind = own.of(GROUP) if issubclass(own, GroupBatch) else own
-    return kind.collate(toy_items(kind, n, vocabulary=vocabulary), 0)
+    items = toy_items(kind, n, vocabulary=vocabulary, views=_names(algorithm))
+    return kind.collate(items, 0)
 
 
 def toy_values(kind: type[Batch], n: int) -> list[dict[str, float]]:
@@ -234,7 +259,16 @@ def toy_rollout(algorithm: Algorithm[Any]) -> Rollout | None:
     if not issubclass(algorithm.batch, RolloutBatch | GroupBatch):
         return None
     samples = GROUP if issubclass(algorithm.batch, GroupBatch) else 2
+    names = _names(algorithm)
+
+    def seen(
+        number: int, done: Sequence[Completion], scores: Sequence[float]
+    ) -> list[dict[str, tuple[int, ...]]]:
+        """A prompt for each answer that holds how long the answer is."""
+        return [{name: (2 + number, 2 + len(c.ids)) for name in names} for c in done]
+
     return Rollout(
+        views=seen if names else None,
         values=toy_values(algorithm.batch, 6),
         prompts=[item.rows[0].prompt for item in toy_items(TextBatch, 6)],
         reward=lambda numbers, done: [float(len(c.ids)) for c in done],

@@ -1,8 +1,8 @@
-"""Methods that use more of the contract than most: groups of answers, roles that move."""
+"""Methods that use more of the contract than most: groups, roles that move, other prompts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -85,3 +85,59 @@ class Renewed(Mirrored):
 
     name = "renewed"
     rule: ClassVar = Follow("policy", every=2, buffers=True)
+
+
+@dataclass(frozen=True)
+class Hinted(Algorithm[TextBatch]):
+    """L = KL(teacher(. | hint) || policy), mean over answers. Source: https://example.org."""
+
+    name = "hinted"
+    batch = TextBatch
+    roles: ClassVar = {"policy": Role(trainable=True), "teacher": Role(like="policy", sees="hint")}
+    metrics: ClassVar = {"likely": Metric("log-probability of an answer behind its hint", "nats")}
+    example_meta: ClassVar = {"hint": "psst"}
+
+    def signals(self):
+        return {"kl": kl("teacher", "policy")}
+
+    def snapshots(self):
+        return {"told": log_prob("teacher")}
+
+    def view(self, name, case):
+        hint = case.sample.meta["hint"]
+        prompt = case.sample.prompt
+        if isinstance(prompt, str):
+            return f"{hint} {prompt}"
+        return ({**prompt[0], "content": f"{hint} {prompt[0]['content']}"}, *prompt[1:])
+
+    def loss(self, batch, signals, state):
+        apart = sequence_sum(signals["kl"], batch.mask)
+        return Loss(Term(apart), {"likely": Mean(sequence_sum(signals["told"], batch.mask))})
+
+
+@dataclass(frozen=True)
+class Taught(TextBatch):
+    """Answers, and which teacher speaks of each."""
+
+    teacher: torch.Tensor  # [I] float32: 0 or 1
+
+
+@dataclass(frozen=True)
+class TwoTeachers(Algorithm[Taught]):
+    """L = KL(teacher_k || policy), k by row, mean over answers. Source: https://example.org."""
+
+    name = "two_teachers"
+    batch = Taught
+    roles: ClassVar = {"policy": Role(trainable=True), "first": Role(), "second": Role()}
+
+    def signals(self):
+        return {name: self.by_row(name, k) for k, name in enumerate(("first", "second"))}
+
+    def by_row(self, role, k):
+        def rows(batch):
+            return batch.mask & (batch.teacher == k)[:, None]
+
+        return replace(kl(role, "policy"), positions=rows)
+
+    def loss(self, batch, signals, state):
+        return Loss(Term(sequence_sum(signals["first"] + signals["second"], batch.mask)))

@@ -25,7 +25,7 @@ from alignzoo_ppo import PPO  # noqa: E402
 from alignzoo_rto import RTO  # noqa: E402
 from alignzoo_sft import SFT  # noqa: E402
 from engine_jobs import examples, job, rollout  # noqa: E402
-from extra_methods import Grouped, Renewed, Twin  # noqa: E402
+from extra_methods import Grouped, Hinted, Renewed, Twin, TwoTeachers  # noqa: E402
 
 from alignzoo.contract.errors import Interrupted  # noqa: E402
 from alignzoo.engine.layout.optim import Optim  # noqa: E402
@@ -36,6 +36,7 @@ from alignzoo.engine.scoring.scorer import SCORERS, Chunked  # noqa: E402
 from alignzoo.engine.train.job import Validation  # noqa: E402
 from alignzoo.engine.train.loop import train  # noqa: E402
 from alignzoo.testing import toy_items  # noqa: E402
+from alignzoo.testing.toys import items_for  # noqa: E402
 
 ITEMS = 13  # on two ranks, in batches of 5: shares of 3 and 2, 2 and 1
 METHODS = {
@@ -52,6 +53,8 @@ METHODS = {
     "tr-dpo": (TRDPO(alpha=0.3), None),
     "renewed": (Renewed(), {"epochs": 1}),
     "twin": (Twin(), None),
+    "hinted": (Hinted(), None),
+    "two-teachers": (TwoTeachers(), None),
 }
 
 
@@ -65,7 +68,7 @@ def made(
     if sampled is not None:
         changes["rollout"] = rollout(n_prompts=8, prompts_per_buffer=prompts, **sampled)
     else:
-        changes["items"] = toy_items(algorithm.batch, items)
+        changes["items"] = items_for(algorithm, items)
     folder.mkdir(parents=True, exist_ok=True)
     ranks = start_ranks(precision)
     return job(folder, algorithm, strategy=strategy, ranks=ranks, **changes)

@@ -6,13 +6,14 @@ import random
 from typing import ClassVar
 
 import pytest
-from extra_methods import Grouped, Mirrored, Renewed, Twin
+from extra_methods import Grouped, Hinted, Mirrored, Renewed, Twin, TwoTeachers
 
 from alignzoo import Algorithm, Follow, Loss, Mean, Term
 from alignzoo.ops import kl, log_prob, sequence_sum
 from alignzoo.testing import check_algorithm, run_algorithm_checks
 
 FOLLOWS = "roles that move follow one that learns"
+VIEWS = "views are prompts, and follow from their case"
 ORDER = "the order of a group's answers changes nothing"
 
 
@@ -51,7 +52,37 @@ class Unread(Mirrored):
         return {"kl": kl("policy", "policy"), "policy": log_prob("policy")}
 
 
-KEPT = [Grouped, Mirrored, Twin, Renewed]
+class Guesses(Hinted):
+    """L of the hint, which is drawn anew at every call. Source: https://example.org."""
+
+    def view(self, name, case):
+        hint = f"{random.random()} "
+        prompt = case.sample.prompt
+        return hint + prompt if isinstance(prompt, str) else (*prompt, {**prompt[0], "hint": hint})
+
+
+class Flattens(Hinted):
+    """L of the hint, which makes plain text of chats. Source: https://example.org."""
+
+    def view(self, name, case):
+        return f"{case.sample.meta['hint']} {case.sample.prompt}"
+
+
+class Marks(Hinted):
+    """L of the hint, which writes into the row. Source: https://example.org."""
+
+    def view(self, name, case):
+        case.sample.meta["seen"] = True
+        return super().view(name, case)
+
+
+class Wishes(Hinted):
+    """L of a hint that no row is said to hold. Source: https://example.org."""
+
+    example_meta: ClassVar = {}
+
+
+KEPT = [Hinted, TwoTeachers, Grouped, Mirrored, Twin, Renewed]
 BROKEN = [
     (Muddled, "micro-batches change nothing"),
     (Muddled, ORDER),
@@ -59,6 +90,10 @@ BROKEN = [
     (Chases, FOLLOWS),
     (Wavers, FOLLOWS),
     (Unread, FOLLOWS),
+    (Guesses, VIEWS),
+    (Flattens, VIEWS),
+    (Marks, VIEWS),
+    (Wishes, VIEWS),
 ]
 
 

@@ -144,7 +144,8 @@ def _example(cls: type[Algorithm[Any]]) -> Algorithm[Any] | None:
 def _role(role: Role, rule: Follow | None) -> tuple[str, str, str]:
     start = f"the {role.like}'s start" if role.like and not (rule and rule.shares) else ""
     still = "frozen" if rule is None else rule.told
-    return "trained" if role.trainable else still, role.head, start
+    sees = f", sees {role.sees}" if role.sees else ""
+    return f"{'trained' if role.trainable else still}{sees}", role.head, start
 
 
 def _metric(metric: Metric) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
-from alignzoo.contract.types import Batch, GroupBatch, Item, Signal, TextBatch, Tokens
+from alignzoo.contract.groups import GroupBatch
+from alignzoo.contract.types import Batch, Item, Signal, TextBatch, Tokens
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim, build_optimizer
 from alignzoo.engine.layout.replicated import Replicated
@@ -56,6 +58,7 @@ class Stage:
     mode: FakeTensorMode  # whose tensors the models are of
     prompt: int  # tokens of the longest row that are prompt
     response: int  # and response
+    view: int  # tokens of the prompt of the longest view, for roles that see one
     gpu: bool  # fused attention in bf16 and the multi-tensor optimiser, as on an accelerator
     decoding: Decoding | None = None  # how the built-in engine samples
     reward: PreTrainedModel | None = None  # a scalar head that scores what was sampled
@@ -183,7 +186,9 @@ class _Walk:
 
     def _gradients(self, n_items: int, prompt: int, response: int) -> None:
         """What a buffer of so many items is scored for before, and its forwards and backwards."""
-        batch = worst_batch(self.job.kind, n_items, prompt, response)
+        view = prompt if response < self.stage.response else self.stage.view
+        views = dict.fromkeys(self.job.special.sees.values(), view)
+        batch = worst_batch(self.job.kind, n_items, prompt, response, views)
         with self.live.holding({k: self.held[k] for k in PASSING}):
             given, extra = self._given(batch)
             with self.live.during(TRAINING):
@@ -211,11 +216,21 @@ class _Walk:
         return given, extra
 
 
-def worst_batch(kind: type[Batch], n_items: int, prompt: int, response: int) -> Batch:
-    """Items whose rows are all as long as any may be."""
-    row = Tokens((0,) * prompt, (0,) * response)
-    rows = (row,) * kind.rows_per_item
-    return kind.collate([Item(rows, _numbers(kind, float(n % 2))) for n in range(n_items)], 0)
+def worst_batch(
+    kind: type[Batch],
+    n_items: int,
+    prompt: int,
+    response: int,
+    views: Mapping[str, int] = MappingProxyType({}),
+) -> Batch:
+    """Items whose rows are all as long as any may be; `views` has the prompts' lengths of those."""
+
+    def rows(prompt: int) -> tuple[Tokens, ...]:
+        return (Tokens((0,) * prompt, (0,) * response),) * kind.rows_per_item
+
+    seen = {name: rows(n) for name, n in views.items()}
+    items = [Item(rows(prompt), _numbers(kind, float(n % 2)), seen) for n in range(n_items)]
+    return kind.collate(items, 0)
 
 
 def _numbers(kind: type[Batch], x: float) -> dict[str, float | tuple[float, ...]]:

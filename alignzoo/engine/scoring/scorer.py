@@ -6,7 +6,7 @@ that Accelerate wraps and wrappers gather weights only inside `forward`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -103,6 +103,7 @@ class Special:
 
     shared: Mapping[str, str] = field(default_factory=dict)  # role -> the trained one that it is
     moving: Sequence[str] = ()  # roles that do not learn, whose own weights change
+    sees: Mapping[str, str] = field(default_factory=dict)  # role -> the view that it reads
 
 
 class ScoringModule(nn.Module):
@@ -160,15 +161,16 @@ class ScoringModule(nn.Module):
         """
         if not signals:
             return {}
-        masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
-        needed = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
-        self._check_ids(batch, needed)
-        groups = _groups(batch, masks.values(), self.padding)
-        slots = _slots(batch, groups)
+        masks = {name: self._mask(name, signal, batch) for name, signal in signals.items()}
         rows: Named = {}
-        hidden = {}
-        for role in needed:
-            hidden[role], losses = self._hidden(role, batch, groups, role in balanced)
+        hidden, slots = {}, {}
+        for role, read in _rows_of_roles(signals, masks).items():
+            seen = self._seen(role, batch)
+            groups = _groups(seen, read, self.padding)
+            slots[role] = _slots(seen, groups)
+            if seen is not batch:
+                slots[role] = slots[role].gather(1, _columns(batch, seen))
+            hidden[role], losses = self._hidden(role, seen, groups, role in balanced)
             if losses:
                 rows[ROUTER + role] = _at_tokens(torch.stack(losses), batch, groups)
         for group in _same_positions(masks):
@@ -176,27 +178,42 @@ class ScoringModule(nn.Module):
             rows |= self._score(hidden, batch, masks[group[0]], slots, some)
         return rows
 
-    def _check_ids(self, batch: Batch, roles: Iterable[str]) -> None:
-        """Samples of one model may hold ids that another has no row for."""
-        largest = int(batch.ids.max())
-        for role in roles:
-            if largest >= self.readable[role]:
-                raise TrainingError(
-                    f"a row holds id {largest}, but the embedding of '{role}' has "
-                    f"{self.readable[role]} rows; take models with one vocabulary"
-                )
+    def _seen(self, role: str, batch: Batch) -> Batch:
+        """What a role reads: the batch, or a view of it.
+
+        Samples of one model may hold ids that another has no row for.
+        """
+        view = self.special.sees.get(role)
+        seen = batch if view is None else batch.views[view]
+        largest = int(seen.ids.max())
+        if largest >= self.readable[role]:
+            raise TrainingError(
+                f"a row holds id {largest}, but the embedding of '{role}' has "
+                f"{self.readable[role]} rows; take models with one vocabulary"
+            )
+        return seen
+
+    def _mask(self, name: str, signal: Signal, batch: Batch) -> Tensor:
+        """[B, S] bool: where a signal is read. Only answers lie side by side with a view's."""
+        mask = _mask(name, signal, batch)
+        apart = signal.positions is not None and self.special.sees.keys() & set(signal.roles)
+        if apart and bool((mask & ~_answers(batch)).any()):
+            raise PluginError(
+                f"signal '{name}' names positions of the prompt, but '{min(apart)}' sees another "
+                "one; name positions that predict the answer"
+            )
+        return mask
 
     def _score(
         self,
         hidden: Hidden,
         batch: Batch,
         mask: Tensor,
-        slots: Tensor,
+        slots: Mapping[str, Tensor],
         signals: Mapping[str, Signal],
     ) -> Named:
         roles = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
-        at = slots[mask]  # [N]
-        picked = {role: hidden[role][at] for role in roles}
+        picked = {role: hidden[role][slots[role][mask]] for role in roles}  # [N, H]
         heads = {role: self.heads[role] for role in roles}
         for name, signal in signals.items():
             _check_widths(name, {role: heads[role].width for role in signal.roles})
@@ -268,20 +285,44 @@ def _mask(name: str, signal: Signal, batch: Batch) -> Tensor:
     return mask
 
 
-def read_rows(batch: Batch, signals: Mapping[str, Signal]) -> Tensor:
-    """[B] bool: the rows that go through the models for these signals."""
-    return _read(_mask(name, signal, batch) for name, signal in signals.items())
+def read_rows(batch: Batch, signals: Mapping[str, Signal], role: str) -> Tensor:
+    """[B] bool: the rows that some of these signals reads from a role."""
+    masks = {name: _mask(name, signal, batch) for name, signal in signals.items()}
+    return _rows_of_roles(signals, masks)[role]
 
 
-def _read(masks: Iterable[Tensor]) -> Tensor:
-    read = torch.stack([mask.any(-1) for mask in masks]).any(0)
-    return read if bool(read.any()) else torch.ones_like(read)
+def _rows_of_roles(signals: Mapping[str, Signal], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Role -> [B] bool: the rows that it is read on."""
+    found: dict[str, Tensor] = {}
+    for name, signal in signals.items():
+        for role in signal.roles:
+            rows = masks[name].any(-1)
+            found[role] = found[role] | rows if role in found else rows
+    return found
 
 
-def _groups(batch: Batch, masks: Iterable[Tensor], limit: float) -> list[Tensor]:
-    """Row groups of the rows that some signal reads; all rows when there is none."""
-    rows = _read(masks).nonzero().squeeze(-1)
-    return [rows[group] for group in row_groups(batch.attention.sum(-1)[rows], limit)]
+def _groups(batch: Batch, read: Tensor, limit: float) -> list[Tensor]:
+    """Row groups of the rows that are read of a role.
+
+    Where there is none, the shortest row: wrappers and other ranks wait for every model.
+    """
+    lengths = batch.attention.sum(-1)
+    rows = read.nonzero().squeeze(-1) if bool(read.any()) else lengths.argmin()[None]
+    return [rows[group] for group in row_groups(lengths[rows], limit)]
+
+
+def _answers(batch: Batch) -> Tensor:
+    """[B, S] bool: positions from the one that predicts an answer's first token to the end."""
+    column = torch.arange(batch.ids.shape[1], device=batch.ids.device)
+    first = torch.where(batch.response, column, len(column)).amin(-1, keepdim=True)
+    return batch.attention & (column >= first - 1)
+
+
+def _columns(batch: Batch, view: Batch) -> Tensor:
+    """[B, S] int64: the view's column of the token in column p; both end with one answer."""
+    shift = view.attention.sum(-1) - batch.attention.sum(-1)
+    column = torch.arange(batch.ids.shape[1], device=batch.ids.device)
+    return (column + shift[:, None]).clamp(0, view.ids.shape[1] - 1)
 
 
 def _slots(batch: Batch, groups: Sequence[Tensor]) -> Tensor:

@@ -25,7 +25,7 @@ from alignzoo.engine.parallel.exchange import ALONE, Crew
 from alignzoo.engine.scoring.scorer import ScoringModule
 
 PART_SECONDS = 30.0  # of an interrupted pass that are scored again
-Keyed: TypeAlias = Sequence[tuple[bytes, Tokens]]  # sequences with their hashes
+Keyed: TypeAlias = Sequence[tuple[bytes, Item]]  # rows by their keys
 
 
 def is_cacheable(signal: Signal, changing: frozenset[str]) -> bool:
@@ -59,7 +59,7 @@ def score_buffer(
     module.eval()
     found: dict[str, Tensor] = {}
     masks = {name: s.positions(batch) for name, s in signals.items() if s.positions is not None}
-    order = torch.argsort(rows.attention.sum(-1), descending=True, stable=True)
+    order = torch.argsort(rows.lengths, descending=True, stable=True)
     parts = list(order.split(size))
     parts += parts[-1:] * (forwards(len(parts)) - len(parts))
     for at in parts:
@@ -85,21 +85,22 @@ def _placed(signal: Signal, mask: Tensor | None, at: Tensor) -> Signal:
 
 def batch_rows(batch: Batch) -> TextBatch:
     """The rows of any batch as single sequences."""
-    return TextBatch(batch.ids, batch.attention, batch.response)
+    return TextBatch(batch.ids, batch.attention, batch.response, views=batch.views)
 
 
 @dataclass(frozen=True)
 class Stored:
     """Per-token values of many sequences, found by content."""
 
-    values: Mapping[bytes, Tensor]  # row hash -> [S_row]
+    values: Mapping[bytes, Tensor]  # key of a row -> [S_row]
+    views: tuple[str, ...] = ()  # that were read
 
     def fill(self, items: Sequence[Item], batch: Batch) -> Tensor:
         """[B, S] for a collated batch of the same items; a missing row is an error, never 0."""
-        rows = [item.rows[k] for k in range(batch.rows_per_item) for item in items]
+        rows = [single(item, k) for k in range(batch.rows_per_item) for item in items]
         grid = torch.full(batch.ids.shape, float("nan"))
         for b, row in enumerate(rows):
-            known = self.values.get(row_hash(row))
+            known = self.values.get(row_key(row, self.views))
             if known is None:
                 raise TrainingError("a cached snapshot lacks a sequence; delete the cache folder")
             grid[b] = 0.0
@@ -115,21 +116,49 @@ def row_hash(row: Tokens) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
+def single(item: Item, k: int) -> Item:
+    """A row with its views."""
+    return Item((item.rows[k],), views={name: (rows[k],) for name, rows in item.views.items()})
+
+
+def row_key(row: Item, views: Sequence[str]) -> bytes:
+    """16 bytes that identify a row, and those views of it."""
+    if not views:
+        return row_hash(row.rows[0])
+    parts = [row_hash(tokens) for tokens in (row.rows[0], *(row.views[v][0] for v in views))]
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
+
+
+def keyed_rows(items: Sequence[Item], views: Sequence[str]) -> dict[bytes, Item]:
+    """Every row once, by its key."""
+    rows = (single(item, k) for item in items for k in range(len(item.rows)))
+    return {row_key(row, views): row for row in rows}
+
+
+def views_of(signal: Signal, sees: Mapping[str, str]) -> tuple[str, ...]:
+    """The views that a signal is read from."""
+    return tuple(sorted({sees[role] for role in signal.roles if role in sees}))
+
+
 def cache_name(
-    signal: Signal, digests: Mapping[str, str], items: Sequence[Item], scoring: str = ""
+    signal: Signal,
+    digests: Mapping[str, str],
+    items: Sequence[Item],
+    scoring: str = "",
+    views: Sequence[str] = (),
 ) -> str:
     """Content hash of (models, computation, set of sequences, how and by which code scored)."""
     digest = hashlib.sha256(f"{signal.key}/4/{scoring}".encode())
     for role in signal.roles:
         digest.update(digests[role].encode())
-    for row in sorted({row_hash(row) for item in items for row in item.rows}):
-        digest.update(row)
+    for key in sorted(keyed_rows(items, views)):
+        digest.update(key)
     return digest.hexdigest()
 
 
-def load_stored(path: Path) -> Stored:
+def load_stored(path: Path, views: tuple[str, ...] = ()) -> Stored:
     """Read a cache file; raises DamagedFile when it does not hold what was written."""
-    return Stored(_rows(path))
+    return Stored(_rows(path), views)
 
 
 def compute_stored(
@@ -147,7 +176,7 @@ def compute_stored(
     batches, and rank 0 keeps what is scored in parts beside the file, so that a stop costs half a
     minute. Raises OSError where the disk refuses every path.
     """
-    rows = {row_hash(row): row for item in items for row in item.rows}
+    rows = keyed_rows(items, views_of(signal, module.special.sees))
     ordered = sorted(rows.items(), key=lambda pair: -len(pair[1]))
     batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     parts = [path.with_suffix(".parts") for path in paths]
@@ -187,11 +216,12 @@ def _turns(
 def _scored(module: ScoringModule, named: Mapping[str, Signal], some: Keyed) -> dict[bytes, Tensor]:
     """The values of some rows in one forward pass; which rows share it decides the last bits."""
     (name,) = named
-    batch = TextBatch.collate([Item((row,)) for _, row in some], 0)
+    batch = TextBatch.collate([row for _, row in some], 0)
     scored = score_buffer(module, batch, named, len(some))
     if name not in scored:
         raise PluginError(f"signal '{name}': a signal with several rows cannot have a `key`")
-    return {key: scored[name][i, : len(row)].clone() for i, (key, row) in enumerate(some)}
+    rows = [(key, row.rows[0]) for key, row in some]
+    return {key: scored[name][i, : len(row)].clone() for i, (key, row) in enumerate(rows)}
 
 
 def _kept(parts: Path) -> dict[bytes, Tensor]:

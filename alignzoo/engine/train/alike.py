@@ -32,7 +32,8 @@ def check_alike(job: Job) -> None:
 
 def _parts(job: Job) -> Iterator[bytes]:
     for item in (*job.items, *(job.validation.items if job.validation else ())):
-        yield from map(row_hash, item.rows)
+        for rows in (item.rows, *item.views.values()):
+            yield from map(row_hash, rows)
         yield repr(sorted(item.values.items())).encode()
     for prompt in job.rollout.prompts if job.rollout else ():
         yield repr(prompt).encode()

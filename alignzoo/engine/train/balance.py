@@ -46,11 +46,11 @@ class Balance:
     def _terms(
         self, algorithm: Algorithm[Any], batch: Batch, signals: Signals
     ) -> Mapping[str, Term]:
-        counted = batch.attention & read_rows(batch, algorithm.signals())[:, None]
-        return {
-            name: Term(signals[ROUTER + role], counted, self.coefficients[role])
-            for name, role in self.names.items()
-        }
+        found = {}
+        for name, role in self.names.items():
+            counted = batch.attention & read_rows(batch, algorithm.signals(), role)[:, None]
+            found[name] = Term(signals[ROUTER + role], counted, self.coefficients[role])
+        return found
 
 
 def routers_share(metrics: Mapping[str, float]) -> float:

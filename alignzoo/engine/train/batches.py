@@ -109,7 +109,7 @@ def _epoch(n_items: int, cut: Cut, seed: int | None, epoch: int) -> list[Tensor]
 
 def micro_batches(batch: Batch, items: Tensor, size: int) -> list[Tensor]:
     """Cut items [k] into micro-batches of similar length; the gradient does not depend on it."""
-    lengths = batch.attention.sum(-1).view(batch.rows_per_item, -1).amax(0)  # [I]
+    lengths = batch.lengths.view(batch.rows_per_item, -1).amax(0)  # [I]
     order = torch.argsort(lengths[items], stable=True, descending=True)
     return list(items[order].split(size))
 

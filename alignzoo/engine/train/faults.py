@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.train.sources import Buffer
 from alignzoo.engine.train.step import Stepper
 
+SEQUENCES = ("ids", "attention", "response")  # of a batch that is kept
 FORBIDDEN = (
     "leave out rows with tokens that a model forbids, or take models that forbid the same: "
     "something has probability exactly 0 where its logarithm counts"
@@ -137,15 +138,17 @@ def odd_row(buffer: Buffer, rows: Signals) -> Evidence | None:
 def save_batch(batch: Batch, items: Tensor, file: Path) -> None:
     """Keep the sequences of a step that went wrong, for a person to look at."""
     part = batch.take(items)
-    save_file({n: getattr(part, n).contiguous() for n in ("ids", "attention", "response")}, file)
+    every = {"": part, **{f"views/{name}/": view for name, view in part.views.items()}}
+    kept = {f"{at}{n}": getattr(x, n) for at, x in every.items() for n in SEQUENCES}
+    save_file({name: x.contiguous() for name, x in kept.items()}, file)
 
 
 def _odd_parts(
     algorithm: Algorithm[Any], part: Batch, signals: Signals, loss: Loss
 ) -> Iterator[tuple[str, str, bool]]:
     """What of one item is not finite, why, and whether it was learnt; causes come first."""
-    for f in fields(part):
-        for what, _ in _odd(f"its {f.name}", getattr(part, f.name)):
+    for name, x in part.tensors.items():
+        for what, _ in _odd(f"its {name}", x):
             yield what, NO_NUMBERS, False
     for name, x in signals.items():
         for what, cause in _odd(f"signal '{name}'", x):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -53,7 +52,9 @@ def fingerprint(weights: Tensor, batch: Batch) -> Tensor:
 
 
 def _fields(batch: Batch) -> dict[str, Tensor]:
-    return {f"batch.{f.name}": getattr(batch, f.name) for f in fields(batch)}
+    own = {f"batch.{name}": x for name, x in batch.tensors.items()}
+    views = ((f"batch.views['{name}']", view) for name, view in batch.views.items())
+    return own | {f"{at}.{name}": x for at, view in views for name, x in view.tensors.items()}
 
 
 def _tensors(signals: Signals) -> dict[str, Tensor]:

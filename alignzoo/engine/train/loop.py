@@ -117,6 +117,7 @@ def _buffers(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored]) -
         job.pad_id,
         job.seed,
         job.ranks,
+        sorted(set(job.special.sees.values())),
     )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from alignzoo.contract.choosing import Chooser
+from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.rollout import Completion
 from alignzoo.contract.types import (
     Batch,
-    GroupBatch,
     Item,
     PairBatch,
     RolloutBatch,
@@ -27,6 +27,7 @@ class Group:
     done: Sequence[Completion]
     scores: Sequence[float]
     values: Mapping[str, float] = field(default_factory=dict)  # of the prompt's row
+    views: Sequence[Mapping[str, tuple[int, ...]]] = ()  # of each answer: view -> its prompt
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,11 @@ def _made(
     tie: bool = False,
 ) -> Made:
     rows = tuple(Tokens(group.prompt, group.done[k].ids) for k in answers)
-    return Made(Item(rows, {**group.values, **values}), answers, group, tie)
+    views = {
+        name: tuple(Tokens(group.views[k][name], group.done[k].ids) for k in answers)
+        for name in (group.views[0] if group.views else ())
+    }
+    return Made(Item(rows, {**group.values, **values}, views), answers, group, tie)
 
 
 Maker = Callable[[Group, Chooser, random.Random], Sequence[Made]]

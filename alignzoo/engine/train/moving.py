@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.moving import Follow, moving_of
+from alignzoo.contract.views import seen_by
 from alignzoo.engine.models.adapters import plain_weights
 from alignzoo.engine.scoring.scorer import Special
 
@@ -18,7 +19,7 @@ def special_of(algorithm: Algorithm[Any]) -> Special:
     """What the scoring module must know of a method's roles."""
     moving = moving_of(algorithm)
     shared = {role: rule.of for role, rule in moving.items() if rule.shares}
-    return Special(shared, sorted(copies(moving)))
+    return Special(shared, sorted(copies(moving)), seen_by(algorithm))
 
 
 def copies(moving: Mapping[str, Follow]) -> dict[str, Follow]:

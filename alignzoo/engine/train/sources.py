@@ -125,6 +125,10 @@ class OfflineSource:
 
 
 Reward = Callable[[Sequence[int], Sequence[Completion]], Sequence[float]]
+# (prompt number, all its answers, their scores) -> for each of them, view -> the ids before it
+Seen = Callable[
+    [int, Sequence[Completion], Sequence[float]], Sequence[Mapping[str, tuple[int, ...]]]
+]
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ class Rollout:
     places: Sequence[str] = ()  # where the prompts stand in the data
     chooser: Chooser = BEST_WORST  # of pairs, for methods that learn from such
     values: Sequence[Mapping[str, float]] = ()  # numbers of the prompts' rows
+    views: Seen | None = None  # where some role reads other prompts
 
     def items_per_prompt(self, kind: type[Batch]) -> int:
         """Items of a kind of batch that the answers to one prompt make."""
@@ -200,6 +205,7 @@ class RolloutSource:
     pad_id: int
     seed: int
     ranks: Ranks
+    views: Sequence[str] = ()  # names
 
     @property
     def items_per_prompt(self) -> int:
@@ -237,7 +243,9 @@ class RolloutSource:
         """What an idle rank computes on and nobody counts; nothing is sampled or judged."""
         number, n = int(prompts[0]), self.rollout.samples_per_prompt
         done = Completion(self.rollout.prompts[number][-1:], (0.0,), ended=True)
-        return self._group(number, [done] * n, [0.0] * n)
+        prompt = self.rollout.prompts[number]
+        views = [dict.fromkeys(self.views, prompt)] * n
+        return Group(number, prompt, [done] * n, [0.0] * n, self._values(number), views)
 
     def _sampled(self, mine: Sequence[int], index: int) -> list[Group]:
         r, n = self.rollout, self.rollout.samples_per_prompt
@@ -254,8 +262,12 @@ class RolloutSource:
         ]
 
     def _group(self, number: int, done: Sequence[Completion], scores: Sequence[float]) -> Group:
-        values = self.rollout.values[number] if self.rollout.values else {}
-        return Group(number, self.rollout.prompts[number], done, scores, values)
+        r = self.rollout
+        views = r.views(number, done, scores) if r.views else ()
+        return Group(number, r.prompts[number], done, scores, self._values(number), views)
+
+    def _values(self, number: int) -> Mapping[str, float]:
+        return self.rollout.values[number] if self.rollout.values else {}
 
     def _made(self, group: Group, index: int) -> Sequence[Made]:
         noise = random.Random(sample_key(self.seed, "choose", index, group.number))

@@ -1,4 +1,4 @@
-"""What a recipe cannot ask of a method some of whose roles follow one that learns."""
+"""What a recipe cannot ask of a method some of whose roles move, or read other prompts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Any
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.moving import anchors, moving_of
+from alignzoo.contract.views import seen_by
 from alignzoo.recipe.blocks import TrainSpec
 from alignzoo.recipe.faults import Fault
 from alignzoo.recipe.options import try_options
 
 
-def moving_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
-    """A value that means another thing at every step, or a model that no role would be."""
+def special_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """A value that means another thing at every step, a model that no role would be, turns of a
+    chat without a view.
+    """
     method, _ = try_options(cls, spec.with_)
     if method is None:
         return  # its options have faults of their own
     try:
-        moving = moving_of(method)
+        moving, sees = moving_of(method), seen_by(method)
     except PluginError as error:
         yield Fault(("algorithm",), str(error))
         return
@@ -27,6 +30,9 @@ def moving_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]
         what = f"it is '{moving[role].of}' at every moment; take this out"
         yield Fault(("roles", role), what, at_key=True)
     yield from _lost_measures(spec, method, sorted(moving))
+    if sees and spec.data.learn == "all":
+        what = f"'{min(sees)}' sees other prompts, and these are made before a last answer alone"
+        yield Fault(("data", "learn"), f"{what}; take it out")
 
 
 def _lost_measures(spec: TrainSpec, method: Any, moving: list[str]) -> Iterator[Fault]:
