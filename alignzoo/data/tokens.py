@@ -231,7 +231,7 @@ def prompt_ids(
 
 
 def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:
-    responses, values = _responses(sample)
+    responses, values = responses_of(sample)
     start = prompt_start(sample, reader, place)
     rows = [sequence(sample, start, response, reader, place) for response in responses]
     tokens = tuple(row.tokens for row in rows)
@@ -243,12 +243,8 @@ def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:
     return _Whole(tokens or prompt_alone, responses, values, tuple(lost), spells, empty)
 
 
-def answers_of(sample: Sample) -> tuple[Response, ...]:
-    """The answers that become the rows of a sample's item."""
-    return _responses(sample)[0]
-
-
-def _responses(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float]]:
+def responses_of(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float]]:
+    """The answers of a sample in the order of its rows, and its numbers."""
     match sample:
         case PairSample():
             return (sample.chosen, sample.rejected), numbers_of(sample.meta)
@@ -314,7 +310,7 @@ def _with_mismatched(
     """Add to each item its prompt with an answer to another prompt, cut to `max_length`."""
     paired = []
     for item, sample, j in zip(items, samples, _partners(samples), strict=True):
-        other = answers_of(samples[j])[0]
+        other = responses_of(samples[j])[0][0]
         start = prompt_start(sample, reader, "the sample")
         row = sequence(sample, start, other, reader, "the sample").tokens
         paired.append(Item((*item.rows, cut(row, other, limits)), item.values))

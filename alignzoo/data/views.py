@@ -11,7 +11,7 @@ from alignzoo.contract.types import Item, PromptText, Sample, Tokens
 from alignzoo.contract.views import Case, seen_by
 from alignzoo.data.reader import Reader
 from alignzoo.data.sequences import prompt_start, sequence
-from alignzoo.data.tokens import SHORTEST_ROOM, SHOWN, Encoded, Limits, answers_of, cut
+from alignzoo.data.tokens import SHORTEST_ROOM, SHOWN, Encoded, Limits, cut, responses_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Views:
 
     def rows(self, case: Case, row: Tokens, reader: Reader, place: str) -> dict[str, Tokens]:
         """View -> the row behind its prompt; DataError where the answer has other tokens there."""
-        response = answers_of(case.sample)[case.answer]
+        response = responses_of(case.sample)[0][case.answer]
         found = {}
         for name in self.names:
             own, at = self.sample(name, case, place), self._at(name, place)
@@ -123,7 +123,7 @@ def _fitted(
             return f"a view's prompt has {n} tokens, which leaves no room in {limits.max_length}"
         if limits.too_long != "truncate" and len(longest) > limits.max_length:
             return f"a view has {len(longest)} tokens, max_length is {limits.max_length}"
-        answer = cut(longest, answers_of(sample)[k], limits).response
+        answer = cut(longest, responses_of(sample)[0][k], limits).response
         own.append(replace(row, response=answer))
     views: Mapping[str, tuple[Tokens, ...]] = {
         name: tuple(replace(r[name], response=o.response) for r, o in zip(rows, own, strict=True))

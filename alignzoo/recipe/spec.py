@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+Choose: TypeAlias = Literal["best_worst", "bradley_terry"]  # pairs of scored answers
+
 
 class Spec(BaseModel):
     """Base of every block: frozen, unknown keys are errors, numbers are finite."""
@@ -194,3 +196,17 @@ class TrackerSpec(Spec):
 
 
 Trackers: TypeAlias = tuple[TrackerSpec, ...]
+
+
+class RailsSpec(Spec):
+    """What the training loop watches for every method."""
+
+    on_breach: Literal["warn", "stop"] = Field(
+        "warn", description="what a broken promise or an unhealthy metric does"
+    )
+    max_kl: float | None = Field(
+        None, gt=0, description="largest full-vocabulary KL to the frozen start, nats per response"
+    )
+    max_truncated: float | None = Field(
+        None, ge=0, le=1, description="largest share of rollouts cut at max_new_tokens"
+    )

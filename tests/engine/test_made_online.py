@@ -17,8 +17,9 @@ from alignzoo.contract.choosing import CHOOSERS
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.build import build_layout
 from alignzoo.engine.layout.optim import Optim
+from alignzoo.engine.train.build import buffers_of, module_of
 from alignzoo.engine.train.journal import rows_until
-from alignzoo.engine.train.loop import _buffers, module_of, train
+from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.rails import Rails
 from alignzoo.testing import toy_items
 
@@ -32,7 +33,7 @@ def rows(folder: Path):
 def source_of(made, folder):
     own = job(folder, made.pop("algorithm", DPO()), **made)
     layout = build_layout(own.ranks, module_of(own), own.optim, "ddp")
-    return _buffers(own, layout, {})
+    return buffers_of(own, layout, {})
 
 
 @pytest.mark.parametrize("choose", CHOOSERS)

@@ -17,10 +17,11 @@ from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import Adapted, Lora
 from alignzoo.engine.models.tensors import read_tensors
+from alignzoo.engine.train.build import module_of
 from alignzoo.engine.train.checkpoint import WEIGHTS
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.journal import rows_until
-from alignzoo.engine.train.loop import module_of, train
+from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.rails import drift_signals
 from alignzoo.testing import tiny_model
 

@@ -32,24 +32,24 @@ FLOOR = 20  # entries of alignzoo/ that a newcomer sees first
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
 CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 127, "alignzoo_ppo": 120}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
-    "contract": 1080,
+    "contract": 1120,
     "ops": 180,
     "types": 5,
-    "data": 1860,
-    "recipe": 2000,
-    "engine": 5100,
-    "store": 1110,
+    "data": 1930,
+    "recipe": 2140,
+    "engine": 5130,
+    "store": 1125,
     "judging": 1470,
-    "launch": 510,  # worker processes: what was asked, starting, watching, ending together
+    "launch": 530,  # worker processes: what was asked, starting, watching, ending together
     "pages": 250,  # what every page shares: the shell, its policy, axes and curves
-    "leaderboard": 935,
+    "leaderboard": 1080,
     "plots": 300,  # curves of runs, seeds folded, as figures
     "lens": 1200,  # what methods say of tokens: read, shown, packed for a page, exported
-    "stages": 2080,
+    "stages": 2110,
     "plan": 500,  # and what is refused before anything trains
     "run": 305,
-    "testing": 1480,
-    "cli": 2370,
+    "testing": 1580,
+    "cli": 3000,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 

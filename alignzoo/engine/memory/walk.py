@@ -38,9 +38,9 @@ from alignzoo.engine.parallel.ranks import Ranks, steady_attention
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
 from alignzoo.engine.train.balance import balance_of
+from alignzoo.engine.train.build import module_of
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job
-from alignzoo.engine.train.loop import module_of
 from alignzoo.engine.train.sources import COMPARED
 from alignzoo.engine.train.step import Stepper
 from alignzoo.engine.train.world import BufferWorld

@@ -17,14 +17,14 @@ from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.build import build_layout
-from alignzoo.engine.models.families import checkpoint_activations
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, faults, rails, words
 from alignzoo.engine.train.alike import check_alike
 from alignzoo.engine.train.balance import balance_of
-from alignzoo.engine.train.batches import buffer_cut, permutation, share_of_rank
+from alignzoo.engine.train.batches import permutation, share_of_rank
+from alignzoo.engine.train.build import buffers_of, module_of
 from alignzoo.engine.train.checkpoint import Cursor
 from alignzoo.engine.train.examples import FILE, Gallery
 from alignzoo.engine.train.guard import prepared_by
@@ -37,19 +37,14 @@ from alignzoo.engine.train.journal import (
     keep_until,
     rows_until,
 )
-from alignzoo.engine.train.moving import check_alike as check_followers
 from alignzoo.engine.train.moving import turn_of
 from alignzoo.engine.train.optim import rate, set_rate
 from alignzoo.engine.train.reference import stored_snapshots
 from alignzoo.engine.train.saves import Saves
 from alignzoo.engine.train.sources import (
     Buffer,
-    OfflineSource,
-    RolloutSource,
-    Sampled,
     Source,
     gap_metrics,
-    schedule,
 )
 from alignzoo.engine.train.step import NotFiniteError, Stepper, evaluate_loss
 from alignzoo.engine.train.world import BufferWorld
@@ -69,56 +64,10 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
             job.rails.say(text)
         layout = build_layout(job.ranks, module, job.optim, job.strategy)
         with interrupts() as asked:
-            loop = _Loop(job, layout, _buffers(job, layout, stored), stored, asked)
+            loop = _Loop(job, layout, buffers_of(job, layout, stored), stored, asked)
             loop.run()
         found = {role: layout.result(role) for role in layout.trained}
         return {role: model for role, model in found.items() if model is not None}
-
-
-def module_of(job: Job) -> ScoringModule:
-    """Every model that stays loaded while a stage trains."""
-    live = {**job.algorithm.signals(), **job.scored[1]}
-    needed = {role for s in live.values() for role in s.roles} | job.changing
-    if job.on_policy:
-        needed.add("policy")
-    models = job.models(sorted(needed - job.special.shared.keys()))
-    check_followers(models, job.moving)
-    for role in job.special.moving:
-        models[role].float()  # a small share of a difference is lost in half precision
-    for text in words.shared(models):
-        job.rails.say(text)
-    if job.optim.gradient_checkpointing:
-        for role in job.trainable:
-            checkpoint_activations(models[role])
-    scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
-    return ScoringModule(models, job.trainable, scorer, job.special)
-
-
-def _buffers(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored]) -> Source:
-    optim, rollout = job.optim, job.rollout
-    if rollout is None:
-        batches = schedule(len(job.items), job.cut, optim, job.seed)
-        return OfflineSource(job.items, job.algorithm.batch, batches, stored, job.pad_id, job.ranks)
-    each = rollout.items_per_prompt(job.kind)
-    prompts = buffer_cut(job.cut, rollout.prompts_per_buffer, each)
-    batches = schedule(
-        len(rollout.prompts),
-        prompts,
-        optim,
-        job.seed,
-        lambda n: job.cut.updates(n * each, rollout.epochs),
-    )
-    return RolloutSource(
-        rollout,
-        job.kind,
-        batches,
-        job.cut,
-        Sampled.by(rollout.engine, layout),
-        job.pad_id,
-        job.seed,
-        job.ranks,
-        sorted(set(job.special.sees.values())),
-    )
 
 
 class _Loop:

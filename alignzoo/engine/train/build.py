@@ -1,0 +1,62 @@
+"""What a stage trains on and with: its models in one module, and where its buffers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from alignzoo.engine.layout.base import Layout
+from alignzoo.engine.models.families import checkpoint_activations
+from alignzoo.engine.scoring import snapshots
+from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
+from alignzoo.engine.train import words
+from alignzoo.engine.train.batches import buffer_cut
+from alignzoo.engine.train.job import Job
+from alignzoo.engine.train.moving import check_alike
+from alignzoo.engine.train.sources import OfflineSource, RolloutSource, Sampled, Source, schedule
+
+
+def module_of(job: Job) -> ScoringModule:
+    """Every model that stays loaded while a stage trains."""
+    live = {**job.algorithm.signals(), **job.scored[1]}
+    needed = {role for s in live.values() for role in s.roles} | job.changing
+    if job.on_policy:
+        needed.add("policy")
+    models = job.models(sorted(needed - job.special.shared.keys()))
+    check_alike(models, job.moving)
+    for role in job.special.moving:
+        models[role].float()  # a small share of a difference is lost in half precision
+    for text in words.shared(models):
+        job.rails.say(text)
+    if job.optim.gradient_checkpointing:
+        for role in job.trainable:
+            checkpoint_activations(models[role])
+    scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+    return ScoringModule(models, job.trainable, scorer, job.special)
+
+
+def buffers_of(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored]) -> Source:
+    """Given data, or what the policy samples."""
+    optim, rollout = job.optim, job.rollout
+    if rollout is None:
+        batches = schedule(len(job.items), job.cut, optim, job.seed)
+        return OfflineSource(job.items, job.algorithm.batch, batches, stored, job.pad_id, job.ranks)
+    each = rollout.items_per_prompt(job.kind)
+    prompts = buffer_cut(job.cut, rollout.prompts_per_buffer, each)
+    batches = schedule(
+        len(rollout.prompts),
+        prompts,
+        optim,
+        job.seed,
+        lambda n: job.cut.updates(n * each, rollout.epochs),
+    )
+    return RolloutSource(
+        rollout,
+        job.kind,
+        batches,
+        job.cut,
+        Sampled.by(rollout.engine, layout),
+        job.pad_id,
+        job.seed,
+        job.ranks,
+        sorted(set(job.special.sees.values())),
+    )
