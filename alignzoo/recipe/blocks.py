@@ -15,17 +15,25 @@ from pydantic import (
     model_validator,
 )
 
+from alignzoo.recipe.mixture import mixture, short
 from alignzoo.recipe.parallel import ParallelSpec
-from alignzoo.recipe.spec import AdapterSpec, LogSamplesSpec, OptimSpec, Spec, Trackers, not_above
+from alignzoo.recipe.spec import (
+    AdapterSpec,
+    Attention,
+    JudgeSpec,
+    LogSamplesSpec,
+    OptimSpec,
+    RailsSpec,
+    Spec,
+    Trackers,
+    not_above,
+)
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
 USUAL_LENGTH = 1024  # tokens of a sequence, where neither recipe nor model says otherwise
 BUILT_IN_STAGES = ("generate", "label")
 
 
-Attention: TypeAlias = Literal[
-    "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
-]
 Choose: TypeAlias = Literal["best_worst", "bradley_terry"]
 
 
@@ -74,11 +82,19 @@ class DataSpec(Spec):
         "letters; default: letters, but a plain prompt with the tokens of turns is refused",
     )
 
+    weight: float = Field(1.0, gt=0, description="in a list: how often an item stands in a pass")
+    parts: tuple[DataSpec, ...] | None = Field(None, description="those of a list of data")
+
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        """`data: pairs` means `data: {name: pairs}`."""
-        return {"name": value} if isinstance(value, str) else value
+        """`data: pairs` means `data: {name: pairs}`; a list is a mixture."""
+        return mixture(value) if isinstance(value, list) else short(value)
+
+    @property
+    def sources(self) -> tuple[DataSpec, ...]:
+        """The parts of a mixture, or this block alone."""
+        return self.parts or (self,)
 
     @field_validator("max_prompt_length")
     @classmethod
@@ -212,20 +228,6 @@ class ValidationSpec(Spec):
     )
 
 
-class RailsSpec(Spec):
-    """What the training loop watches for every method."""
-
-    on_breach: Literal["warn", "stop"] = Field(
-        "warn", description="what a broken promise or an unhealthy metric does"
-    )
-    max_kl: float | None = Field(
-        None, gt=0, description="largest full-vocabulary KL to the frozen start, nats per response"
-    )
-    max_truncated: float | None = Field(
-        None, ge=0, le=1, description="largest share of rollouts cut at max_new_tokens"
-    )
-
-
 class StageSpec(Spec):
     """What every stage has."""
 
@@ -293,13 +295,6 @@ class PluginStageSpec(StageSpec):
     )
     models: dict[str, str] = Field(default_factory=dict, description="models by the stage's names")
     data: DataSpec | None = None
-
-
-class JudgeSpec(Spec):
-    """A judge with its options."""
-
-    name: str = Field(description="a name from `list judges`")
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
 
 
 def _as_judges(value: Any) -> Any:

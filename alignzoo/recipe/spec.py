@@ -14,6 +14,10 @@ from pydantic import (
     model_validator,
 )
 
+Attention: TypeAlias = Literal[
+    "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
+]
+
 
 class Spec(BaseModel):
     """Base of every block: frozen, unknown keys are errors, numbers are finite."""
@@ -124,6 +128,27 @@ class OptimSpec(Spec):
     @classmethod
     def _micro_batch_fits(cls, value: int, info: ValidationInfo) -> int | None:
         return not_above(value, "batch_size", info)
+
+
+class JudgeSpec(Spec):
+    """A judge with its options."""
+
+    name: str = Field(description="a name from `list judges`")
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
+
+
+class RailsSpec(Spec):
+    """What the training loop watches for every method."""
+
+    on_breach: Literal["warn", "stop"] = Field(
+        "warn", description="what a broken promise or an unhealthy metric does"
+    )
+    max_kl: float | None = Field(
+        None, gt=0, description="largest full-vocabulary KL to the frozen start, nats per response"
+    )
+    max_truncated: float | None = Field(
+        None, ge=0, le=1, description="largest share of rollouts cut at max_new_tokens"
+    )
 
 
 class LogSamplesSpec(Spec):
