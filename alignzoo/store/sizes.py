@@ -9,7 +9,7 @@ from alignzoo.contract.errors import DataError
 from alignzoo.contract.types import RolloutBatch
 from alignzoo.data.conversions import convert
 from alignzoo.data.mixture import times
-from alignzoo.data.samples import convert, load_samples
+from alignzoo.data.samples import load_samples
 from alignzoo.recipe.blocks import DataSpec, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
