@@ -175,11 +175,12 @@ class Predictor:
         """Tokens of the longest row: of its prompt, and of its response."""
         contexts = [self._context(name) for name in {*origins.values()}]
         context = min((c for c in contexts if c is not None), default=None)
-        longest = spec.data.max_length or min(USUAL_LENGTH, context or USUAL_LENGTH)
+        usual = min(USUAL_LENGTH, context or USUAL_LENGTH)
+        longest = max(part.max_length or usual for part in spec.data.sources)
         if spec.rollout is None:
             return 1, longest - 1
         answer = spec.rollout.sampling.max_new_tokens
-        prompt = spec.data.max_prompt_length or longest
+        prompt = max(part.max_prompt_length or longest for part in spec.data.sources)
         return (prompt if context is None else max(1, min(prompt, context - answer))), answer
 
     def _context(self, name: str) -> int | None:

@@ -15,10 +15,13 @@ from pydantic import (
     model_validator,
 )
 
+from alignzoo.recipe.mixture import mixture, short
 from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.spec import (
     AdapterSpec,
+    Attention,
     Choose,
+    JudgeSpec,
     LogSamplesSpec,
     OptimSpec,
     RailsSpec,
@@ -30,11 +33,6 @@ from alignzoo.recipe.spec import (
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
 USUAL_LENGTH = 1024  # tokens of a sequence, where neither recipe nor model says otherwise
 BUILT_IN_STAGES = ("generate", "label")
-
-
-Attention: TypeAlias = Literal[
-    "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
-]
 
 
 class DataSpec(Spec):
@@ -82,11 +80,19 @@ class DataSpec(Spec):
         "letters; default: letters, but a plain prompt with the tokens of turns is refused",
     )
 
+    weight: float = Field(1.0, gt=0, description="in a list: how often an item stands in a pass")
+    parts: tuple[DataSpec, ...] | None = Field(None, description="those of a list of data")
+
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        """`data: pairs` means `data: {name: pairs}`."""
-        return {"name": value} if isinstance(value, str) else value
+        """`data: pairs` means `data: {name: pairs}`; a list is a mixture."""
+        return mixture(value) if isinstance(value, list) else short(value)
+
+    @property
+    def sources(self) -> tuple[DataSpec, ...]:
+        """The parts of a mixture, or this block alone."""
+        return self.parts or (self,)
 
     @field_validator("max_prompt_length")
     @classmethod
@@ -287,13 +293,6 @@ class PluginStageSpec(StageSpec):
     )
     models: dict[str, str] = Field(default_factory=dict, description="models by the stage's names")
     data: DataSpec | None = None
-
-
-class JudgeSpec(Spec):
-    """A judge with its options."""
-
-    name: str = Field(description="a name from `list judges`")
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
 
 
 def _as_judges(value: Any) -> Any:

@@ -32,6 +32,7 @@ from alignzoo.recipe.blocks import (
 )
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
+from alignzoo.recipe.mixing import mixture_faults, placed
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
@@ -99,7 +100,8 @@ def stage_faults(scope: Scope) -> Iterator[Fault]:
     yield from _name_faults(scope)
     for draft in scope.stages:
         if draft.spec is not None:
-            found = [*_faults(draft.spec, draft, scope), *unread_faults(draft.spec)]
+            found = [*mixture_faults(draft.spec), *_faults(draft.spec, draft, scope)]
+            found += unread_faults(draft.spec)
             yield from (fault.under(draft.path) for fault in found)
 
 
@@ -311,7 +313,8 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from _model_faults(spec.policy, (POLICY,), draft, scope)
     for role, name in spec.roles.items():
         yield from _model_faults(name, ("roles", role), draft, scope)
-    yield from _data_faults(spec.data, ("data",), draft, scope)
+    for part, path in placed(spec.data, ("data",)):
+        yield from _data_faults(part, path, draft, scope)
     if spec.validation is not None:
         yield from _data_faults(spec.validation.data, ("validation", "data"), draft, scope)
     if spec.rollout is not None:
@@ -356,10 +359,11 @@ def _rollout_faults(rollout: RolloutSpec, draft: Draft, scope: Scope) -> Iterato
 def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> Iterator[Fault]:
     """The kind of batch decides what the data must hold."""
     given = spec.rollout is None and issubclass(cls.batch, PairBatch | LabelledBatch)
-    stage = scope.stage(spec.data.name)
-    if given and stage is not None and stage.kind == "generate":
-        what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"
-        yield Fault(("data", "name"), what)
+    for part, path in placed(spec.data, ("data",)):
+        stage = scope.stage(part.name)
+        if given and stage is not None and stage.kind == "generate":
+            what = f"{cls.name} needs preferences; put a label stage between it and '{stage.name}'"
+            yield Fault((*path, "name"), what)
 
 
 def _metric_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from alignzoo.contract.errors import Problem, RecipeError, suggest
 from alignzoo.recipe.foreign import hint
+from alignzoo.recipe.mixture import spoken
 
 Path: TypeAlias = tuple[str | int, ...]  # ("stages", 0, "with", "beta")
 Model = TypeVar("Model", bound=BaseModel)
@@ -91,7 +92,7 @@ def show(value: Any) -> str:
 
 
 def _fault(detail: ErrorDetails, value: Any, block_at: BlockAt) -> Fault:
-    path = tuple(detail["loc"])
+    path = spoken(tuple(detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return Fault(path, block_at(path[:-1]).unknown(str(path[-1])), at_key=True)
     if detail["type"] == "missing":

@@ -132,7 +132,8 @@ def block_of(model: type[Spec]) -> BlockAt:
             found = None if field is None else _model_in(field.annotation)
             if found is not None:
                 inner, owner = found, str(step)
-        keys = (field.alias or name for name, field in inner.model_fields.items())
+        fields = ((name, field) for name, field in inner.model_fields.items() if name != "parts")
+        keys = (field.alias or name for name, field in fields)
         return Block("key", owner, tuple(keys))
 
     return at
@@ -181,7 +182,11 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     for block, key, kind in _CHOICES:
         if kind not in ("dataset", "engine"):  # those name other things too
             _offer(blocks[block]["properties"][key], sorted(registry.kinds[kind]))
+    del blocks["DataSpec"]["properties"]["parts"]
     blocks["DataSpec"] = {"anyOf": [{"type": "string"}, blocks["DataSpec"]]}
+    data = {"$ref": "#/$defs/DataSpec"}
+    mixture = {"type": "array", "items": data, "minItems": 1}
+    blocks["TrainSpec"]["properties"]["data"] = {"anyOf": [data, mixture]}
     blocks["EngineSpec"] = {"anyOf": [{"type": "string"}, blocks["EngineSpec"]]}
     logged = blocks["LogSamplesSpec"]
     blocks["LogSamplesSpec"] = {"anyOf": [{"type": "boolean"}, {"type": "null"}, logged]}

@@ -79,7 +79,8 @@ def _places(model: type[Spec], prefix: str) -> Iterator[str]:
         yield f"{prefix}{key}"
         inside = "" if key == "stages" else f"{prefix}{key}."
         for block in _blocks(field.annotation):
-            yield from _places(block, inside)
+            if block is not model:  # the parts of a block are blocks of its kind
+                yield from _places(block, inside)
 
 
 def _blocks(annotation: Any) -> Iterator[type[Spec]]:

@@ -15,6 +15,9 @@ from pydantic import (
 )
 
 Choose: TypeAlias = Literal["best_worst", "bradley_terry"]  # pairs of scored answers
+Attention: TypeAlias = Literal[
+    "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
+]
 
 
 class Spec(BaseModel):
@@ -128,6 +131,27 @@ class OptimSpec(Spec):
         return not_above(value, "batch_size", info)
 
 
+class JudgeSpec(Spec):
+    """A judge with its options."""
+
+    name: str = Field(description="a name from `list judges`")
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
+
+
+class RailsSpec(Spec):
+    """What the training loop watches for every method."""
+
+    on_breach: Literal["warn", "stop"] = Field(
+        "warn", description="what a broken promise or an unhealthy metric does"
+    )
+    max_kl: float | None = Field(
+        None, gt=0, description="largest full-vocabulary KL to the frozen start, nats per response"
+    )
+    max_truncated: float | None = Field(
+        None, ge=0, le=1, description="largest share of rollouts cut at max_new_tokens"
+    )
+
+
 class LogSamplesSpec(Spec):
     """The same few prompts answered while a stage learns, for people to read; changes no result."""
 
@@ -196,17 +220,3 @@ class TrackerSpec(Spec):
 
 
 Trackers: TypeAlias = tuple[TrackerSpec, ...]
-
-
-class RailsSpec(Spec):
-    """What the training loop watches for every method."""
-
-    on_breach: Literal["warn", "stop"] = Field(
-        "warn", description="what a broken promise or an unhealthy metric does"
-    )
-    max_kl: float | None = Field(
-        None, gt=0, description="largest full-vocabulary KL to the frozen start, nats per response"
-    )
-    max_truncated: float | None = Field(
-        None, ge=0, le=1, description="largest share of rollouts cut at max_new_tokens"
-    )

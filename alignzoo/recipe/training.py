@@ -12,6 +12,7 @@ from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.types import RolloutBatch, TextBatch
 from alignzoo.recipe.blocks import SamplingSpec, TrainSpec
 from alignzoo.recipe.faults import Fault
+from alignzoo.recipe.mixing import placed
 from alignzoo.recipe.roles import main_role
 
 PEFT = "0.21"  # whose layers and files the engine knows
@@ -42,7 +43,7 @@ def _turn_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
     """Several turns of a chat are learnt by methods that imitate texts, and by no others."""
     imitates = issubclass(cls.batch, TextBatch) and not issubclass(cls.batch, RolloutBatch)
     validation = [(spec.validation.data, ("validation", "data"))] if spec.validation else []
-    for data, path in [(spec.data, ("data",)), *validation]:
+    for data, path in [*placed(spec.data, ("data",)), *validation]:
         if data.learn == "all" and (spec.rollout is not None or not imitates):
             why = f"{cls.name} learns from one answer to a prompt"
             yield Fault((*path, "learn"), f"{why}; `all` is for methods on given texts")
@@ -76,7 +77,7 @@ def length_faults(spec: TrainSpec, models: Iterable[str]) -> Iterator[Fault]:
     """A sequence must fit every model's context, as far as folders on this machine say it."""
     validation = [(spec.validation.data, ("validation", "data"))] if spec.validation else []
     contexts = {name: context for name in sorted(models) if (context := folder_context(name))}
-    for data, path in [(spec.data, ("data",)), *validation]:
+    for data, path in [*placed(spec.data, ("data",)), *validation]:
         for name, context in contexts.items():
             if data.max_length is not None and data.max_length > context:
                 yield Fault((*path, "max_length"), too_wide(data.max_length, name, context))

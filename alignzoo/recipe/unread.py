@@ -13,6 +13,7 @@ from alignzoo.recipe.blocks import (
     TrainSpec,
 )
 from alignzoo.recipe.faults import Fault
+from alignzoo.recipe.mixing import placed
 
 ANSWERS = ("max_equal", "template_cuts")  # of given answers
 LENGTHS = ("max_length", "max_prompt_length", "too_long")
@@ -29,7 +30,8 @@ def unread_faults(spec: StageSpec) -> Iterator[Fault]:
     names = UNREAD.get(type(spec), ())
     if isinstance(spec, TrainSpec) and spec.rollout is not None:
         names = ANSWERS
-    for name in names if data is not None else ():
-        if getattr(data, name) != DataSpec.model_fields[name].default:
-            what = "has no effect here, because this stage does not read it; take it out"
-            yield Fault(("data", name), what)
+    for part, path in placed(data, ("data",)) if data is not None else ():
+        for name in names:
+            if getattr(part, name) != DataSpec.model_fields[name].default:
+                what = "has no effect here, because this stage does not read it; take it out"
+                yield Fault((*path, name), what)

@@ -43,7 +43,7 @@ def examples_of(
     if not chosen:
         context.note("log_samples: no prompt leaves room for an answer, so none is logged")
         return None
-    reader = learner.reader(spec.data)
+    reader = learner.reader(spec.data.sources[0])
 
     def row(number: int, done: Completion) -> dict[str, Any]:
         prompt = chosen[number]

@@ -10,6 +10,7 @@ from pathlib import Path
 from alignzoo.contract.errors import DataError, counted
 from alignzoo.contract.types import Batch, PairBatch, PromptSample, RolloutBatch
 from alignzoo.data.account import item_lines, prompt_lines, table
+from alignzoo.data.mixture import drawn, told
 from alignzoo.data.reader import Reader, Rules
 from alignzoo.data.samples import Loaded, check_bad
 from alignzoo.data.tokens import Encoded, Limits, encode_all
@@ -74,6 +75,31 @@ def read_prompts(spec: DataSpec, reader: Reader, context: StageContext) -> Promp
     _tell(spec, loaded, prompt_lines(loaded.samples, made.report), context)
     prompts = (PromptSample(s.prompt, s.meta) for s in made.samples)
     return Prompts(tuple(prompts), tuple(item.rows[0].prompt for item in made.items), made.places)
+
+
+def read_all_prompts(spec: DataSpec, reader: Reader, context: StageContext) -> Prompts:
+    """The prompts of all sources in a pass."""
+    found = [read_prompts(part, reader, context) for part in spec.sources]
+    if not spec.parts:
+        return found[0]
+    taken = mixed(spec, [len(prompts.ids) for prompts in found], context)
+    return Prompts(
+        tuple(found[k].samples[i] for k, i in taken),
+        tuple(found[k].ids[i] for k, i in taken),
+        tuple(found[k].places[i] for k, i in taken),
+    )
+
+
+def mixed(spec: DataSpec, sizes: Sequence[int], context: StageContext) -> list[tuple[int, int]]:
+    """(source, item) of everything in a pass over a mixture, one source after the other; told."""
+    parts = list(zip(spec.sources, sizes, strict=True))
+    taken = [
+        drawn(part.name, n, part.weight, f"{context.seed} mixture {k}")
+        for k, (part, n) in enumerate(parts)
+    ]
+    rows = [(p.name, n, p.weight, len(own)) for (p, n), own in zip(parts, taken, strict=True)]
+    context.note(told(rows))
+    return [(k, i) for k, own in enumerate(taken) for i in own]
 
 
 def read_samples(spec: DataSpec, context: StageContext) -> Loaded:

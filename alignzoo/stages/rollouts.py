@@ -30,7 +30,7 @@ from alignzoo.recipe.options import build_options
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.label import judged
 from alignzoo.stages.learner import Learner
-from alignzoo.stages.reading import read_prompts
+from alignzoo.stages.reading import read_all_prompts
 from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.sampling import resolve
 from alignzoo.stages.tasks import SampledViews, Task, longest_views
@@ -49,8 +49,8 @@ def rollout_of(
     holds or what a view is made of, or a reward model cannot be used.
     """
     block = spec.rollout or RolloutSpec.model_validate({})
-    reader = learner.reader(spec.data)
-    read = read_prompts(spec.data, reader, context)
+    reader = learner.reader(spec.data.sources[0])  # all are read alike
+    read = read_all_prompts(spec.data, reader, context)
     sampling = resolve(block.sampling, learner.tokenizer, learner.ends)
     every = Task(read.samples, read.ids, read.places, reader, sampling.stop_ids, device)
     views = Views.of(algorithm)
@@ -99,7 +99,8 @@ def _short_enough(
     `seen` are the tokens of each prompt's longest view, which must fit the context too.
     """
     answer = (spec.rollout or RolloutSpec()).sampling.max_new_tokens
-    limit = spec.data.max_prompt_length or learner.max_length(spec.data)
+    data = spec.data.sources[0]
+    limit = data.max_prompt_length or learner.max_length(data)
     room = limit if learner.context is None else learner.context - answer
     fits = [n for n, ids in enumerate(prompts) if len(ids) <= min(limit, room)]
     kept = [n for n in fits if learner.context is None or seen[n] <= room]
@@ -109,7 +110,7 @@ def _short_enough(
         said += f"are longer than {min(limit, room)} tokens"
         if room < limit:
             said += f" (context {learner.context}, less max_new_tokens {answer})"
-        if spec.data.too_long == "error" or not kept:
+        if data.too_long == "error" or not kept:
             raise DataError(f"{said}; shorten them, or sample fewer tokens")
         context.progress.note(f"{said} and left out")
     return kept

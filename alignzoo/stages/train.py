@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,7 @@ from alignzoo.stages.context import StageContext
 from alignzoo.stages.examples import examples_of
 from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.learner import Learner, learner_of
-from alignzoo.stages.reading import read_items
+from alignzoo.stages.reading import mixed, read_items
 from alignzoo.stages.rollouts import rollout_of
 from alignzoo.store.adapters import ADAPTER
 from alignzoo.store.code import core_digest
@@ -84,7 +85,7 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
             _tell_unread(outside(model, tokenizer, ref.name), context)
         return model
 
-    encoded = None if spec.rollout else _encoded(spec.data, algorithm, learner, context)
+    encoded = None if spec.rollout else _mixed(spec.data, algorithm, learner, context)
     sampled = rollout_of(spec, algorithm, learner, context, ranks.device) if spec.rollout else None
     held_out = _held_out(spec, algorithm, learner, context)
     held = _largest([source for source in (encoded, held_out) if source], sampled)
@@ -223,6 +224,22 @@ def _digests(bound: Mapping[str, str | None], context: StageContext) -> dict[str
         role: model_digest(name or "initial", context.recipe, context.registry, context.outputs)
         for role, name in bound.items()
     }
+
+
+def _mixed(
+    spec: DataSpec, algorithm: Algorithm[Any], learner: Learner, context: StageContext
+) -> Encoded:
+    """The items of all sources in a pass; a block without parts is its only source."""
+    found = [_encoded(part, algorithm, learner, context) for part in spec.sources]
+    if not spec.parts:
+        return found[0]
+    taken = mixed(spec, [len(encoded.items) for encoded in found], context)
+    return replace(
+        found[0],
+        items=tuple(found[k].items[i] for k, i in taken),
+        samples=tuple(found[k].samples[i] for k, i in taken),
+        places=tuple(found[k].places[i] for k, i in taken),
+    )
 
 
 def _encoded(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.recipe.blocks import EvaluateSpec, Recipe
+from alignzoo.recipe.mixture import written
 from alignzoo.store.files import digest_of_value
 
 WATCHING = ("parallel", "trackers")  # keys of a recipe that change no result
@@ -27,7 +28,7 @@ def default_folder(recipe: Recipe) -> Path:
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with every default, as JSON-able values that load as the same recipe."""
-    return recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return dict(written(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:

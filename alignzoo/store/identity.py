@@ -46,7 +46,7 @@ _NAMES: Any = {
     "models": True,
     "baseline": True,
     "kl_to": True,
-    "data": {"name"},
+    "data": {"name": True, "parts": {"__all__": {"name"}}},
     "validation": {"data": {"name"}},
     "engine": True,
     "log_samples": True,

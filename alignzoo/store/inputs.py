@@ -62,8 +62,9 @@ def data_of(spec: Spec) -> dict[str, DataSpec]:
     """The data a stage reads: place in the block -> description."""
     validation = spec.validation if isinstance(spec, TrainSpec) else None
     data: DataSpec | None = getattr(spec, "data", None)
+    parts = {f"data.{k}": part for k, part in enumerate(data.parts or ())} if data else {}
     return {
-        **({"data": data} if data else {}),
+        **(parts or ({"data": data} if data else {})),
         **({"validation": validation.data} if validation else {}),
     }
 

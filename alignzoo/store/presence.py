@@ -91,7 +91,7 @@ def _absent_data(recipe: Recipe, registry: Registry, stages: set[str]) -> Iterat
             path = Path(data.name)
             if data.name in stages or data.name in registry.datasets or path.exists():
                 continue
-            place: Place = ("stages", index, *PLACES.get(key, (key,)), "name")
+            place: Place = ("stages", index, *PLACES.get(key, _steps(key)), "name")
             if path.is_absolute() or path.name.endswith(SUFFIXES):
                 what = f"{data.name}: no such file"
                 yield Absence(Fault(place, what))
@@ -99,6 +99,11 @@ def _absent_data(recipe: Recipe, registry: Registry, stages: set[str]) -> Iterat
                 told = f"no stage, file or plug-in's data is called '{data.name}'"
                 what = f"{told}; so it must come from the hub{OFFLINE}"
                 yield Absence(Fault(place, what), final=False)
+
+
+def _steps(key: str) -> Place:
+    """data.1 -> ("data", 1)."""
+    return tuple(int(step) if step.isdecimal() else step for step in key.split("."))
 
 
 def _prepared(name: str) -> bool:

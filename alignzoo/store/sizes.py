@@ -8,6 +8,7 @@ from pathlib import Path
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.types import RolloutBatch
 from alignzoo.data.conversions import convert
+from alignzoo.data.mixture import times
 from alignzoo.data.samples import load_samples
 from alignzoo.recipe.blocks import DataSpec, TrainSpec
 from alignzoo.recipe.options import build_options
@@ -22,7 +23,17 @@ def known_items(spec: TrainSpec, registry: Registry, outputs: Mapping[str, Path]
 
     A file and a finished stage are read; a plug-in's dataset is asked, if it has a `len`.
     """
-    data = spec.data
+    found = [_items(part, spec, registry, outputs) for part in spec.data.sources]
+    if None in found:
+        return None
+    weighed = zip(found, spec.data.sources, strict=True)
+    return sum(times(n or 0, part.weight) for n, part in weighed)
+
+
+def _items(
+    data: DataSpec, spec: TrainSpec, registry: Registry, outputs: Mapping[str, Path]
+) -> int | None:
+    """Items of one source."""
     if data.name not in outputs and data.name in registry.datasets:
         return _made(data, registry)
     try:

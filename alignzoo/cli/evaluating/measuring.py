@@ -21,12 +21,12 @@ from alignzoo.cli.terminal.names import TrainedStage, find_speakers, origin_of
 from alignzoo.contract.errors import PluginError, Problem, RecipeError, UsageError
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.judging.outputs import looks_like_outputs, read_outputs
-from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec, PartialSampling, Recipe
+from alignzoo.recipe.blocks import EvaluateSpec, PartialSampling, Recipe
 from alignzoo.recipe.check import judge_faults
 from alignzoo.recipe.faults import Block, Fault, validate
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.registry import Registry, load_plugins
-from alignzoo.recipe.spec import Spec
+from alignzoo.recipe.spec import JudgeSpec, Spec
 from alignzoo.recipe.text import read_value
 from alignzoo.run import How, RunResult, run_recipe
 from alignzoo.store.folders import default_folder

@@ -29,8 +29,9 @@ from alignzoo.data.rows import row_from_sample
 from alignzoo.judging import Judged, Spent, Standing, ask, open_journal, panel, read, score
 from alignzoo.judging.ask import PATIENT
 from alignzoo.judging.mute import quoted
-from alignzoo.recipe.blocks import EvaluateSpec, JudgeSpec
+from alignzoo.recipe.blocks import EvaluateSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.spec import JudgeSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.evaluation.answers import write_answers
 from alignzoo.stages.evaluation.columns import check_columns, summarise
