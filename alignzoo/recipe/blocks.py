@@ -16,7 +16,15 @@ from pydantic import (
 )
 
 from alignzoo.recipe.parallel import ParallelSpec
-from alignzoo.recipe.spec import AdapterSpec, LogSamplesSpec, OptimSpec, Spec, Trackers, not_above
+from alignzoo.recipe.spec import (
+    AdapterSpec,
+    LogSamplesSpec,
+    OptimSpec,
+    RailsSpec,
+    Spec,
+    Trackers,
+    not_above,
+)
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
 USUAL_LENGTH = 1024  # tokens of a sequence, where neither recipe nor model says otherwise
@@ -209,20 +217,6 @@ class ValidationSpec(Spec):
         gt=0,
         description="training ends after so many validations in a row without a better one; null: "
         "it never ends early",
-    )
-
-
-class RailsSpec(Spec):
-    """What the training loop watches for every method."""
-
-    on_breach: Literal["warn", "stop"] = Field(
-        "warn", description="what a broken promise or an unhealthy metric does"
-    )
-    max_kl: float | None = Field(
-        None, gt=0, description="largest full-vocabulary KL to the frozen start, nats per response"
-    )
-    max_truncated: float | None = Field(
-        None, ge=0, le=1, description="largest share of rollouts cut at max_new_tokens"
     )
 
 

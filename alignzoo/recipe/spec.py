@@ -126,6 +126,20 @@ class OptimSpec(Spec):
         return not_above(value, "batch_size", info)
 
 
+class RailsSpec(Spec):
+    """What the training loop watches for every method."""
+
+    on_breach: Literal["warn", "stop"] = Field(
+        "warn", description="what a broken promise or an unhealthy metric does"
+    )
+    max_kl: float | None = Field(
+        None, gt=0, description="largest full-vocabulary KL to the frozen start, nats per response"
+    )
+    max_truncated: float | None = Field(
+        None, ge=0, le=1, description="largest share of rollouts cut at max_new_tokens"
+    )
+
+
 class LogSamplesSpec(Spec):
     """The same few prompts answered while a stage learns, for people to read; changes no result."""
 

@@ -32,25 +32,25 @@ FLOOR = 20  # entries of alignzoo/ that a newcomer sees first
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
 CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 127, "alignzoo_ppo": 120}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
-    "contract": 930,
+    "contract": 1000,
     "ops": 180,
     "types": 5,
-    "data": 1800,
-    "recipe": 2000,
-    "engine": 4850,
-    "store": 1080,
+    "data": 1815,
+    "recipe": 2070,
+    "engine": 4925,
+    "store": 1120,
     "judging": 1470,
-    "launch": 510,  # worker processes: what was asked, starting, watching, ending together
+    "launch": 530,  # worker processes: what was asked, starting, watching, ending together
     "pages": 250,  # what every page shares: the shell, its policy, axes and curves
-    "leaderboard": 935,
+    "leaderboard": 1080,
     "plots": 300,  # curves of runs, seeds folded, as figures
     "lens": 1200,  # what methods say of tokens: read, shown, packed for a page, exported
     "report": 1100,  # runs read whatever happened to them, every number a value, one page
     "stages": 2020,
-    "plan": 480,  # and what is refused before anything trains
+    "plan": 490,  # and what is refused before anything trains
     "run": 305,
-    "testing": 1420,
-    "cli": 2480,
+    "testing": 1460,
+    "cli": 3050,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 
