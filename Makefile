@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml .ci/install
 
 demo: setup
 	@$(QUIET) $(VENV)/bin/alignzoo run $(RECIPE)
-	@echo "The folder named above holds the models, the samples, scores.jsonl and leaderboard.md."
+	@echo "Open the report named above in a browser; its folder holds models, samples and scores."
 
 test: setup
 	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not grid"

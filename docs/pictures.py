@@ -33,6 +33,7 @@ class Picture:
 
 PICTURES = {
     "leaderboard": Picture(("leaderboard", "RUN", "--html", "PAGE"), 1400, 1230),
+    "report": Picture(("report", "RUN", "-o", "PAGE"), 1400, 1480),
     "lens": Picture(
         ("lens", "--run", "RUN", "--stage", "aligndistil", "-o", "PAGE"),
         1400,

@@ -9,6 +9,7 @@ import typer
 
 from alignzoo.cli.authoring.commands import new
 from alignzoo.cli.lens_words import lens
+from alignzoo.cli.report_words import report
 from alignzoo.cli.terminal.plain import PLAIN
 from alignzoo.cli.terminal.stopping import before_work
 
@@ -289,6 +290,9 @@ def plot(
     from alignzoo.cli.looking.plotting import plot_command
 
     plot_command(runs, x, y, output, bands=bands)
+
+
+app.command(short_help="Show what happened in runs, as one page.")(report)
 
 
 @app.command(short_help="Answer prompts, or hold a conversation.")

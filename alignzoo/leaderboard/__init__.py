@@ -8,7 +8,7 @@ from alignzoo.leaderboard.bundle import Bundle, bundle_text, read_bundle
 from alignzoo.leaderboard.csv import render_csv
 from alignzoo.leaderboard.fold import Cell, Counts, Row, Section, as_json, fold
 from alignzoo.leaderboard.page import PROMPTS, render_page
-from alignzoo.leaderboard.sources import read_leaderboard
+from alignzoo.leaderboard.sources import read_leaderboard, sections_of
 from alignzoo.leaderboard.text import render_markdown, render_text
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "render_markdown",
     "render_page",
     "render_text",
+    "sections_of",
 ]

@@ -64,6 +64,7 @@ class Evidence:
     names: tuple[str, ...]  # of the prompts, in the benchmark
     categories: tuple[str, ...]  # "" where a prompt has none
     characters: float  # mean over prompts of an answer's length
+    truncated: float | None  # share of the answers that were cut at their limit; None: not known
     exchanges: Mapping[int, Exchange]
 
 
@@ -104,12 +105,14 @@ def _evidence(folder: Path, scores: Mapping[str, Any], kept: Set[int]) -> Eviden
     with readable(file):
         judgments = _judgments(file, kept) if file.exists() else {}
     exchanges, names, categories, lengths = {}, [], [], []
+    ended: list[bool] = []
     with readable(folder / "answers.jsonl"):
         for number, row in enumerate(_rows(folder / "answers.jsonl")):
             meta = row.get("meta") or {}
             names.append(str(meta.get("id", number + 1)))
             categories.append(str(meta.get("category") or ""))
             lengths.append(_length(row))
+            ended += [bool(r["ended"]) for r in row["responses"] if "ended" in _mapping(r)]
             if number in kept:
                 exchanges[number] = _exchange(row, judgments.get(number, ()))
     return Evidence(
@@ -118,6 +121,7 @@ def _evidence(folder: Path, scores: Mapping[str, Any], kept: Set[int]) -> Eviden
         names=tuple(names),
         categories=tuple(categories),
         characters=mean(lengths) if lengths else 0.0,
+        truncated=1 - mean(ended) if ended else None,
         exchanges=exchanges,
     )
 
@@ -187,6 +191,10 @@ def _length(row: Mapping[str, Any]) -> float:
     earlier = sum(len(text) for turns in row.get("turns", ()) for text in turns)
     last = sum(len(_text(response)) for response in row["responses"])
     return (earlier + last) / len(row["responses"])
+
+
+def _mapping(response: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return {} if isinstance(response, str) else response
 
 
 def _text(response: str | Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,17 @@ def read_leaderboard(places: Iterable[Path]) -> list[Section]:
     Raises UsageError for a folder without results, and DataError for a damaged file or for two
     that contradict each other.
     """
-    found = [(place, _bundled(place) if place.is_file() else _run(place)) for place in places]
+    return _sections(
+        [(p, _bundled(p) if p.is_file() else _run(p, p.resolve().name)) for p in places]
+    )
+
+
+def sections_of(runs: Mapping[str, Path]) -> list[Section]:
+    """The sections of runs by a name for each; raises as `read_leaderboard` does."""
+    return _sections([(folder, _run(folder, name)) for name, folder in runs.items()])
+
+
+def _sections(found: Sequence[tuple[Path, list[Named]]]) -> list[Section]:
     _check_agreement(found)
     return [typed(section) for section in fold(row for _, rows in found for row in rows)]
 
@@ -31,7 +41,7 @@ def _bundled(file: Path) -> list[Named]:
     return [(bundle.run, row) for row in bundle.scores]
 
 
-def _run(folder: Path) -> list[Named]:
+def _run(folder: Path, name: str) -> list[Named]:
     file = folder / "scores.jsonl"
     if not file.exists():
         raise UsageError(f"{folder}: no scores.jsonl; name the folder of a run that has evaluated")
@@ -41,7 +51,7 @@ def _run(folder: Path) -> list[Named]:
             typed(section)
     if not rows:
         raise DataError(f"{file}: has no results; run the recipe again to rewrite it")
-    return [(folder.resolve().name, row) for row in rows]
+    return [(name, row) for row in rows]
 
 
 def _check_agreement(found: Iterable[tuple[Path, list[Named]]]) -> None:

@@ -25,12 +25,13 @@ class Series:
     name: str
     points: Sequence[Point]
     colour: int = 0  # which of the palette
-    marks: Sequence[Point] = ()  # points that stand out
+    marks: Sequence[Point] = ()  # points that are out of order
+    dots: Sequence[Point] = ()  # points of their own, in the curve's colour
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A series as it is drawn: SVG path data, dots for points that stand alone, and its marks."""
+    """A series as it is drawn: SVG path data, dots (points that stand alone too) and marks."""
 
     name: str
     colour: int
@@ -91,7 +92,7 @@ def _curve(one: Series, across: Scale, up: Scale) -> Curve:
         name=one.name,
         colour=one.colour,
         path="".join(_path(piece) for piece in pieces if len(piece) > 1),
-        dots=tuple(piece[0] for piece in pieces if len(piece) == 1),
+        dots=(*(piece[0] for piece in pieces if len(piece) == 1), *map(place, one.dots)),
         marks=tuple(map(place, one.marks)),
     )
 

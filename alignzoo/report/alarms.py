@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import AlignzooError, counted
@@ -39,7 +40,7 @@ def _rails(
     if cls is None:
         return
     try:
-        algorithm: Algorithm = build_options(cls, spec.with_)
+        algorithm: Algorithm[Any] = build_options(cls, spec.with_)
         bound = {role: name or INITIAL for role, name in bound_roles(spec, cls).items()}
     except (AlignzooError, KeyError):  # the method has other options by now
         return
@@ -68,5 +69,6 @@ def _kept(run: Run, spec: TrainSpec, rows: tuple[Mapping[str, float], ...]) -> I
     seen = [(sign * row[name], -row["step"]) for row in rows if name in row]
     if seen and (best := max(seen))[1] != -rows[-1]["step"]:
         later = int(rows[-1]["step"] + best[1])
-        text = f"{name} was best {counted(later, 'step')} before the end; those weights were kept"
+        text = f"{name} was best {counted(later, 'step')} before the last logged one; a stage with "
+        text += "validation keeps its best weights"
         yield Alarm(run.name, spec.name, int(-best[1]), text)

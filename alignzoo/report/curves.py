@@ -17,7 +17,7 @@ from alignzoo.report.runs import Run
 
 MOST = 200_000  # points on a page
 FEWEST = 60  # columns of a curve, however many curves there are
-CORNERS = 40  # points of a trail
+CORNERS = 16  # points of a trail
 Rows = Sequence[Mapping[str, float]]
 
 

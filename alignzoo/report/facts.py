@@ -153,6 +153,7 @@ class Result:
     prompts: int
     outcomes: tuple[Outcome, ...]  # best first
     comparisons: tuple[Comparison, ...]
+    measure: str  # of single answers
     worst: tuple[Scored, ...]
     luckiest: tuple[Scored, ...]
     disagreements: tuple[Disagreement, ...]

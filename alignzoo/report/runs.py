@@ -188,7 +188,7 @@ def _stages(run: Run) -> Iterable[StageFacts]:
             reads=tuple(stages_read(spec, run.recipe)),
             status=_status(entry, folder, run),
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
-            made_in=_made_in(folder / "timing.jsonl"),
+            made_in=_made_in(folder / "timing.jsonl") if log else None,
             steps=len(log.rows) if log else None,
         )
 

@@ -30,6 +30,7 @@ APART = (
     "plan",  # says what would be done
     "recipe/observers.py",  # telling whoever watches
     "recipes",  # of an installed package; a recipe enters by its options
+    "report",  # folds what runs kept
     "store/runs.py",  # run.json and the lock
     "testing",  # the kit for plug-ins
 )

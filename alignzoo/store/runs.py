@@ -64,7 +64,7 @@ def forget(folder: Path) -> None:
     """Delete the results of a run; the caller holds its lock."""
     for part in RESULTS:
         shutil.rmtree(folder / part, ignore_errors=True)
-    for name in ("scores.jsonl", "leaderboard.md"):
+    for name in ("scores.jsonl", "leaderboard.md", "report.html", "report.json"):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -23,6 +23,7 @@ TITLES = {  # block of the schema -> how the page calls it
     "EngineSpec": "`engine:`",
     "ValidationSpec": "`validation:`",
     "RailsSpec": "`rails:`",
+    "LogSamplesSpec": "`log_samples:`",
     "AdapterSpec": "`adapter:`",
     "LoraSpec": "`adapter.lora:`",
     "GenerateSpec": "A stage that generates",

@@ -23,6 +23,7 @@ ROOMS = {
     "pages": set(),
     "leaderboard": {"contract", "pages", "store"},
     "plots": {"contract"},
+    "report": {"contract", "recipe", "store", "leaderboard", "pages", "engine.train"},
     "launch": {"contract", "store"},
     "lens": {"contract", "ops", "data", "recipe", "store", "pages", "stages", "engine.models"}
     | {"engine.parallel", "engine.scoring", "engine.train"},
@@ -40,7 +41,7 @@ ROOMS = {
     "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal", "plots"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
-    | {"engine.models", "engine.parallel", "cli.terminal", "launch", "lens"},
+    | {"engine.models", "engine.parallel", "cli.terminal", "launch", "lens", "report"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
     | {"cli.doing", "cli.terminal", "engine.parallel"},
     "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}

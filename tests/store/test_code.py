@@ -27,7 +27,8 @@ WITHOUT_EFFECT = {
     "store/runs.py",
 }
 ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "lens", "pages", "plan", "plots"} | {
-    "testing"
+    "report",
+    "testing",
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alignzoo import leaderboard
+from alignzoo.cli.doing.reporting import report_of
 from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.cli.terminal.screen import print_json, print_table, width
 from alignzoo.cli.terminal.stopping import speaks
@@ -76,10 +77,11 @@ def run_command(asked: Asked) -> int:
         with display, placed(path, asked.overrides):
             return run_recipe(recipe, source, registry, folder, progress, How(fresh=asked.fresh))
 
-    if not asked.fresh:
-        return report(work, folder)
-    with cache_of_its_own(folder):
-        return report(work, folder)
+    with cache_of_its_own(folder) if asked.fresh else nullcontext():
+        status = report(work, folder)
+    if status == 0 and is_main():
+        print(report_of([folder], folder, registry))
+    return status
 
 
 @contextmanager
@@ -111,6 +113,7 @@ def run_seeds_command(asked: Asked) -> int:
             print_table((table.benchmark, *table.columns), rows_of(table))
         write_text(folder / "seeds.md", markdown(tables, numbers))
         print(f"mean ± standard error over seeds {numbers[0]}-{numbers[-1]}: {folder / 'seeds.md'}")
+        print(report_of([folder / f"seed-{seed}" for seed in numbers], folder, load_plugins()))
     return 0
 
 
