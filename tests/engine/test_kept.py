@@ -126,7 +126,8 @@ def test_a_keeper_that_is_killed_is_stood_in_for_by_its_client(script, folder):
 
 
 def test_the_first_error_in_the_log_is_the_cause(folder):
-    code = "print('starting\\nValueError: too small', flush=True); raise RuntimeError('see above')"
+    mild = "WARNING 11-26 this can cause errors like OSError: [Errno 24] Too many open files"
+    code = f"print('{mild}\\nValueError: too small', flush=True); raise RuntimeError('see above')"
     kept = KeptServer.start([sys.executable, "-c", code], folder, os.environ)
     try:
         assert soon(lambda: kept.ended)

@@ -87,7 +87,8 @@ class Handover:
     def write(self, folder: Path) -> Path:
         """A new folder in `folder` in the form of checkpoints; the one before is removed.
 
-        Raises DataError when there is no room.
+        Every process of a group has a server of its own, but transformers writes on rank 0 alone.
+        Raises DataError when there is no room, PluginError when nothing was written.
         """
         for old in folder.glob(f"{PREFIX}*"):
             shutil.rmtree(old)
@@ -98,7 +99,10 @@ class Handover:
                 f"{need / 2**30:.1f}; name another place with the engine's `folder`"
             )
         place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+        cast(Any, self.plain).should_save_on_this_rank = lambda is_main_process: True
         self.plain.save_pretrained(place, max_shard_size=need + 1)
+        if not all(any(place.glob(name)) for name in ("config.json", "*.safetensors")):
+            raise PluginError(f"{place}: transformers wrote no checkpoint; use another version")
         return place
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alignzoo.engine.sampling import keeper
 
+MILD = re.compile(r"\b(DEBUG|INFO|WARNING)\b")  # lines that may name an error that was none
 CAUSE = re.compile(r"\b\w+(Error|Exception): .*?(?=\)?$)")
 
 
@@ -59,7 +60,7 @@ class KeptServer:
         """What the log says of a fault from an offset on: the first error, and how it ended."""
         time.sleep(5 * keeper.PERIOD)  # the keeper looks from time to time
         lines = self.log.read_bytes()[since:].decode(errors="replace").splitlines()
-        causes = [found[0] for line in lines if (found := CAUSE.search(line))]
+        causes = [found[0] for line in lines if (found := _cause(line))]
         ended = [line for line in lines if line.startswith(keeper.ENDED)]
         said = [*causes[:1], *ended] or [line for line in lines if line.strip()][-1:]
         return " | ".join(line[:300] for line in said) or "nothing"
@@ -70,3 +71,7 @@ class KeptServer:
         self.keeper.wait()
         keeper.end(self.keeper.pid, self.born)  # the keeper itself may have been killed
         shutil.rmtree(self.log.parent, ignore_errors=True)
+
+
+def _cause(line: str) -> re.Match[str] | None:
+    return None if MILD.search(line) else CAUSE.search(line)
