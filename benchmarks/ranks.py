@@ -1,12 +1,14 @@
 """Two processes against one under every strategy, and runs that go on under another one.
 
     python benchmarks/ranks.py [--strategies ddp fsdp2 zero2 zero3] [--steps 20]
+    python benchmarks/ranks.py --rounding     # only the last table, anew
 
 A small SFT model, its preferences and two DPO models of the facts world are made once. From them
 `alignzoo run` trains every method for some steps in float32: alone, and with `--processes 2` under
 each strategy, which asserts that it is engaged. On-policy methods learn from the answers that the
 run alone sampled; the others sample too, and answers that differ are counted. Then a run that is
-stopped on two processes under FSDP2 goes on alone, under DDP and under ZeRO-3.
+stopped on two processes under FSDP2 goes on alone, under DDP and under ZeRO-3. Last, one process
+is compared with itself and with float64, see rounding.py.
 
 Writes results/ranks.{json,md} beside this file.
 """
@@ -26,10 +28,12 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import rounding
 import yaml
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+RESULTS = HERE / "results"
 SIZE = 2
 LOSS, NORM = 1e-5, 1e-4  # the bounds: absolute, relative
 SAMPLING = {"max_new_tokens": 24}
@@ -137,11 +141,16 @@ def environment(place: Path, label: str) -> dict[str, str]:
     }
 
 
-def run(place: Path, file: Path, label: str, size: int, strategy: str) -> Path:
+def run(
+    place: Path, file: Path, label: str, size: int, strategy: str, double: bool = False
+) -> Path:
     """One run to its end; its folder."""
     output = place / label
+    words = command(file, output, size, strategy)
+    if double:
+        words = [words[0], "-c", rounding.DOUBLE, *words[3:]]
     done = subprocess.run(
-        command(file, output, size, strategy),
+        words,
         env=environment(place, label),
         capture_output=True,
         text=True,
@@ -232,6 +241,27 @@ def gone_on(place: Path, strategies):
         )
 
 
+def itself(place: Path, steps: int):
+    """Rows of the third table."""
+    (stage,) = (s for s in stages(place, steps, False) if s["name"] == "distil-off")
+
+    def teachers(own: int) -> dict[str, str]:
+        label = f"prepare-{own}"
+        file = place / f"{label}.yaml"
+        file.write_text(PREPARE.replace("steps: 30", f"steps: {own}"))
+        if not (place / label).exists():
+            shutil.copytree(place / "cache-prepare", place / f"cache-{label}")
+            run(place, file, label, 1, "ddp")
+        names = {"teacher": "04-dpo", "anchor": "05-reverse"}
+        return {role: str(place / f"{label}/stages/{n}/model") for role, n in names.items()}
+
+    def train(label: str, own, size: int, double: bool):
+        file = recipe(place, label, [own])
+        return rows(run(place, file, label, size, "ddp", double), "distil-off")
+
+    yield from rounding.measured(stage, teachers, train)
+
+
 def commit() -> str:
     """What was measured."""
     words = ["git", "rev-parse", "--short", "HEAD"]
@@ -239,8 +269,8 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def markdown(about, first, second) -> str:
-    """Both tables."""
+def markdown(about, first, second, third) -> str:
+    """The tables."""
     head = "| strategy | method | steps | loss | gradient norm | live answers, others |"
     lines = [
         "# Two processes against one",
@@ -277,8 +307,37 @@ def markdown(about, first, second) -> str:
     worst = max(row["loss"] for row in [*first, *second])
     norm = max(row["grad_norm"] for row in [*first, *second])
     kept = "all" if worst <= LOSS and norm <= NORM else "NOT all"
-    lines += ["", f"Largest of all: {worst:.1e} and {norm:.1e}; {kept} bounds are kept.", ""]
-    return "\n".join(lines)
+    lines += ["", f"Largest of all: {worst:.1e} and {norm:.1e}; {kept} bounds are kept."]
+    return "\n".join([*lines, *rounding.told(third["rows"], third["commit"]), ""])
+
+
+def shown(found):
+    """The same rows, printed as they come."""
+    for row in found:
+        print(json.dumps(row), flush=True)
+        yield row
+
+
+def measured(strategies, steps: int, only_rounding: bool):
+    """Everything, or the last table beside what was measured before."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "prepare.yaml").write_text(PREPARE)
+        run(place, place / "prepare.yaml", "prepare", 1, "ddp")
+        third = {"commit": commit(), "rows": list(shown(itself(place, steps)))}
+        if only_rounding:
+            return json.loads((RESULTS / "ranks.json").read_text()) | {"rounding": third}
+        first = list(shown(against_one(place, strategies, steps)))
+        second = list(shown(gone_on(place, strategies)))
+    several = any(strategy.startswith("zero") for strategy in strategies)
+    names = ("torch", "transformers", "accelerate", *(("deepspeed",) if several else ()))
+    about = {
+        "commit": commit(),
+        "machine": f"{os.cpu_count()}-core {platform.machine()}",
+        "versions": {name: version(name) for name in names},
+        "cpu_seconds": round(sum(os.times()[2:4])),
+    }
+    return {"about": about, "against_one": first, "resumed": second, "rounding": third}
 
 
 def main() -> None:
@@ -287,31 +346,11 @@ def main() -> None:
     every = ["ddp", "fsdp2", "zero2", "zero3"]
     parser.add_argument("--strategies", nargs="+", choices=every, default=every)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounding", action="store_true", help="only the last table")
     wanted = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        (place / "prepare.yaml").write_text(PREPARE)
-        run(place, place / "prepare.yaml", "prepare", 1, "ddp")
-        first = []
-        for row in against_one(place, wanted.strategies, wanted.steps):
-            first.append(row)
-            print(json.dumps(row), flush=True)
-        second = []
-        for row in gone_on(place, wanted.strategies):
-            second.append(row)
-            print(json.dumps(row), flush=True)
-    several = any(strategy.startswith("zero") for strategy in wanted.strategies)
-    names = ("torch", "transformers", "accelerate", *(("deepspeed",) if several else ()))
-    about = {
-        "commit": commit(),
-        "machine": f"{os.cpu_count()}-core {platform.machine()}",
-        "versions": {name: version(name) for name in names},
-        "cpu_seconds": round(sum(os.times()[2:4])),
-    }
-    results = HERE / "results"
-    found = {"about": about, "against_one": first, "resumed": second}
-    (results / "ranks.json").write_text(json.dumps(found, indent=2) + "\n")
-    (results / "ranks.md").write_text(markdown(about, first, second))
+    found = measured(wanted.strategies, wanted.steps, wanted.rounding)
+    (RESULTS / "ranks.json").write_text(json.dumps(found, indent=2) + "\n")
+    (RESULTS / "ranks.md").write_text(markdown(*found.values()))
 
 
 if __name__ == "__main__":

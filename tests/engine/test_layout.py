@@ -9,6 +9,7 @@ import pytest
 import torch
 from layout_jobs import METHODS, made, on_ranks, rows, run_case
 from torch import distributed, nn
+from torch.distributed.tensor import DTensor
 
 from alignzoo import PairBatch
 from alignzoo.contract.errors import TrainingError
@@ -23,6 +24,7 @@ from alignzoo.engine.scoring.scorer import ScoringModule, dense
 from alignzoo.engine.train.checkpoint import WEIGHTS
 from alignzoo.engine.train.job import Validation
 from alignzoo.engine.train.loop import train
+from alignzoo.ops import log_prob
 from alignzoo.testing import tiny_model, toy_items
 
 DEPENDS = ("padding",)  # on how a batch is cut, and on nothing that is learnt
@@ -213,6 +215,37 @@ def test_fsdp2_gives_back_the_best_checkpoint_and_not_the_last(tmp_path, alone):
     kept, other = (dict(model.named_parameters()) for model in ends)
     assert all(torch.allclose(x, other[name], atol=1e-5) for name, x in kept.items())
     assert any(not torch.allclose(x, last[f"policy/{n}"], atol=1e-4) for n, x in other.items())
+
+
+def gathered(layout):
+    """After a pass without gradient the root's weights are whole."""
+    with torch.no_grad():
+        batch = PairBatch.collate(toy_items(PairBatch, 3), 0)
+        layout.module(batch, {"policy": log_prob("policy")})
+    assert not isinstance(layout.trained["policy"].lm_head.weight, DTensor)
+    return layout
+
+
+def test_weights_and_moments_are_read_and_loaded_after_a_pass_without_gradient(alone):
+    layout = build_layout(alone, scoring(), Optim(), "fsdp2")
+    other = {name: x.detach() for name, x in tiny_model(2).named_parameters()}
+    gathered(layout).load("policy", other)
+    found = dict(gathered(layout).whole("policy"))
+    assert found.keys() == other.keys()
+    assert all(torch.equal(x, other[name]) for name, x in found.items())
+    slices = list(layout.trained["policy"].parameters())
+    for read, place in ((lambda: layout.whole("policy"), ""), (layout.learnt, "policy/")):
+        before = [x.full_tensor().clone() for x in slices]
+        gathered(layout)
+        torch._foreach_mul_([x.detach().to_local() for x in slices], 2.0)
+        found = dict(read())
+        assert list(found) == [f"{place}{name}" for name in other]
+        assert all(torch.equal(x, 2 * y) for x, y in zip(found.values(), before, strict=True))
+    moments = {f"policy/{name}/exp_avg": x + 1 for name, x in other.items()}
+    gathered(layout).load_moments(moments)
+    kept = dict(gathered(layout).moments())
+    assert kept.keys() == moments.keys()
+    assert all(torch.equal(x, moments[name]) for name, x in kept.items())
 
 
 @pytest.mark.parametrize("skipped", ["Qwen2DecoderLayer", "ScoringModule"])

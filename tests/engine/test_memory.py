@@ -23,9 +23,11 @@ from alignzoo.engine.memory.spread import (
     GRADIENTS,
     IN_USE,
     MOMENTS,
+    SCRATCH,
     WEIGHTS,
     held_by,
     shares_of,
+    views_of,
 )
 
 MIB = 2**20
@@ -80,7 +82,13 @@ def test_bytes_that_are_held_count_in_the_views_that_hold_them():
 
 
 def test_each_strategy_divides_what_it_shards():
-    held = {WEIGHTS + "policy": 80, WEIGHTS + "teacher": 40, GRADIENTS: 80, MOMENTS: 160}
+    held = {
+        WEIGHTS + "policy": 80,
+        WEIGHTS + "teacher": 40,
+        GRADIENTS: 80,
+        MOMENTS: 160,
+        SCRATCH: 24,
+    }
     held |= {"activations": 8, BUCKETS: 80, GATHERED: 12, COPY: 80}
     held |= {FLAT: 80, BUCKET: 50, IN_USE: 60}
 
@@ -88,11 +96,11 @@ def test_each_strategy_divides_what_it_shards():
         shares = shares_of(strategy, n, frozenset({"policy", "teacher"}))
         return sum(size * shares.get(kind, 1.0) for kind, size in held.items())
 
-    assert on_each("ddp", 1) == 80 + 40 + 80 + 160 + 8
-    assert on_each("ddp", 8) == 80 + 40 + 80 + 160 + 8 + 80
-    assert on_each("fsdp2", 8) == 10 + 5 + 10 + 20 + 8 + 12 + 80
-    assert on_each("zero2", 8) == 80 + 40 + 10 + 20 + 8 + 10 + 50
-    assert on_each("zero3", 8) == 10 + 5 + 10 + 20 + 8 + 10 + 50 + 60 + 80
+    assert on_each("ddp", 1) == 80 + 40 + 80 + 160 + 24 + 8
+    assert on_each("ddp", 8) == 80 + 40 + 80 + 160 + 24 + 8 + 80
+    assert on_each("fsdp2", 8) == 10 + 5 + 10 + 20 + 3 + 8 + 12 + 80
+    assert on_each("zero2", 8) == 80 + 40 + 10 + 20 + 3 + 8 + 10 + 50
+    assert on_each("zero3", 8) == 10 + 5 + 10 + 20 + 3 + 8 + 10 + 50 + 60 + 80
 
 
 class Layer(nn.Module):
@@ -121,8 +129,18 @@ def scoring(**roles):
 def test_what_is_gathered_is_the_root_and_two_layers_with_their_gradients():
     held = held_by(scoring(policy=Model(), other=Model().requires_grad_(False)), sampled=True)
     root, layers = 4 * 10 * 4, 4 * (4 * 4 + 8 * 8)
-    assert held[BUCKETS] == held[COPY] == root + layers
+    assert held[BUCKETS] == held[COPY] == held[FLAT] == root + layers  # of what learns
+    assert held[IN_USE] == 2 * (root + layers)
+    assert held[BUCKET] == 2_000_000_000
+    assert held_by(scoring(policy=Model()), sampled=False)[COPY] == 0
     assert held[GATHERED] == 2 * root + root + 2 * (2 * 4 * 8 * 8)
+
+
+def test_one_device_shares_with_nobody_and_several_are_seen_under_every_strategy():
+    module = scoring(policy=Model())
+    assert list(views_of(module, 1)) == ["ddp"]
+    assert list(views_of(module, 2)) == ["ddp", "fsdp2", "zero2", "zero3"]
+    assert views_of(module, 2)["fsdp2"][WEIGHTS + "policy"] == 0.5
 
 
 METHODS = (AlignDistil(r=2.0), Bandit(), GKD(), Reinforce())

@@ -1,5 +1,7 @@
 """Several real processes learn what one learns: every method does, and a flawed one is told."""
 
+import json
+import math
 import os
 import re
 from typing import ClassVar
@@ -11,7 +13,7 @@ from alignzoo import Loss, Mean, Metric, Term
 from alignzoo.contract.errors import PluginError, UsageError
 from alignzoo.ops import sequence_sum
 from alignzoo.recipe.options import build_options
-from alignzoo.testing import check_algorithm
+from alignzoo.testing import check_algorithm, processes
 from alignzoo.testing.processes import differences
 
 PROMISE = "two processes give the losses of one"
@@ -155,3 +157,47 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_starts(cli, words, 
 def test_less_than_one_process_is_refused():
     with pytest.raises(UsageError, match="0 processes; one at least"):
         check_algorithm(Sound(), 0)
+
+
+STEP = {
+    "step": 1.0,
+    "loss": 0.5,
+    "grad_norm/policy": 40.0,
+    "kl": 2.0,
+    "small": 0.01,
+    "padding": 0.3,
+}
+LOGS = {  # what several processes logged at step 1 where one logged STEP -> what is told
+    "the same": ({}, ""),
+    "a loss within rounding": ({"loss": 0.500009}, ""),
+    "a loss beyond it": ({"loss": 0.500012}, "loss is 0.500012 on 2 processes, 0.5 on one"),
+    "a loss that is no number": ({"loss": math.nan}, "loss is nan on 2 processes"),
+    "a norm within 1e-4 of its size": ({"grad_norm/policy": 40.0039}, ""),
+    "a norm beyond it": ({"grad_norm/policy": 40.0041}, "grad_norm/policy is 40.0041"),
+    "a metric beyond 1e-4 of its size": ({"kl": 2.00021}, "kl is 2.00021"),
+    "a small metric within 1e-5": ({"small": 0.010009}, ""),
+    "a small metric beyond it": ({"small": 0.010011}, "small is 0.010011"),
+    "padding depends on how a batch is cut": ({"padding": 0.9}, ""),
+    "a metric that one does not log": ({"more": 1.0}, "more is not logged by both"),
+}
+
+
+def told(folder, several):
+    """What is told of one step alone and those of two processes."""
+    plan = processes._Plan(folder, 2, ("ddp",), ())
+    for name, rows in ((processes.ALONE, [STEP]), ("ddp", several)):
+        place = folder / "0" / name
+        place.mkdir(parents=True)
+        (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return list(processes._told(plan, 0))
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_figure_that_differs_by_more_than_rounding_is_told(tmp_path, name):
+    changed, what = LOGS[name]
+    said = told(tmp_path, [STEP | changed])
+    assert [s[: len(f"ddp, step 1: {what}")] for s in said] == [f"ddp, step 1: {what}"] * bool(what)
+
+
+def test_another_number_of_steps_is_told(tmp_path):
+    assert told(tmp_path, [STEP, STEP]) == ["ddp: 2 steps on several processes, 1 on one"]
