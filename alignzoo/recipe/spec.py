@@ -45,7 +45,7 @@ class OptimizerSpec(Spec):
         "adadelta",
         "rmsprop",
         "sgd",
-    ] = "adamw"
+    ] = Field("adamw", description="its name in torch.optim, in small letters")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of torch.optim beside those here"
     )
