@@ -32,7 +32,7 @@ class Picture:
 
 
 PICTURES = {
-    "leaderboard": Picture(("leaderboard", "RUN", "--html", "PAGE"), 1400, 1230),
+    "leaderboard": Picture(("leaderboard", "RUN", "--html", "PAGE"), 1400, 1450),
     "lens": Picture(
         ("lens", "--run", "RUN", "--stage", "aligndistil", "-o", "PAGE"),
         1400,

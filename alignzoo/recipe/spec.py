@@ -181,7 +181,7 @@ class AdapterSpec(Spec):
 class TrackerSpec(Spec):
     """A tracker with its options."""
 
-    name: str
+    name: str = Field(description="a name from `list trackers`")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of the tracker"
     )
