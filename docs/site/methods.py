@@ -228,7 +228,7 @@ def _outcome(seeds: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str
     rows = [
         (seed, _interval(found["win_rate"]), _interval(found["true_reward"]))
         for seed, found in seeds.items()
-        if found
+        if found and found["win_rate"][1] < found["win_rate"][2]  # the baseline itself has none
     ]
     if rows:
         yield from table(("seed", "win rate against SFT", "true reward"), rows)
