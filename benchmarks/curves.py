@@ -2,11 +2,11 @@
 
     python benchmarks/curves.py             # all methods; or --only NAME... --seeds 3
 
-Each method trains for 40 steps as its bundled recipe says (`table1` where it has a row there),
-seeds 3 and 4, from parents with their full budget. Parents are shared between runs: the first takes
-minutes and the others half a minute of one core. What comes out is measured on 200 held-out prompts
-x 2 answers against the SFT model. 40 steps show how a method begins; no rate was tuned for so few,
-and two seeds are two anecdotes, so the figures rank nothing: tuned comparisons are in table1.md.
+Each method trains for 40 steps as its bundled recipe says (else as `table1`, or another that has
+it), seeds 3 and 4, from parents with their full budget. Parents are shared between runs: the first
+takes minutes and the others half a minute of one core. What comes out is measured on 200 held-out
+prompts x 2 answers against the SFT model. 40 steps show how a method begins; no rate was tuned for
+so few, and a seed is an anecdote, so the figures rank nothing: tuned comparisons are in table1.md.
 
 Writes results/curves.json beside this file; methods and seeds that are not named keep theirs.
 """
@@ -41,10 +41,10 @@ SHOWN = (  # what a method is after, first one that it logs and that moves
 )
 
 
-def recipes() -> list[Path]:
-    """Bundled recipes of the embedded world, that of the tuned table first."""
+def recipes(method: str) -> list[Path]:
+    """Bundled recipes of the embedded world: the method's own, that of the table, the others."""
     found = sorted((ROOT / "recipes").glob("*.yaml"))
-    return sorted(found, key=lambda path: path.stem != "table1")
+    return sorted(found, key=lambda path: (path.stem != method, path.stem != "table1"))
 
 
 def source(method: str) -> tuple[Path, str] | None:
@@ -52,7 +52,7 @@ def source(method: str) -> tuple[Path, str] | None:
     if method in CHOSEN:
         name, stage = CHOSEN[method]
         return ROOT / "recipes" / f"{name}.yaml", stage
-    for path in recipes():
+    for path in recipes(method):
         for stage in yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]:
             if stage.get("algorithm") == method and "adapter" not in stage:
                 return path, stage["name"]

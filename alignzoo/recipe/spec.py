@@ -50,7 +50,7 @@ class OptimizerSpec(Spec):
         "adadelta",
         "rmsprop",
         "sgd",
-    ] = "adamw"
+    ] = Field("adamw", description="its name in torch.optim, in small letters")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of torch.optim beside those here"
     )
@@ -207,7 +207,7 @@ class AdapterSpec(Spec):
 class TrackerSpec(Spec):
     """A tracker with its options."""
 
-    name: str
+    name: str = Field(description="a name from `list trackers`")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of the tracker"
     )

@@ -85,14 +85,14 @@ def largest(costs: Mapping[str, Any]) -> float:
 
 def eats(cls: Method) -> str:
     """What a recipe gives the method, in words."""
-    if issubclass(cls.batch, RolloutBatch):
-        return "its own samples"
     words = {
+        "RolloutBatch": "its own samples",
+        "GroupBatch": "groups of answers",
         "PairBatch": "preference pairs",
         "LabelledBatch": "good and bad answers",
         "TextBatch": "answers, or its own samples",
     }
-    return words.get(cls.batch.__name__, cls.batch.__name__)
+    return next((words[kind.__name__] for kind in cls.batch.__mro__ if kind.__name__ in words), "")
 
 
 def trained(cls: Method) -> str:
@@ -228,13 +228,13 @@ def _outcome(seeds: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str
     rows = [
         (seed, _interval(found["win_rate"]), _interval(found["true_reward"]))
         for seed, found in seeds.items()
-        if found
+        if found and found["win_rate"][1] < found["win_rate"][2]  # the baseline itself has none
     ]
     if rows:
         yield from table(("seed", "win rate against SFT", "true reward"), rows)
         yield "After the last step, with 95 % intervals over 200 held-out prompts, 2 answers each."
-        yield "No rate was tuned for so few steps and two seeds are two anecdotes, so these figures"
-        yield "rank nothing; [tuned ones](../../benchmarks/table1.md) do.\n"
+        yield "No rate was tuned for so few steps and a seed is an anecdote, so these figures rank"
+        yield "nothing; [tuned ones](../../benchmarks/table1.md) do.\n"
 
 
 def _interval(figure: Sequence[float]) -> str:

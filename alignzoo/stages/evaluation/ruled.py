@@ -232,7 +232,7 @@ def _result(
             "samples": spec.samples,
             "section": digest_of_value(section),
             "parts": {part: digest_of_value(x) for part, x in section.items()},
-            "result": digest_of_value([section, answers_digest]),
+            "result": digest_of_value([section, answers_digest, *_of_models(spec, columns)]),
             "columns": {
                 name: summarise(
                     column, theirs.get(name), by_definition=_is_exact(name, column, baseline)
@@ -243,6 +243,12 @@ def _result(
         "section": section,
         "values": {name: list(column.values) for name, column in columns.items()},
     }
+
+
+def _of_models(spec: EvaluateSpec, columns: Mapping[str, Column]) -> list[list[str]]:
+    """Figures that equal answers do not make equal: those that are read from the models."""
+    found = (columns[f"kl({name})"].values for name in spec.kl_to)
+    return [["" if x is None else f"{x:.6g}" for x in values] for values in found]
 
 
 def _is_exact(name: str, column: Column, baseline: Path | None) -> bool:
