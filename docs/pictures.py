@@ -32,12 +32,8 @@ class Picture:
 
 
 PICTURES = {
-<<<<<<< HEAD
-    "leaderboard": Picture(("leaderboard", "RUN", "--html", "PAGE"), 1400, 1230),
-    "report": Picture(("report", "RUN", "-o", "PAGE"), 1400, 1480),
-=======
     "leaderboard": Picture(("leaderboard", "RUN", "--html", "PAGE"), 1400, 1450),
->>>>>>> site
+    "report": Picture(("report", "RUN", "-o", "PAGE"), 1400, 1480),
     "lens": Picture(
         ("lens", "--run", "RUN", "--stage", "aligndistil", "-o", "PAGE"),
         1400,
