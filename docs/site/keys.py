@@ -33,6 +33,7 @@ TITLES = {  # block of the schema -> how the page calls it
     "PartialSampling": "`evaluate: sampling:`",
     "JudgeSpec": "An entry of `evaluate: judge:`",
     "ParallelSpec": "`parallel:`",
+    "TrackerSpec": "An entry of `trackers:`",
 }
 
 
