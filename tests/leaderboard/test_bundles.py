@@ -113,7 +113,16 @@ def scores(content):
     return content["scores"][0]
 
 
+def renamed(content):
+    """A section under an id that is not the hash of its content."""
+    (shared,) = content["sections"].values()
+    content["sections"] = {"ab" * 32: shared}
+    for row in content["scores"]:
+        row["section"] = "ab" * 32
+
+
 HOSTILE = {
+    "an id that is not that of its content": renamed,
     "other options under the same section": lambda c: next(iter(c["sections"].values())).update(
         options={"size": 9}
     ),
