@@ -1,6 +1,6 @@
 """The script for the first GPU, tried without one: it must not fail there on a slip."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -11,13 +11,15 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
-@pytest.fixture(scope="module")
-def gpu():
-    spec = importlib.util.spec_from_file_location("gpu_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    return importlib.import_module("gpu")
+
+
+@pytest.fixture
+def stages(gpu):
+    return importlib.import_module("gpu_stages")
 
 
 def report(gpu, **changes):
@@ -64,13 +66,13 @@ def test_the_page_says_speed_and_memory_of_every_setting(gpu):
     assert "a card; torch 2; commit c0ffee." in text
 
 
-def test_parameters_are_those_of_the_published_shape(gpu):
-    assert gpu.parameters(gpu.FULL) == 1_543_714_304
+def test_parameters_are_those_of_the_published_shape(stages):
+    assert stages.parameters(stages.FULL) == 1_543_714_304
 
 
-def test_a_setting_runs_in_a_process_of_its_own(gpu):
+def test_a_setting_runs_in_a_process_of_its_own(gpu, stages):
     found = gpu._process("aligndistil-on", True, 120)
-    assert len(found["losses"]) == gpu.WARM + gpu.MEASURED
+    assert len(found["losses"]) == stages.WARM + stages.MEASURED
     assert found["predicted_bytes"] > 0
 
 
