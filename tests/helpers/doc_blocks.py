@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 from source_tree import ROOT
 
 MARKS = ("needs", "tested by", "tried with", "fails", "file", "replace in")
-NEEDS = ("a package index", "a judge", "a hub", "a GPU", "several machines", "docker", "minutes")
+NEEDS = (
+    "a package index",
+    "a judge",
+    "a hub",
+    "a GPU",
+    "several machines",
+    "docker",
+    "minutes",
+    "somebody who stops it with Ctrl-C",
+)
 PROGRAMS = ("alignzoo", "make", "pip", "python", "torchrun", "hf", "git", "docker", "uv", "pytest")
 SHELL = ("sh", "bash", "shell", "console", "")
 MARK = re.compile(rf"<!-- ({'|'.join(MARKS)}):? (.*?) -->")
