@@ -169,7 +169,8 @@ class Predictor:
             return 1
         contexts = (self._context(name) for name in {*origins.values()})
         context = min((c for c in contexts if c is not None), default=None)
-        return max(1, (context or spec.data.max_length or USUAL_LENGTH) - response)
+        longest = max(part.max_length or USUAL_LENGTH for part in spec.data.sources)
+        return max(1, (context or longest) - response)
 
     def _lengths(self, spec: TrainSpec, origins: Mapping[str, str]) -> tuple[int, int]:
         """Tokens of the longest row: of its prompt, and of its response."""
