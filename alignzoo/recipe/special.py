@@ -11,6 +11,7 @@ from alignzoo.contract.moving import anchors, moving_of
 from alignzoo.contract.views import seen_by
 from alignzoo.recipe.blocks import TrainSpec
 from alignzoo.recipe.faults import Fault
+from alignzoo.recipe.mixing import placed
 from alignzoo.recipe.options import try_options
 
 
@@ -30,9 +31,10 @@ def special_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault
         what = f"it is '{moving[role].of}' at every moment; take this out"
         yield Fault(("roles", role), what, at_key=True)
     yield from _lost_measures(spec, method, sorted(moving))
-    if sees and spec.data.learn == "all":
-        what = f"'{min(sees)}' sees other prompts, and these are made before a last answer alone"
-        yield Fault(("data", "learn"), f"{what}; take it out")
+    for part, path in placed(spec.data, ("data",)) if sees else ():
+        if part.learn == "all":
+            what = f"'{min(sees)}' sees other prompts, and these are made before a last answer"
+            yield Fault((*path, "learn"), f"{what} alone; take it out")
 
 
 def _lost_measures(spec: TrainSpec, method: Any, moving: list[str]) -> Iterator[Fault]:
