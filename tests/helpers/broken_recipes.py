@@ -29,12 +29,14 @@ STAGES = {
     "a misspelt key of a block": (
         "  - {name: a, algorithm: margin, data: toys, rollaut: {}}",
         "4:46: stages.0.rollaut: unknown key; did you mean 'rollout'? (a train stage takes: "
-        "name, algorithm, with, policy, roles, adapter, data, validation, train, rollout, rails)",
+        "name, algorithm, with, policy, roles, adapter, data, validation, train, rollout, rails, "
+        "log_samples)",
     ),
     "the python name of a key": (
         "  - {name: a, algorithm: margin, data: toys, with_: {}}",
         "4:46: stages.0.with_: unknown key; did you mean 'with'? (a train stage takes: "
-        "name, algorithm, with, policy, roles, adapter, data, validation, train, rollout, rails)",
+        "name, algorithm, with, policy, roles, adapter, data, validation, train, rollout, rails, "
+        "log_samples)",
     ),
     "a misspelt key two blocks down": (
         "  - {name: a, stage: generate, data: toys, sampling: {temprature: 1}}",
