@@ -17,6 +17,9 @@ LOGGED: Final[Mapping[str, Metric]] = {
     "rollout/length": Metric("mean length of sampled responses", "tokens"),
     "rollout/truncated": Metric("share of them cut at max_new_tokens"),
     "rollout/reward": Metric("mean reward of sampled responses"),
+    "rollout/share": Metric(
+        "prompts that the policy answered; the others keep the data's", "share"
+    ),
     "rollout/ties": Metric("pairs made of them by lot, because nothing spoke for either", "share"),
     "rollout/logprob_gap": Metric("mean |log p of trainer - engine|", "nats"),
     "kl_full/ROLE": Metric("KL(policy || frozen start), full vocabulary", "nats"),

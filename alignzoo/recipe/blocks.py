@@ -190,6 +190,9 @@ class RolloutSpec(Spec):
         description="which pairs the answers to a prompt make for a method that learns from pairs; "
         "default: best_worst",
     )
+    share: float = Field(
+        1.0, gt=0, le=1, description="of the prompts that are sampled for; others keep the data's"
+    )
     engine: EngineSpec = EngineSpec()
     batch_size: int = Field(256, gt=0, description="sequences sampled side by side")
     max_gap: float = Field(

@@ -30,6 +30,7 @@ def buffer_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]
     if spec.rollout is not None:
         yield from _batch_faults(spec.rollout, cls)
         yield from _pair_faults(spec.rollout, cls)
+        yield from _share_faults(spec.rollout, cls)
         yield from _size_faults(spec.rollout, spec.train.batch_size, cls)
 
 
@@ -58,6 +59,19 @@ def _pair_faults(rollout: RolloutSpec, cls: type[Algorithm[Any]]) -> Iterator[Fa
         yield Fault(("rollout", "samples_per_prompt"), f"{why}; make it 2 or more")
     if rollout.reward is None:
         yield Fault(("rollout",), f"{why} by what they earn; add `reward:`")
+
+
+def _share_faults(rollout: RolloutSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
+    """A prompt that keeps its answer of the data makes one item, and so must a sampled one."""
+    if rollout.share == 1:
+        return
+    if issubclass(cls.batch, RolloutBatch | GroupBatch):
+        what = f"{cls.name} learns from its own samples alone; take it out"
+        yield Fault(("rollout", "share"), what, at_key=True)
+    elif items_per_prompt(rollout, cls.batch) > 1:
+        what = "the data has one item for a prompt, so a sampled prompt must make one too: "
+        what += "samples_per_prompt: 1, or a pair by best_worst"
+        yield Fault(("rollout", "share"), what, at_key=True)
 
 
 def _size_faults(

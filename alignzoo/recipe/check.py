@@ -358,7 +358,8 @@ def _rollout_faults(rollout: RolloutSpec, draft: Draft, scope: Scope) -> Iterato
 
 def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> Iterator[Fault]:
     """The kind of batch decides what the data must hold."""
-    given = spec.rollout is None and issubclass(cls.batch, PairBatch | LabelledBatch)
+    read = spec.rollout is None or spec.rollout.share < 1
+    given = read and issubclass(cls.batch, PairBatch | LabelledBatch)
     for part, path in placed(spec.data, ("data",)):
         stage = scope.stage(part.name)
         if given and stage is not None and stage.kind == "generate":

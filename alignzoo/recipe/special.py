@@ -33,10 +33,8 @@ def special_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault
     yield from _lost_measures(spec, method, sorted(moving))
     for part, path in placed(spec.data, ("data",)) if sees else ():
         if part.learn == "all":
-            what = (
-                f"'{min(sees)}' sees other prompts, and these are made before a last answer alone"
-            )
-            yield Fault((*path, "learn"), f"{what}; take it out")
+            what = f"'{min(sees)}' sees other prompts, and these are made before a last answer"
+            yield Fault((*path, "learn"), f"{what} alone; take it out")
 
 
 def _lost_measures(spec: TrainSpec, method: Any, moving: list[str]) -> Iterator[Fault]:

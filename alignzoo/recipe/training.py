@@ -118,10 +118,11 @@ def off_policy(spec: TrainSpec, cls: type[Algorithm[Any]]) -> list[str]:
     """The settings under which samples are not the policy's, where the loss takes them for such."""
     if spec.rollout is None or not cls.assumes_policy_samples:
         return []
-    neutral = SamplingSpec()
+    neutral, share = SamplingSpec(), spec.rollout.share
     names = ("temperature", "top_p", "top_k", "min_new_tokens")
     given = {name: getattr(spec.rollout.sampling, name) for name in names}
-    return [f"{name} {x:g}" for name, x in given.items() if x != getattr(neutral, name)]
+    found = [f"{name} {x:g}" for name, x in given.items() if x != getattr(neutral, name)]
+    return found if share == 1 else [*found, f"share {share:g}"]
 
 
 def off_policy_note(settings: list[str], cls: type[Algorithm[Any]]) -> str:

@@ -28,7 +28,7 @@ def unread_faults(spec: StageSpec) -> Iterator[Fault]:
     """Every key that is set to something else than its default and would do nothing."""
     data: DataSpec | None = getattr(spec, "data", None)
     names = UNREAD.get(type(spec), ())
-    if isinstance(spec, TrainSpec) and spec.rollout is not None:
+    if isinstance(spec, TrainSpec) and spec.rollout is not None and spec.rollout.share == 1:
         names = ANSWERS
     for part, path in placed(data, ("data",)) if data is not None else ():
         for name in names:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.choosing import fields_of_rows
 from alignzoo.contract.errors import DataError
@@ -16,12 +14,14 @@ from alignzoo.contract.types import (
     PromptSample,
     Tokens,
 )
-from alignzoo.data.tokens import numbers_of
+from alignzoo.data.reader import Reader
+from alignzoo.data.tokens import Encoded, numbers_of, prompt_ids
 from alignzoo.data.views import Views
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.fit import check_end
 from alignzoo.engine.models.hooked import Listener
 from alignzoo.engine.models.load import load_model, pad_id_of
+from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.engine.train.sources import Reward, Rollout
 from alignzoo.recipe.blocks import RewardSpec, RolloutSpec, TrainSpec
@@ -30,7 +30,7 @@ from alignzoo.recipe.options import build_options
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.label import judged
 from alignzoo.stages.learner import Learner
-from alignzoo.stages.reading import read_all_prompts
+from alignzoo.stages.reading import Prompts, read_all_prompts
 from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.sampling import resolve
 from alignzoo.stages.tasks import SampledViews, Task, longest_views
@@ -41,21 +41,22 @@ def rollout_of(
     algorithm: Algorithm[Any],
     learner: Learner,
     context: StageContext,
-    device: torch.device,
+    given: Encoded | None,
 ) -> Rollout:
-    """Prompts, engine, reward and views of an on-policy stage.
+    """Prompts, engine, reward and views of an on-policy stage; `given` are the data's own items.
 
     Raises DataError when no prompt leaves room for an answer, a row lacks a number that the batch
     holds or what a view is made of, or a reward model cannot be used.
     """
     block = spec.rollout or RolloutSpec.model_validate({})
     reader = learner.reader(spec.data.sources[0])  # all are read alike
-    read = read_all_prompts(spec.data, reader, context)
+    read = _of_items(given, reader) if given else read_all_prompts(spec.data, reader, context)
     sampling = resolve(block.sampling, learner.tokenizer, learner.ends)
-    every = Task(read.samples, read.ids, read.places, reader, sampling.stop_ids, device)
+    every = Task(read.samples, read.ids, read.places, reader, sampling.stop_ids)
     views = Views.of(algorithm)
     seen = longest_views(views, every, block) if views else [0] * len(read.ids)
-    task = every.only(_short_enough(read.ids, seen, spec, learner, context))
+    kept = _short_enough(read.ids, seen, spec, learner, context)
+    task = every.only(kept)
     return Rollout(
         prompts=task.prompts,
         reward=_reward(block.reward, task, context) if block.reward else None,
@@ -72,7 +73,22 @@ def rollout_of(
             for sample, place in zip(task.samples, task.places, strict=True)
         ],
         views=SampledViews(views, task, learner.context) if views else None,
+        share=block.share,
+        own=[given.items[n] for n in kept] if given else (),
     )
+
+
+def reads_answers(spec: TrainSpec) -> bool:
+    """Whether a stage learns from answers of the data, be it in a share of its prompts alone."""
+    return spec.rollout is None or spec.rollout.share < 1
+
+
+def _of_items(given: Encoded, reader: Reader) -> Prompts:
+    """The prompts of items, as they are sampled for."""
+    places = zip(given.samples, given.places, strict=True)
+    ids = tuple(prompt_ids(sample, reader, place) for sample, place in places)
+    samples = tuple(PromptSample(sample.prompt, sample.meta) for sample in given.samples)
+    return Prompts(samples, ids, given.places)
 
 
 def _numbers(sample: PromptSample, place: str, kind: type[Batch]) -> dict[str, float]:
@@ -134,7 +150,7 @@ def _from_model(spec: RewardSpec, task: Task, context: StageContext) -> Reward:
     ref = context.model(spec.model)
     listener = Listener(lambda model: context.note_unstated(ref), context.note)
     model = load_model(context.registry.hooks, ref, Role(head="scalar"), listener=listener)
-    model.to(task.device)  # type: ignore[arg-type]
+    model.to(start_ranks(context.recipe.precision).device)  # type: ignore[arg-type]
     own = task.reader.tokenizer
     other = rereader_for(ref, own, task.samples, bounds_of(model), task.reader.rules, context)
     tokenizer = other.tokenizer if other else own

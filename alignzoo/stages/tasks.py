@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.rollout import Completion
@@ -27,7 +25,6 @@ class Task:
     places: Sequence[str]
     reader: Reader
     stop: tuple[int, ...]
-    device: torch.device
 
     def only(self, numbers: Sequence[int]) -> Task:
         """Some of the prompts."""

@@ -47,7 +47,7 @@ from alignzoo.stages.examples import examples_of
 from alignzoo.stages.ids import Largest, check_ids, check_rows, largest_of, rows_of
 from alignzoo.stages.learner import Learner, learner_of
 from alignzoo.stages.reading import mixed, read_items
-from alignzoo.stages.rollouts import rollout_of
+from alignzoo.stages.rollouts import reads_answers, rollout_of
 from alignzoo.store.adapters import ADAPTER
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import cache_folder
@@ -85,8 +85,8 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
             _tell_unread(outside(model, tokenizer, ref.name), context)
         return model
 
-    encoded = None if spec.rollout else _mixed(spec.data, algorithm, learner, context)
-    sampled = rollout_of(spec, algorithm, learner, context, ranks.device) if spec.rollout else None
+    encoded = _mixed(spec.data, algorithm, learner, context) if reads_answers(spec) else None
+    sampled = rollout_of(spec, algorithm, learner, context, encoded) if spec.rollout else None
     held_out = _held_out(spec, algorithm, learner, context)
     held = _largest([source for source in (encoded, held_out) if source], sampled)
     job = Job(

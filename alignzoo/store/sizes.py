@@ -41,7 +41,7 @@ def _items(
         file = Path(source.name)
         if not file.is_file() or file.stat().st_size > LARGEST:
             return None
-        on_policy = spec.rollout is not None
+        on_policy = spec.rollout is not None and spec.rollout.share == 1
         kind = RolloutBatch if on_policy else registry.algorithms[spec.algorithm].batch
         return sum(len(convert(sample, kind)) for sample in load_samples(source).samples)
     except (DataError, OSError):

@@ -37,8 +37,8 @@ class GKD(Algorithm[TextBatch]):
     D is KL(teacher || pi), KL(pi || teacher) or JSD_beta, over the full vocabulary; the gradient
     goes through D alone, not through the sampling. Source: arXiv:2306.13649 Section 2 and Alg. 1;
     reverse on the student's samples: arXiv:2306.08543. Fed with a dataset it is supervised
-    distillation, with a `rollout:` block the on-policy one. Deviation: a stage is one or the
-    other; the paper can mix both in one run.
+    distillation, with a `rollout:` block the on-policy one. Deviation: `rollout.share`, the paper's
+    lambda, draws every prompt's answer from either and not every batch.
     """
 
     name = "gkd"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from alignzoo_dpo import DPO
+from alignzoo_gkd import GKD
 from alignzoo_kto import KTO
 from engine_jobs import assert_equal_runs, job, rollout, weights
 from extra_methods import Grouped, Marked, OfMarked
@@ -134,3 +135,67 @@ def test_numbers_of_a_prompts_row_come_with_its_answers(tmp_path):
 
 def test_kto_has_rows_that_no_rollout_makes():
     assert KTO.batch.rows_per_item == 2 and not issubclass(KTO.batch, PairBatch | GroupBatch)
+
+
+def mixed(share, method=None, **changes):
+    """Prompts with answers of their own, in a share of which the policy answers."""
+    method = method or GKD()
+    items = toy_items(method.batch, 8, seed=5)
+    prompts = [item.rows[0].prompt for item in items]
+    how = {"samples_per_prompt": 1, "epochs": 1, "reward": None}
+    own = rollout(prompts=prompts, share=share, own=items, **(how | changes))
+    return {"algorithm": method, "rollout": own, "optim": OPTIM}, items
+
+
+def test_a_share_of_the_prompts_is_answered_and_the_rest_has_the_datas_answers(tmp_path):
+    made, items = mixed(0.5)
+    source = source_of(made, tmp_path / "x")
+    sampled, of_data = 0, 0
+    for index in range(2):
+        buffer = source.buffer(index)
+        batch = buffer.batch
+        compared = buffer.given["rollout/log_prob"]
+        for b, place in enumerate(buffer.places):
+            number = int(place.rpartition(" ")[2]) - 1
+            ids = tuple(batch.ids[b][batch.attention[b]].tolist())
+            row = items[number].rows[0]
+            assert ids[: len(row.prompt)] == row.prompt
+            if place.startswith("the data's answer"):
+                of_data += 1
+                assert ids == row.prompt + row.response
+                assert compared[b][batch.mask[b]].isnan().all()
+            else:
+                sampled += 1
+                assert not compared[b].isnan().any()
+        share = sum(not place.startswith("the data") for place in buffer.places) / 4
+        assert buffer.metrics.get("rollout/share", 0.0) == share
+    assert sampled and of_data
+
+
+@pytest.mark.parametrize("method", [GKD(), DPO()])
+def test_a_mixed_run_resumes_bit_for_bit_and_logs_no_gap_of_given_answers(tmp_path, method):
+    changes = {} if method.batch is TextBatch else {"samples_per_prompt": 2}
+    reward = {"reward": lambda numbers, done: [float(len(c.ids)) for c in done]}
+    made, _ = mixed(0.5, method, **changes, **(reward if changes else {}))
+    how = {key: made[key] for key in ("rollout", "optim")}
+    whole = train(job(tmp_path / "whole", method, **how))
+
+    def stop(step, total, metrics, timing):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job(tmp_path / "cut", method, on_step=stop, **how))
+    resumed = train(job(tmp_path / "cut", method, **how))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut", whole, resumed)
+    logged = rows(tmp_path / "whole")
+    assert all(row["rollout/logprob_gap"] < 1e-5 for row in logged if "rollout/share" in row)
+
+
+def test_a_vanishing_share_is_the_offline_method(tmp_path):
+    made, items = mixed(1e-12)
+    train(job(tmp_path / "on", GKD(), rollout=made["rollout"], optim=OPTIM))
+    train(job(tmp_path / "off", GKD(), items=items, optim=OPTIM))
+    one, other = rows(tmp_path / "on"), rows(tmp_path / "off")
+    assert [r["loss"] for r in one] == pytest.approx([r["loss"] for r in other], abs=1e-6)
+    assert not any(name.startswith("rollout/") for name in one[0])

@@ -29,12 +29,14 @@ STAGES = {
     "a misspelt key of a block": (
         "  - {name: a, algorithm: margin, data: toys, rollaut: {}}",
         "4:46: stages.0.rollaut: unknown key; did you mean 'rollout'? (a train stage takes: "
-        "name, algorithm, with, policy, roles, adapter, data, validation, train, rollout, rails)",
+        "name, algorithm, with, policy, roles, adapter, data, validation, train, rollout, rails, "
+        "log_samples)",
     ),
     "the python name of a key": (
         "  - {name: a, algorithm: margin, data: toys, with_: {}}",
         "4:46: stages.0.with_: unknown key; did you mean 'with'? (a train stage takes: "
-        "name, algorithm, with, policy, roles, adapter, data, validation, train, rollout, rails)",
+        "name, algorithm, with, policy, roles, adapter, data, validation, train, rollout, rails, "
+        "log_samples)",
     ),
     "a misspelt key two blocks down": (
         "  - {name: a, stage: generate, data: toys, sampling: {temprature: 1}}",
@@ -241,6 +243,16 @@ STAGES = {
         "  - {name: a, algorithm: moves, data: toys, with: {mix: 2}}",
         "4:26: stages.0.algorithm: algorithm 'moves', `moving`: role 'reference' follows by mix 2 "
         "every 1; 0 < mix <= 1, and every >= 1",
+    ),
+    "a share of the data where there are no answers of the data": (
+        "  - {name: a, algorithm: online, data: toys, rollout: {share: 0.5}}",
+        "4:56: stages.0.rollout.share: online learns from its own samples alone; take it out",
+    ),
+    "a share of prompts that make two items each": (
+        "  - {name: a, algorithm: copy, with: {weight: 1}, roles: {teacher: initial}, data: toys,\n"
+        "     rollout: {share: 0.5, samples_per_prompt: 2}}",
+        "5:16: stages.0.rollout.share: the data has one item for a prompt, so a sampled prompt "
+        "must make one too: samples_per_prompt: 1, or a pair by best_worst",
     ),
     "groups that nobody samples": (
         "  - {name: a, algorithm: groups, data: toys}",

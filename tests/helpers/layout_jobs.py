@@ -19,6 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "helpers"
 
 from alignzoo_aligndistil import AlignDistil  # noqa: E402
 from alignzoo_dpo import DPO, TRDPO  # noqa: E402
+from alignzoo_gkd import GKD  # noqa: E402
 from alignzoo_grpo import GRPO  # noqa: E402
 from alignzoo_kto import KTO  # noqa: E402
 from alignzoo_ppo import PPO  # noqa: E402
@@ -53,6 +54,7 @@ METHODS = {
     "tr-dpo": (TRDPO(alpha=0.3), None),
     "renewed": (Renewed(), {"epochs": 1}),
     "twin": (Twin(), None),
+    "gkd-mixed": (GKD(), {"epochs": 1, "samples_per_prompt": 1, "share": 0.5}),
     "hinted": (Hinted(), None),
     "two-teachers": (TwoTeachers(), None),
 }
@@ -65,6 +67,10 @@ def made(
     algorithm, sampled = METHODS[case]
     known = {"steps": 4, "batch_size": 5, "micro_batch_size": 1, "lr": 1e-2, "save_every": 100}
     changes["optim"] = Optim(**(known | (optim or {})))
+    sampled = dict(sampled) if sampled is not None else None
+    if sampled is not None and "share" in sampled:
+        own = toy_items(algorithm.batch, 8)
+        sampled |= {"own": own, "prompts": [item.rows[0].prompt for item in own]}
     if sampled is not None:
         changes["rollout"] = rollout(n_prompts=8, prompts_per_buffer=prompts, **sampled)
     else:

@@ -101,7 +101,8 @@ def _fault_of(
     stepper: Stepper, buffer: Buffer, given: Signals, item: int, state: State
 ) -> Evidence | None:
     layout, algorithm = stepper.layout, stepper.algorithm
-    part, known = stepper.placed(buffer.batch, given, torch.tensor([item]))
+    own = {name: x for name, x in given.items() if name not in buffer.compare}
+    part, known = stepper.placed(buffer.batch, own, torch.tensor([item]))
     with torch.set_grad_enabled(not layout.together), stepper.ranks.autocast():
         live = layout.scoring(part, algorithm.signals(), stepper.balance.roles)
     loss = stepper.loss_of(part, {**known, **live}, state)
@@ -126,7 +127,7 @@ def odd_row(buffer: Buffer, rows: Signals) -> Evidence | None:
         what = f"its reward is {buffer.rewards[item, k].item()}"
         return Evidence(buffer.places[item], what, NO_REWARD, learnt=False)
     for name, x in rows.items():
-        if x.ndim < 2:
+        if x.ndim < 2 or name in buffer.compare:
             continue
         bad = (~x.isfinite() & buffer.batch.mask.to(x.device)).any(-1).nonzero()[:, 0]
         for row in bad[:1].tolist():

@@ -110,7 +110,9 @@ class Job:
     def kind(self) -> type[Batch]:
         """What batches are made of."""
         own = self.algorithm.batch
-        return own if self.rollout is None else batch_of(own, self.rollout.samples_per_prompt)
+        if self.rollout is None or self.rollout.own:
+            return own
+        return batch_of(own, self.rollout.samples_per_prompt)
 
     @cached_property
     def moving(self) -> Mapping[str, Follow]:

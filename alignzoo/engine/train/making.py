@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,9 +43,23 @@ class Made:
     @property
     def place(self) -> str:
         """Where it comes from, for people."""
+        if not self.answers:
+            return f"the data's answer to prompt {self.group.number + 1}"
         several = len(self.answers) > 1
         which = " and ".join(str(k + 1) for k in self.answers)
         return f"answer{'s' if several else ''} {which} to prompt {self.group.number + 1}"
+
+    @property
+    def rewards(self) -> list[float]:
+        """Of its rows; 0 for those of the data."""
+        return [self.group.scores[k] for k in self.answers] or [0.0] * len(self.item.rows)
+
+    def log_probs(self, row: int) -> Sequence[float]:
+        """The engine's, of a row's answer; no numbers for one of the data."""
+        if self.answers:
+            return self.group.done[self.answers[row]].log_probs
+        tokens = self.item.rows[row]
+        return [math.nan] * (len(tokens.response) if tokens.learnt is None else sum(tokens.learnt))
 
 
 def made_of(

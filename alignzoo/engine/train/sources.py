@@ -147,6 +147,8 @@ class Rollout:
     chooser: Chooser = BEST_WORST  # of pairs, for methods that learn from such
     values: Sequence[Mapping[str, float]] = ()  # numbers of the prompts' rows
     views: Seen | None = None  # where some role reads other prompts
+    share: float = 1.0  # of the prompts that are sampled for
+    own: Sequence[Item] = ()  # what the data has for the others, prompt by prompt
 
     def items_per_prompt(self, kind: type[Batch]) -> int:
         """Items of a kind of batch that the answers to one prompt make."""
@@ -224,20 +226,43 @@ class RolloutSource:
         at = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
         positions = (at[:, None] * n + torch.arange(n)).flatten()
         self.policy.sync(index)  # on a rank without prompts too: the weights may lie on all of them
-        groups = self._sampled(every[at].tolist(), index) if len(at) else [self._lent(every)]
-        made = [item for group in groups for item in self._made(group, index)]
-        made = made if len(at) else made[:1]
+        asked = [n for n in every.tolist() if self._is_sampled(n, index)]
+        if len(at):
+            mine = every[at].tolist()
+            groups = self._sampled([n for n in mine if n in asked], index)
+            made = self._together(mine, groups, index)
+        else:
+            groups = [self._lent(every)]
+            made = list(self._made(groups[0], index)[:1])
         batch = self.kind.collate([one.item for one in made], self.pad_id)
         return Buffer(
             batch,
             len(every) * n,
             positions,
             given={ROLLOUT_LOG_PROB: _log_probs(batch, made)},
-            metrics=self._metrics(groups, made, replace(self.ranks, idle=not len(at))),
-            compare=COMPARED,
+            metrics=self._metrics(groups, made, replace(self.ranks, idle=not len(at)))
+            if asked
+            else {},
+            compare=COMPARED if asked else {},
             places=[one.place for one in made],
-            rewards=torch.tensor([[one.group.scores[k] for k in one.answers] for one in made]),
+            rewards=torch.tensor([one.rewards for one in made]),
         )
+
+    def _is_sampled(self, prompt: int, index: int) -> bool:
+        """By a coin that every rank throws alike."""
+        share = self.rollout.share
+        return share == 1 or sample_key(self.seed, "share", index, prompt) < share * 2**64
+
+    def _together(self, prompts: Sequence[int], groups: Sequence[Group], index: int) -> list[Made]:
+        """The items of all prompts in their order: of samples, or the data's own."""
+        found, r = {group.number: group for group in groups}, self.rollout
+        made: list[Made] = []
+        for n in prompts:
+            if n in found:
+                made += self._made(found[n], index)
+            else:
+                made.append(Made(r.own[n], (), Group(n, r.prompts[n], (), ())))
+        return made
 
     def _lent(self, prompts: Tensor) -> Group:
         """What an idle rank computes on and nobody counts; nothing is sampled or judged."""
@@ -249,6 +274,8 @@ class RolloutSource:
 
     def _sampled(self, mine: Sequence[int], index: int) -> list[Group]:
         r, n = self.rollout, self.rollout.samples_per_prompt
+        if not mine:
+            return []
         numbers = [prompt for prompt in mine for _ in range(n)]
         keys = [
             sample_key(self.seed, "rollout", index, prompt, k) for prompt in mine for k in range(n)
@@ -284,7 +311,9 @@ class RolloutSource:
         if self.rollout.reward is not None:
             values["rollout/reward"] = [score for group in groups for score in group.scores]
         if issubclass(self.kind, PairBatch):
-            values["rollout/ties"] = [float(one.tie) for one in made]
+            values["rollout/ties"] = [float(one.tie) for one in made if one.answers]
+        if self.rollout.share < 1:
+            values["rollout/share"] = [float(bool(one.answers)) for one in made]
         return {name: self._mean(torch.tensor(x), ranks) for name, x in values.items()}
 
     def _mean(self, x: Tensor, ranks: Ranks) -> float:
@@ -297,10 +326,10 @@ class RolloutSource:
 
 
 def _log_probs(batch: Batch, made: Sequence[Made]) -> Tensor:
-    """[B, S] the engine's own log-probabilities of what it sampled."""
+    """[B, S] the engine's own log-probabilities of what it sampled; NaN in rows of the data."""
     grid = torch.zeros(batch.ids.shape)
-    columns = [[one.group.done[one.answers[k]] for one in made] for k in range(batch.rows_per_item)]
-    grid[batch.mask] = torch.tensor([x for column in columns for c in column for x in c.log_probs])
+    rows = [one.log_probs(k) for k in range(batch.rows_per_item) for one in made]
+    grid[batch.mask] = torch.tensor([x for row in rows for x in row])
     return grid
 
 
@@ -309,6 +338,8 @@ def gap_metrics(pair: Tensor, max_gap: float, ranks: Ranks) -> dict[str, float]:
 
     A gap means that the engine sampled from another model than the one that learns.
     """
+    if not ranks.sum(torch.tensor(float(pair.shape[1]))).item():
+        return {}  # all rows of this update are the data's
     difference = (pair[0] - pair[1]).abs()
     gap = ranks.mean(difference, torch.ones_like(difference, dtype=torch.bool)).item()
     if not gap <= max_gap:

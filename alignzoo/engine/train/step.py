@@ -235,7 +235,7 @@ class Stepper:
                 continue
             self._count(sums, part, loss)
             for name, signal in extra.items():
-                mask = signal.mask(part)
+                mask = signal.mask(part) & ~signals[name].isnan()  # NaN: nothing to compare with
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
         return sums, known_terms, extras
 
