@@ -35,10 +35,20 @@ PICTURES = {
     "leaderboard": Picture(("leaderboard", "RUN", "--html", "PAGE"), 1400, 1450),
     "report": Picture(("report", "RUN", "-o", "PAGE"), 1400, 1480),
     "lens": Picture(
-        ("lens", "--run", "RUN", "--stage", "aligndistil", "-o", "PAGE"),
+        (
+            "lens",
+            "--run",
+            "RUN",
+            "--stage",
+            "aligndistil",
+            "--signal",
+            "distil/reward",
+            "-o",
+            "PAGE",
+        ),
         1400,
         900,
-        "#list .resp:nth-child(3) .toks span:nth-child(7)",
+        "#list .resp:nth-child(3) .toks span:nth-child(16)",
     ),
 }
 

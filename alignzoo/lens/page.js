@@ -163,7 +163,10 @@
     find('hist-title').textContent = `Tokens by value${unit}: ${number(bins.low)} to ${number(bins.high)} (heights are logarithms)`;
     find('prof-title').textContent = `Mean by position${unit}, tokens 1 to ${find('hist').profile.longest}`;
     rows = rowsOf(column, starts);
-    choice = { kind: find('kind').value, at: column.low < 0 && find('kind').value === 'le' ? -column.limit : column.limit };
+    // Where the large values are negative, those are marked.
+    const below = column.high < column.limit && column.low <= -column.limit;
+    find('kind').value = below ? 'le' : 'ge';
+    choice = { kind: find('kind').value, at: below ? -column.limit : column.limit };
     counted();
     sorted();
     resized();

@@ -182,6 +182,10 @@ def test_the_switch_of_positions_moves_every_value_by_one(browser, pages, lenses
     point(tab, 0, 4)
     assert near(told(tab, "kl"), values[5])
     assert "what would follow it" in tab.look(PANEL)
+    set_to(tab, "#at", 0.75, "input")
+    late = sum(int((x >= 0.75).sum()) for x in every_value(lenses[1], 1))
+    assert tab.look(COUNT).startswith(f"{late} of 1800 tokens")
+    assert late != sum(int((x >= 0.75).sum()) for x in every_value(lenses[1], 0))
 
 
 def test_the_keyboard_walks_over_tokens_and_responses(browser, pages):

@@ -175,7 +175,8 @@ def _method(name: str, asked: Asked, registry: Registry) -> Method:
     stages = find_speakers(name)
     if stages:
         return stage_method(stages[-1].run, stages[-1].name, stages[-1].label, registry)
-    return model_alone(name, ModelRef(find_speaker(name)[0]))
+    label = "/".join(Path(name).parts[-2:])  # as much of a folder's name as tells it from others
+    return model_alone(label, ModelRef(find_speaker(name)[0]))
 
 
 def _stored(asked: Asked) -> Path:
