@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from alignzoo.lens.gather import Readings
 from alignzoo.lens.read import Reading
@@ -44,7 +44,8 @@ def pieces_of(lens: Lens) -> Iterator[str]:
 def described(method: Readings) -> dict[str, Any]:
     """What a method is, and what it says of every token."""
     of = method.method
-    options = {f.name: getattr(of.algorithm, f.name) for f in fields(cast(Any, of.algorithm))}
+    known = fields(of.algorithm) if is_dataclass(of.algorithm) else ()
+    options = {f.name: getattr(of.algorithm, f.name) for f in known}
     return {
         "name": of.label,
         "algorithm": type(of.algorithm).name,

@@ -16,9 +16,10 @@ from alignzoo.contract.types import Batch, Item, RolloutBatch, Signals, TextBatc
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.world import BufferWorld
+from alignzoo.lens.answers import reader_of
 from alignzoo.lens.methods import Loaded, Method
 from alignzoo.lens.read import EVERY, Quantity, Reader, Reading, Rows, wider
-from alignzoo.lens.responses import Answered
+from alignzoo.lens.responses import Answered, items_of
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,14 @@ def read_method(
     reader, found, kept = Reader(loaded, pad_id, size), list[Reading](), list[Signals]()
     algorithm = loaded.method.algorithm
     whole = _overrides(algorithm, "prepare") or _overrides(algorithm, "shown")
-    for reading, own in reader.read([row.tokens for row in rows]):
+    context = min(loaded.contexts.values(), default=None)
+    items = items_of(rows, algorithm, reader_of(loaded), context)
+    for reading, own in reader.read(items):
         found.append(reading)
         kept.append(own if whole else {})
         step(len(found))
-    buffer = _Buffer.of(loaded.method, rows, kept, rewards, pad_id) if whole else None
+    valued = _valued(rows, items, rewards)
+    buffer = _Buffer.of(loaded.method, valued, kept, pad_id) if whole else None
     known = list(reader.quantities.values())
     made = buffer.quantities if buffer else []
     if buffer:
@@ -64,7 +68,7 @@ def read_method(
         reader.distributions,
         reader.official,
         tuple(found),
-        buffer.notes if buffer else (),
+        (*loaded.method.notes, *(buffer.notes if buffer else ())),
     )
 
 
@@ -85,19 +89,18 @@ class _Buffer:
     def of(
         cls,
         method: Method,
-        rows: Sequence[Answered],
+        items: Sequence[Item],
         own: Sequence[Signals],
-        rewards: Sequence[float] | None,
         pad_id: int,
     ) -> _Buffer:
         """`own` are the method's signals, row by row."""
         algorithm = method.algorithm
-        every = Rows.of([row.tokens for row in rows], pad_id)
+        every = Rows.of(items, pad_id)
         grids = _grids(own, every.batch.ids.shape[1])
         made: dict[str, tuple[str, Tensor]] = {}
         notes = []
         if _overrides(algorithm, "prepare"):
-            why, batch = _batch(algorithm.batch, rows, rewards, pad_id)
+            why, batch = _batch(algorithm.batch, items, pad_id)
             if batch is None:
                 notes.append(f"{method.label}: what `prepare` makes is not shown: {why}")
             else:
@@ -134,26 +137,26 @@ def _grids(own: Sequence[Signals], width: int) -> dict[str, Tensor]:
     }
 
 
-def _batch(
-    kind: type[Batch], rows: Sequence[Answered], rewards: Sequence[float] | None, pad_id: int
-) -> tuple[str, Any]:
+def _valued(
+    rows: Sequence[Answered], items: Sequence[Item], rewards: Sequence[float] | None
+) -> list[Item]:
+    """The items with the numbers of a rollout, as far as they are known."""
+    groups = {row.tokens.prompt: float(number) for number, row in enumerate(rows)}
+    ended = [
+        {"ended": float(row.response.ended), "group": groups[row.tokens.prompt]} for row in rows
+    ]
+    earned = [{} if rewards is None else {"reward": x} for x in rewards or [0.0] * len(rows)]
+    return [
+        replace(item, values={**e, **r}) for item, e, r in zip(items, ended, earned, strict=True)
+    ]
+
+
+def _batch(kind: type[Batch], items: Sequence[Item], pad_id: int) -> tuple[str, Any]:
     """The responses as the method's kind of batch, or why they are none."""
     if not issubclass(kind, TextBatch):
         return f"it reads a {kind.__name__}, and these are single responses", None
-    if issubclass(kind, RolloutBatch) and rewards is None:
+    if issubclass(kind, RolloutBatch) and "reward" not in items[0].values:
         return "it needs the reward of every response", None
-    groups = {row.tokens.prompt: number for number, row in enumerate(rows)}
-    items = [
-        Item(
-            (row.tokens,),
-            {
-                "reward": rewards[b] if rewards else 0.0,
-                "ended": float(row.response.ended),
-                "group": float(groups[row.tokens.prompt]),
-            },
-        )
-        for b, row in enumerate(rows)
-    ]
     return "", wider(kind.collate(items, pad_id), pad_id)
 
 

@@ -11,12 +11,14 @@ import yaml
 
 from alignzoo.contract.algorithm import Algorithm, Role
 from alignzoo.contract.errors import DataError, UsageError, suggest
+from alignzoo.contract.moving import moving_of
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import TextBatch
+from alignzoo.contract.views import seen_by
 from alignzoo.data.vocabulary import difference, vocabulary_of
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.load import load_model, load_tokenizer
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, Special
 from alignzoo.recipe.blocks import Recipe, RolloutSpec, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
@@ -49,6 +51,7 @@ class Method:
     seed: int = 0
     rollout: RolloutSpec | None = None  # of the stage
     reward_ref: ModelRef | None = None  # that scores its rollouts
+    notes: tuple[str, ...] = ()  # what differs from the stage
 
     @property
     def main(self) -> str:
@@ -119,7 +122,21 @@ def stage_method(run: Path, name: str, label: str, registry: Registry) -> Method
         refs[role] = ref
     reward = spec.rollout.reward if spec.rollout else None
     scorer = model_ref(reward.model, recipe, folders) if reward and reward.model else None
-    return Method(label, algorithm, refs, recipe.precision, recipe.seed, spec.rollout, scorer)
+    notes = _followed(algorithm, refs, label)
+    return Method(
+        label, algorithm, refs, recipe.precision, recipe.seed, spec.rollout, scorer, notes
+    )
+
+
+def _followed(algorithm: Algorithm[Any], refs: dict[str, ModelRef], label: str) -> tuple[str, ...]:
+    """Give roles that are the trained one its model; those that moved apart are told."""
+    moving = moving_of(algorithm)
+    refs.update({role: refs[rule.of] for role, rule in moving.items() if rule.shares})
+    return tuple(
+        f"{label}: role '{role}' {rule.told}; a stage does not keep it, so it is read as it started"
+        for role, rule in moving.items()
+        if not rule.shares
+    )
 
 
 def recipe_of(run: Path) -> Recipe:
@@ -186,7 +203,7 @@ def load_method(method: Method, registry: Registry, device: str) -> Loaded:
         if key not in known:
             known[key] = load_model(hooks, ref, kind)
         models[role] = known[key]
-    module = ScoringModule(models, frozenset(), Chunked()).to(device)
+    module = module_of(method.algorithm, models).to(device)
     bounds = {method.refs[role].name: bounds_of(model) for role, model in models.items()}
     tokenizer = load_tokenizer(hooks, method.refs[method.main])
     own = bounds[method.refs[method.main].name]
@@ -195,6 +212,11 @@ def load_method(method: Method, registry: Registry, device: str) -> Loaded:
         check_tokenizers(tokenizer, other, method.refs[role].name, method.refs[method.main].name)
     contexts = {name: b.context for name, b in bounds.items() if b.context is not None}
     return Loaded(method, module, tokenizer, contexts, own.ends, own.ids)
+
+
+def module_of(algorithm: Algorithm[Any], models: Mapping[str, PreTrainedModel]) -> ScoringModule:
+    """The models of all roles, each reading the prompt that its role sees."""
+    return ScoringModule(models, frozenset(), Chunked(), Special(sees=seen_by(algorithm)))
 
 
 def check_tokenizers(

@@ -112,10 +112,10 @@ class Rows:
     pad_id: int
 
     @classmethod
-    def of(cls, rows: Sequence[Tokens], pad_id: int) -> Rows:
-        """Rows in their order."""
-        batch = TextBatch.collate([Item((row,)) for row in rows], pad_id)
-        return cls(rows, wider(batch, pad_id), pad_id)
+    def of(cls, items: Sequence[Item], pad_id: int) -> Rows:
+        """Items of one row each, with the views that roles see, in their order."""
+        batch = wider(TextBatch.collate(items, pad_id), pad_id)
+        return cls([item.rows[0] for item in items], batch, pad_id)
 
     @property
     def span(self) -> Tensor:
@@ -192,12 +192,12 @@ class Reader:
         """Those of the roles, then those that the method makes of them."""
         return (*self.roles, *self.made)
 
-    def read(self, rows: Sequence[Tokens]) -> Iterator[tuple[Reading, dict[str, Tensor]]]:
+    def read(self, items: Sequence[Item]) -> Iterator[tuple[Reading, dict[str, Tensor]]]:
         """What is said of each row, and the method's own signals as a loss would get them: whole
         rows [S], zero outside their positions.
         """
-        for start in range(0, len(rows), self.size):
-            yield from self._read(Rows.of(rows[start : start + self.size], self.pad_id))
+        for start in range(0, len(items), self.size):
+            yield from self._read(Rows.of(items[start : start + self.size], self.pad_id))
 
     def _read(self, part: Rows) -> Iterator[tuple[Reading, dict[str, Tensor]]]:
         batch, span = part.batch, part.span

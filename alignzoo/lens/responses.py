@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.types import (
     GroupSample,
+    Item,
     LabelledSample,
     PairSample,
     PromptSample,
@@ -19,9 +22,11 @@ from alignzoo.contract.types import (
     TextSample,
     Tokens,
 )
+from alignzoo.contract.views import Case
 from alignzoo.data.reader import Reader
 from alignzoo.data.samples import DataSource, load_samples
 from alignzoo.data.tokens import Limits, TooLong, encode
+from alignzoo.data.views import Views
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Answered:
     prompt: PromptSample
     response: Response
     tokens: Tokens
+    case: Case | None = None  # what the views of a method are made of
 
     @property
     def near(self) -> str:
@@ -74,14 +80,36 @@ def answered(
     limits = Limits(sys.maxsize, ends=reader.ends)
     found = []
     for place, sample in samples:
-        for label, text in _responses(sample, place):
+        for number, (label, text) in enumerate(_responses(sample, place)):
             item = encode(text, reader, limits, place)
             if isinstance(item, TooLong):  # nothing is, without a limit
                 raise DataError(f"{place}: {item.cause}")
             prompt = PromptSample(text.prompt, text.meta)
-            found.append(Answered(place, label, prompt, text.response, item.rows[0]))
+            case = _case(sample, number)
+            found.append(Answered(place, label, prompt, text.response, item.rows[0], case))
     check_lengths(found, context)
     return found
+
+
+def items_of(
+    rows: Sequence[Answered], algorithm: Algorithm[Any], reader: Reader, context: int | None
+) -> list[Item]:
+    """The rows with the views that a method's roles see.
+
+    Raises DataError where the method makes no view of a row, or one beyond the models' context.
+    """
+    views = Views.of(algorithm)
+    if views is None:
+        return [Item((row.tokens,)) for row in rows]
+    items = []
+    for row in rows:
+        case = row.case or Case(row.prompt)
+        prompts = views.prompts(case, reader, row.place)
+        seen = {name: replace(row.tokens, prompt=ids) for name, ids in prompts.items()}
+        longest = max(seen.values(), key=len)
+        check_lengths([replace(row, tokens=longest)], context)
+        items.append(Item((row.tokens,), views={name: (own,) for name, own in seen.items()}))
+    return items
 
 
 def check_lengths(rows: Sequence[Answered], context: int | None) -> None:
@@ -92,6 +120,14 @@ def check_lengths(rows: Sequence[Answered], context: int | None) -> None:
                 f"{row.place}: prompt and response have {len(row.tokens)} tokens, the models' "
                 f"context is {context}; shorten the response, or leave the row out"
             )
+
+
+def _case(sample: Sample, number: int) -> Case:
+    """As in training: of samples, the prompt with all answers to it."""
+    if isinstance(sample, GroupSample):
+        prompt = PromptSample(sample.prompt, sample.meta)
+        return Case(prompt, number, sample.responses, sample.scores or ())
+    return Case(sample, number)
 
 
 def _responses(sample: Sample, place: str) -> Iterator[tuple[str, TextSample]]:

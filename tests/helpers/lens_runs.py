@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from alignzoo_aligndistil import AlignDistil
 from alignzoo_grpo import GRPO
+from extra_methods import Mirrored, Twin
 from small_models import run_stages, word_model, write_rows
 
 from alignzoo import Algorithm, Judge, Score, TextBatch, hookimpl
@@ -67,7 +68,7 @@ class Letters(Judge):
 @hookimpl
 def register_algorithms():
     """The methods that remember."""
-    return [Recorded, RecordedGRPO, Deaf]
+    return [Recorded, RecordedGRPO, Deaf, Twin, Mirrored]
 
 
 @hookimpl

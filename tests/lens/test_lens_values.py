@@ -4,18 +4,19 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import yaml
+from extra_methods import Hinted
 from lens_runs import SEEN, lens_run, registry
 from tiny_models import score, tiny_llama, word_tokenizer
 from transformers import AutoModelForCausalLM
 
 from alignzoo import Algorithm, Role, TextBatch
-from alignzoo.contract.errors import PluginError
+from alignzoo.contract.errors import DataError, PluginError
 from alignzoo.contract.stage import ModelRef
-from alignzoo.contract.types import PromptSample, Response, Tokens
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.contract.types import PromptSample, Response, TextSample, Tokens
 from alignzoo.lens.answers import reader_of, rewards_of
 from alignzoo.lens.gather import read_method
-from alignzoo.lens.methods import Loaded, Method, load_method, stage_method
+from alignzoo.lens.methods import Loaded, Method, load_method, module_of, stage_method
 from alignzoo.lens.responses import Answered, answered, read_file
 from alignzoo.lens.view import at_tokens, opening
 from alignzoo.ops import log_prob
@@ -178,8 +179,8 @@ def any_method(cls):
     """A method on tiny models that nobody has trained."""
     heads = {role: kind.head for role, kind in cls.roles.items()}
     models = {role: tiny_llama(head, seed=n) for n, (role, head) in enumerate(heads.items())}
-    module = ScoringModule(models, frozenset(), Chunked())
     algorithm = build_options(cls, cls.example_options)
+    module = module_of(algorithm, models)
     method = Method(cls.name, algorithm, {role: ModelRef(role) for role in heads})
     return Loaded(method, module, word_tokenizer(), {}, (), 12)
 
@@ -205,6 +206,58 @@ def test_a_signal_that_sits_on_the_last_token_is_shown_there(plugins):
     assert shown.isnan().tolist() == [True, True, True, False]
     ids = [*ROWS[0].tokens.prompt, *ROWS[0].tokens.response]
     assert shown[-1].item() == pytest.approx(score(loaded.module.by_role["policy"], ids), rel=1e-5)
+
+
+def test_a_role_that_sees_another_prompt_is_read_behind_it():
+    loaded = any_method(Hinted)
+    sample = TextSample("the fox ", Response("sees a berry"), {"hint": "owl"})
+    rows = answered([("row 1", sample)], reader_of(loaded), 64)
+    found = read_method(loaded, rows, None, pad_id=1)
+    response = rows[0].tokens.response
+    behind, plain = [word_tokenizer()(text)["input_ids"] for text in ("owl the fox", "the fox")]
+    with torch.no_grad():
+        p = {
+            name: loaded.module.by_role[role](input_ids=torch.tensor([[*prompt, *response]]))
+            .logits[0, len(prompt) - 1 : -1]
+            .log_softmax(-1)
+            for name, role, prompt in (
+                ("teacher", "teacher", behind),
+                ("policy", "policy", plain),
+                ("other", "teacher", plain),
+            )
+        }
+    labels = torch.tensor(response)[:, None]
+    told = at_tokens(found, next(q for q in found.quantities if q.name == "told"), 0, 0)
+    torch.testing.assert_close(told, p["teacher"].gather(1, labels)[:, 0], rtol=1e-4, atol=1e-5)
+    assert (told - p["other"].gather(1, labels)[:, 0]).abs().max() > 1e-3
+    distance = at_tokens(found, next(q for q in found.quantities if q.name == "kl"), 0, 0)
+    expected = (p["teacher"].exp() * (p["teacher"] - p["policy"])).sum(-1)
+    torch.testing.assert_close(distance, expected, rtol=1e-4, atol=1e-5)
+    top = found.rows[0].top["teacher"]
+    best = p["teacher"].exp().topk(5).values
+    torch.testing.assert_close(top.shares[:-1], best, rtol=1e-4, atol=1e-6)
+
+
+def test_a_row_of_which_a_method_makes_no_view_is_refused():
+    loaded = any_method(Hinted)
+    rows = answered([("f:7", TextSample("the fox", Response("sees")))], reader_of(loaded), 64)
+    with pytest.raises(DataError, match="f:7: 'hinted' makes no view 'hint'"):
+        read_method(loaded, rows, None, pad_id=1)
+
+
+@pytest.mark.parametrize(("name", "folder"), [("twin", "stages/01-it/model"), ("mirrored", "m")])
+def test_a_role_that_moved_is_the_trained_one_or_told_to_be_read_as_it_started(
+    tmp_path, plugins, name, folder
+):
+    for place in ("m", "stages/01-it/model"):
+        (tmp_path / place).mkdir(parents=True)
+    stage = {"name": "it", "algorithm": name, "data": {"name": "x"}}
+    made = {"name": "r", "model": str(tmp_path / "m"), "stages": [stage]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made))
+    method = stage_method(tmp_path, "it", "r/it", plugins)
+    assert method.refs["teacher"].name == str(tmp_path / folder)
+    moved = "r/it: role 'teacher' takes on 0.5 of policy after every step; a stage does not keep it"
+    assert [note.startswith(moved) for note in method.notes] == [True] * (name == "mirrored")
 
 
 @dataclass(frozen=True)
