@@ -44,7 +44,7 @@ def pieces_of(lens: Lens) -> Iterator[str]:
 def described(method: Readings) -> dict[str, Any]:
     """What a method is, and what it says of every token."""
     of = method.method
-    known = fields(of.algorithm) if is_dataclass(of.algorithm) else ()
+    known: tuple[Any, ...] = fields(of.algorithm) if is_dataclass(of.algorithm) else ()
     options = {f.name: getattr(of.algorithm, f.name) for f in known}
     return {
         "name": of.label,
