@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lens_runs import PAIRS, TEXTS, lens_run, registry
+from lens_runs import PAIRS, STILL, TEXTS, lens_run, registry
 from shared_data import shared
 from small_models import run_stages, word_model, write_rows
 from tiny_models import model_folder
@@ -97,6 +97,23 @@ def test_models_that_no_stage_brought_together_are_read_as_any_method(run):
         assert {n: x.tolist() for n, x in one.values.items()} == {
             n: x.tolist() for n, x in other.values.items()
         }
+
+
+def test_a_reward_model_shows_its_reward_where_it_is_read(cli, tmp_path):
+    pairs = write_rows(tmp_path / "pairs.jsonl", [{**pair, "margin": 1.0} for pair in PAIRS])
+    model = word_model(tmp_path / "model")
+    stage = {"name": "rm", "algorithm": "reward_model", "data": {"name": pairs}, "train": STILL}
+    run_stages(model, tmp_path / "run", stage)
+    page, data = tmp_path / "page.html", tmp_path / "lens.json"
+    status, _, complained = cli("lens", tmp_path / "run" / "rm", "-o", page, "--json", data)
+    assert status == 0, complained
+    found = twin(data)["responses"][0]["methods"][0]
+    assert [x is None for x in found["values"]["reward"]][-2:] == [True, False]
+    assert found["top"] == {}
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("hello how\n")
+    said = refusal(cli, tmp_path / "run" / "rm", "--prompts", prompts)
+    assert "its model has a scalar head, which answers nothing; give responses" in said
 
 
 def test_a_model_alone_has_log_probabilities_and_entropy(cli, run, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from alignzoo.cli.terminal.names import find_speaker, find_speakers, is_run
+from alignzoo.cli.terminal.names import TrainedStage, find_speaker, find_stages, is_run
 from alignzoo.contract.errors import DataError, UsageError, counted
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Sample
@@ -33,6 +33,7 @@ from alignzoo.lens.tokens import Pieces
 from alignzoo.lens.view import Lens
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.recipe.text import values_of
+from alignzoo.store.checkpoints import head_in
 from alignzoo.store.files import write_text
 
 MOST = 2  # methods on one page
@@ -155,8 +156,16 @@ def _methods(asked: Asked, registry: Registry) -> Iterator[Method]:
         return
     if not is_run(Path(asked.run)):
         raise UsageError(f"--run {asked.run}: no run's folder; name the folder that `run` printed")
-    for stage in asked.stages or [find_speakers(asked.run)[-1].name]:
+    last = _stage(asked.run)
+    for stage in asked.stages or ([last.name] if last else []):
         yield stage_method(Path(asked.run), stage, _label(Path(asked.run), stage), registry)
+
+
+def _stage(name: str) -> TrainedStage | None:
+    """The stage of that name; of a run the last that trained a language model, else the last."""
+    stages = find_stages(name)
+    able = [stage for stage in stages if head_in(stage.model) != "scalar"]
+    return next(reversed(able or stages), None)
 
 
 def _label(run: Path, stage: str) -> str:
@@ -172,9 +181,8 @@ def _method(name: str, asked: Asked, registry: Registry) -> Method:
         cls = registry.find("algorithm", asked.algorithm)
         label = f"{name} under {asked.algorithm}"
         return bound_method(cls, asked.options_read, ref, roles, label)
-    stages = find_speakers(name)
-    if stages:
-        return stage_method(stages[-1].run, stages[-1].name, stages[-1].label, registry)
+    if stage := _stage(name):
+        return stage_method(stage.run, stage.name, stage.label, registry)
     label = "/".join(Path(name).parts[-2:])  # as much of a folder's name as tells it from others
     return model_alone(label, ModelRef(find_speaker(name)[0]))
 
@@ -182,10 +190,9 @@ def _method(name: str, asked: Asked, registry: Registry) -> Method:
 def _stored(asked: Asked) -> Path:
     """The responses of the first run that is named."""
     for name in [*asked.models, *([asked.run] if asked.run else [])]:
-        stages = find_speakers(name)
         wanted = asked.stages[0] if asked.stages and name == asked.run else None
-        if stages:
-            return stored_responses(stages[-1].run, wanted or stages[-1].name)
+        if stage := _stage(name):
+            return stored_responses(stage.run, wanted or stage.name)
     raise UsageError("lens: nothing to read; give responses or prompts with --prompts FILE")
 
 
