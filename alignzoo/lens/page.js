@@ -264,7 +264,7 @@
     if (!active) return;
     const [r, t] = active, [text, id] = data.table[data.arrays.tokens[i]];
     const count = starts[r + 1] - starts[r];
-    const where = shift() ? 'read where it sits: what would follow it' : 'read where it is predicted';
+    const where = column.late ? 'read where it sits: what would follow it' : 'read where it is predicted';
     panel.innerHTML = `<h2 dir="ltr"><b>${escaped(text)}</b> id ${id} · token ${t + 1} of ${count} in response ${r + 1} · ${where}</h2>` +
       data.methods.map((method, m) => methodHTML(method, m, r, t)).join('');
   }
