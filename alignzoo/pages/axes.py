@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+MINUS = "\N{MINUS SIGN}"
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -52,7 +54,7 @@ def axis(name: str, scale: Scale, about: int = 5) -> Axis:
     """The axis of a scale, whatever places the scale itself maps to."""
     percent = Scale(scale.low, scale.high)
     marks = ticks(scale.low, scale.high, about)
-    return Axis(name, scale, tuple((percent(t), f"{t:.6g}") for t in marks))
+    return Axis(name, scale, tuple((percent(t), f"{t:.6g}".replace("-", MINUS)) for t in marks))
 
 
 def decimals(values: Iterable[float]) -> int:

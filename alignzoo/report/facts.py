@@ -144,6 +144,7 @@ class Result:
     """A section of the leaderboard, read."""
 
     section: str
+    runs: tuple[str, ...]  # whose models stand in it
     benchmark: str
     lead: str | None
     lead_doc: str

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignzoo.contract.errors import DataError
+from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.leaderboard import Section, sections_of
 from alignzoo.leaderboard.evidence import Evidence, find_evidence
 from alignzoo.leaderboard.fold import Row
@@ -108,7 +108,7 @@ def _over_seeds(runs: Sequence[Run]) -> Iterator[OverSeed]:
         return
     try:
         yield from seeds_of([sections_of({run.name: run.folder}) for run in runs])
-    except (DataError, FileNotFoundError):
+    except (DataError, UsageError):  # one of them is not done yet
         return
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from alignzoo.pages import Band, Chart, Series, Source, chart, render
+from alignzoo.pages import MINUS, Band, Chart, Series, Source, chart, render
 from alignzoo.report.facts import (
     CurveFacts,
     MetricCurves,
     Outcome,
+    OverSeed,
     Report,
     Result,
     RunFacts,
@@ -22,7 +23,6 @@ from alignzoo.report.facts import (
 HERE = Path(__file__).parent
 SOURCE = Source(HERE, styles=("page.css",), scripts=("page.js",))
 LIVE = Source(HERE, scripts=("watch.js",), reads="connect-src 'self'")
-MINUS = "\N{MINUS SIGN}"
 ROW = 56  # pixels of a stage in the graph
 STEP = 13  # pixels that an edge goes out for every stage it passes
 WIDEST = 8  # stages that an edge goes out for, however many it passes
@@ -68,7 +68,8 @@ def render_report(report: Report, *, live: str = "", twin: str = "") -> str:
     drawn = [_drawn(curves, colours) for curves in report.metrics]
     values = {
         "report": report,
-        "verdicts": [verdict(result) for result in report.results],
+        "verdicts": [verdict(result, several=len(report.runs) > 1) for result in report.results],
+        "seeds": over_seeds(report.over_seeds),
         "graphs": [_graph(run) for run in report.runs],
         "stages": [(s, list(d)) for s, d in groupby(drawn, key=lambda one: one.curves.stage)],
         "trails": _trail_charts(report.trails, colours),
@@ -101,20 +102,42 @@ def share(x: float | None) -> str:
     return "–" if x is None else f"{x:.1%}".replace("%", " %")
 
 
-def verdict(result: Result) -> list[str]:
-    """The sentences that a page opens with: what is best, by how much, beside which control."""
+def over_seeds(means: Sequence[OverSeed]) -> list[str]:
+    """The sentence about all seeds together: the best of each benchmark beside the next."""
+    lines = []
+    for (benchmark, column), some in groupby(means, key=lambda one: (one.benchmark, one.column)):
+        best, *others = list(some)
+        told = f"Over {len(best.values)} seeds {best.model} has the best mean on {benchmark}: "
+        told += f"{column} {_with_error(best)}"
+        told += f"; next {others[0].model}, {_with_error(others[0])}" if others else ""
+        lines.append(f"{told} (± standard error over seeds).")
+    return lines
+
+
+def _with_error(one: OverSeed) -> str:
+    return number(one.mean) + ("" if one.error is None else f" ± {one.error:.2g}")
+
+
+def verdict(result: Result, *, several: bool = False) -> list[str]:
+    """The sentences that a page opens with: what is best, by how much, beside which control.
+
+    With `several` runs on the page the first says whose models they are.
+    """
+    place = f"{result.benchmark} ({', '.join(result.runs)})" if several else result.benchmark
     best = next((one for one in result.outcomes if one.value is not None), None)
     if best is None or result.lead is None:
-        return [f"On {result.benchmark} no column ranks the models."]
-    told = f"{best.model} is best on {result.benchmark}: {result.lead} {number(best.value)}"
+        return [f"On {place} no column ranks the models."]
+    figure = f"{result.lead} {number(best.value)}"
     if best.interval:
-        told += f", 95 % interval {number(best.interval[0])} to {number(best.interval[1])}"
-    lines = [f"{told}, over {result.prompts} prompts."]
+        figure += f", 95 % interval {number(best.interval[0])} to {number(best.interval[1])}"
+    figure += f", over {result.prompts} prompts."
     if not result.comparisons:
-        lines.append("There is no other model here to compare it with.")
-    for other in result.comparisons:
-        lines.append(_compared(other.role, other.model, other.difference, other.interval))
-    return lines
+        return [f"{best.model} alone was measured on {place}: {figure}"]
+    first = result.comparisons[0]
+    clear = first.difference > 0 and (first.interval is None or first.interval[0] > 0)
+    lead = "is best" if clear else "leads, but not clearly,"
+    others = [_compared(c.role, c.model, c.difference, c.interval) for c in result.comparisons]
+    return [f"{best.model} {lead} on {place}: {figure}", *others]
 
 
 def _compared(

@@ -37,6 +37,7 @@ def result_of(section: Section, found: Found, method: Method) -> Result:
     scored = sorted(_scored(best, lead, found), key=lambda one: one.value)
     return Result(
         section=section.id,
+        runs=tuple(dict.fromkeys(row.run for row in section.rows)),
         benchmark=section.benchmark,
         lead=lead,
         lead_doc=section.docs.get(lead or "", ""),

@@ -51,21 +51,21 @@ class Run:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """The folders of runs; one of several seeds stands for its runs.
+    """The folders of runs; one that holds several, as of seeds or a sweep, stands for them.
 
     Raises UsageError for what is no run.
     """
     found: list[Path] = []
     for folder in folders:
-        seeds = sorted(p.parent for p in folder.glob("seed-*/run.json"))
+        inside = sorted(p.parent for p in folder.glob("*/run.json"))
         own = any((folder / name).exists() for name in MARKS)
-        if not own and not seeds:
+        if not own and not inside:
             raise UsageError(
                 f"{folder}: no run; name the folder that `alignzoo run` or `eval` wrote"
                 if folder.is_dir()
                 else f"{folder}: no such folder; name the folders of runs"
             )
-        found += [folder] if own else seeds
+        found += [folder] if own else inside
     return list({folder.resolve(): folder for folder in found}.values())
 
 

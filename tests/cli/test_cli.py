@@ -87,7 +87,8 @@ def test_run_ends_with_the_table_and_the_folder(finished):
     folder, out = finished
     assert "[1/3] sft" in out
     assert "true_reward" in out
-    assert out.rstrip().endswith(f"results: {folder}")
+    said = [f"results: {folder}", f"report: {folder / 'report.html'}"]
+    assert out.splitlines()[-2:] == said
     assert (folder / "stages" / "01-sft" / "model" / "model.safetensors").is_file()
 
 

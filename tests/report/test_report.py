@@ -118,6 +118,15 @@ def test_seeds_of_one_recipe_have_a_mean_and_its_error(tmp_path, registry):
     assert fold_report(runs, registry).over_seeds == ()
 
 
+def test_seeds_of_which_one_is_not_done_have_no_mean(tmp_path, registry):
+    for seed in (3, 4):
+        FullRun(tmp_path / f"seed-{seed}", seed, section=str(seed) * 64, steps=12).write()
+    (tmp_path / "seed-4/scores.jsonl").unlink()
+    report = fold_report([tmp_path], registry)
+    assert report.over_seeds == ()
+    assert "seed-4: nothing is evaluated yet: no scores.jsonl" in report.missing
+
+
 # --- curves ------------------------------------------------------------------------------------
 
 

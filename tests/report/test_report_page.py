@@ -41,6 +41,27 @@ def test_every_section_is_there_and_opens_with_the_verdict(run, registry):
     assert "95 % interval, paired by prompt" in text
 
 
+def test_a_lead_that_may_be_chance_is_not_called_the_best(tmp_path, registry):
+    run = FullRun(tmp_path / "one")
+    values = {"base": [0.5] * 12, "dpo": [0.6, 0.8] * 6, "grpo": [0.8, 0.61] * 6}
+    run.values = lambda name, strength: values[name]
+    text = text_of(page_of(registry, run.write()))
+    assert "grpo leads, but not clearly, on duel" in text
+    assert "That is no clear difference." in text
+    assert "is best on duel" not in text
+
+
+def test_seeds_open_with_their_mean_and_every_verdict_names_its_run(tmp_path, registry):
+    for seed in (3, 4):
+        run = FullRun(tmp_path / f"seed-{seed}", seed, section=str(seed) * 64, steps=12)
+        run.values = lambda name, strength, seed=seed: [strength + seed / 100] * 12
+        run.write()
+    text = text_of(page_of(registry, tmp_path))
+    assert "Over 2 seeds grpo has the best mean on duel: win_rate 0.835 ± 0.005; next dpo" in text
+    assert "grpo is best on duel (seed-3): win_rate 0.83" in text
+    assert "grpo is best on duel (seed-4): win_rate 0.84" in text
+
+
 def test_sections_without_content_say_so(tmp_path, registry):
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/run.json").write_text('{"status": "failed", "error": "DataError: no data"}')

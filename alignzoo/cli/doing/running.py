@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alignzoo import leaderboard
-from alignzoo.cli.doing.reporting import report_of
 from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.cli.terminal.screen import print_json, print_table, width
 from alignzoo.cli.terminal.stopping import speaks
@@ -80,6 +79,8 @@ def run_command(asked: Asked) -> int:
     with cache_of_its_own(folder) if asked.fresh else nullcontext():
         status = report(work, folder)
     if status == 0 and is_main():
+        from alignzoo.cli.doing.reporting import report_of
+
         print(report_of([folder], folder, registry))
     return status
 
@@ -113,6 +114,8 @@ def run_seeds_command(asked: Asked) -> int:
             print_table((table.benchmark, *table.columns), rows_of(table))
         write_text(folder / "seeds.md", markdown(tables, numbers))
         print(f"mean ± standard error over seeds {numbers[0]}-{numbers[-1]}: {folder / 'seeds.md'}")
+        from alignzoo.cli.doing.reporting import report_of
+
         print(report_of([folder / f"seed-{seed}" for seed in numbers], folder, load_plugins()))
     return 0
 
