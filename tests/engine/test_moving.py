@@ -12,7 +12,7 @@ from alignzoo_dpo import DPO, TRDPO
 from engine_jobs import assert_equal_runs, job, rollout, weights
 from extra_methods import Mirrored, Renewed, Twin
 
-from alignzoo import Follow
+from alignzoo import Follow, TextBatch
 from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import Adapted, Lora
@@ -23,7 +23,8 @@ from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.journal import rows_until
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.rails import drift_signals
-from alignzoo.testing import tiny_model
+from alignzoo.ops import log_prob
+from alignzoo.testing import tiny_model, toy_items
 
 OPTIM = Optim(steps=4, batch_size=4, micro_batch_size=2, lr=1e-2, save_every=1, eps=1e-4)
 
@@ -119,6 +120,14 @@ def test_a_role_that_is_another_has_no_weights_and_no_gradient_of_its_own(tmp_pa
     for name, x in weights(first).items():
         torch.testing.assert_close(x, weights(other)[name], atol=1e-6, rtol=0)
     assert trained.keys() == {"policy"}
+
+
+def test_no_gradient_goes_into_the_head_that_a_role_shares_with_another(tmp_path):
+    module = module_of(job(tmp_path / "x", Twin()))
+    batch = TextBatch.collate(toy_items(TextBatch, 3), 0)
+    rows = module(batch, {"own": log_prob("policy"), "told": log_prob("teacher")})
+    assert rows["own"].requires_grad and not rows["told"].requires_grad
+    torch.testing.assert_close(rows["own"].detach(), rows["told"])
 
 
 def test_signals_of_a_role_that_moves_are_not_kept_on_disk(tmp_path):
