@@ -232,12 +232,15 @@ def test_the_schema_describes_plugins_and_their_options():
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["$defs"]["TrainSpec"]["properties"]["algorithm"]["anyOf"][0]["enum"] == [
         "copy",
+        "groups",
         "margin",
+        "marks",
+        "moves",
         "once",
         "online",
         "siblings",
     ]
-    choice = schema["$defs"]["TrainSpec"]["allOf"][1]
+    choice = schema["$defs"]["TrainSpec"]["allOf"][2]
     assert choice["if"]["properties"] == {"algorithm": {"const": "margin"}}
     assert choice["then"]["properties"]["with"] == {"$ref": "#/$defs/algorithm.margin"}
     beta = schema["$defs"]["algorithm.margin"]["properties"]["beta"]
