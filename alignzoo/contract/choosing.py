@@ -82,6 +82,11 @@ def fields_of_rows(kind: type[Batch]) -> list[str]:
     return [f.name for f in fields(kind) if f.name not in known]
 
 
+def fills_itself(kind: type[Batch]) -> bool:
+    """Whether a batch class has a `collate` of its own, which knows what a row may lack."""
+    return kind.collate.__func__ is not Batch.collate.__func__  # type: ignore[attr-defined]
+
+
 def sigmoid(x: float) -> float:
     """1 / (1 + exp(-x)), without overflow."""
     return 0.5 * (1 + math.tanh(x / 2))

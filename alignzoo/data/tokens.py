@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
+from alignzoo.contract.choosing import fills_itself
 from alignzoo.contract.errors import DataError, counted
 from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import (
@@ -192,9 +193,9 @@ def _wholes(
 
 def _complete(whole: _Whole, kind: type[Batch], place: str) -> _Whole:
     """What was made, if it has every number that a batch of given data holds."""
-    sampled = issubclass(kind, RolloutBatch | GroupBatch)
+    free = issubclass(kind, RolloutBatch | GroupBatch) or fills_itself(kind)
     wanted = {f.name for f in fields(kind)} - {f.name for f in fields(Batch)}
-    if lost := [] if sampled else sorted(wanted - whole.values.keys()):
+    if lost := [] if free else sorted(wanted - whole.values.keys()):
         what = f"has no number '{lost[0]}', which the method's batch {kind.__name__} holds"
         raise DataError(f"{place}: {what} for every row; give the row one")
     return whole

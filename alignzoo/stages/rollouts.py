@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm, Role
-from alignzoo.contract.choosing import fields_of_rows
+from alignzoo.contract.choosing import fields_of_rows, fills_itself
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.rollout import Completion
 from alignzoo.contract.types import (
@@ -94,7 +94,7 @@ def _of_items(given: Encoded, reader: Reader) -> Prompts:
 def _numbers(sample: PromptSample, place: str, kind: type[Batch]) -> dict[str, float]:
     """The numbers of a prompt's row; DataError when the method's batch asks for one more."""
     found = numbers_of(sample.meta)
-    for name in fields_of_rows(kind):
+    for name in () if fills_itself(kind) else fields_of_rows(kind):
         if name not in found:
             raise DataError(
                 f"{place}: has no number '{name}', which the method's batch {kind.__name__} holds "

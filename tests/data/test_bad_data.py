@@ -30,7 +30,7 @@ COMMANDS = {  # words -> (exit status, cause)
     ("generate", "{model}", "--prompts", "{latin}"): (1, r"latin\.txt: not UTF-8 \(byte 4\)"),
     ("generate", "{file}", "x"): (1, "a model is a folder, this is a file"),
     ("export", "{model}", "{file}"): (2, "neither a run's folder nor RUN/STAGE"),
-    ("leaderboard", "{file}"): (2, "no such folder"),
+    ("leaderboard", "{file}"): (1, "no sound bundle"),
     ("recipe-schema", "--output", "{thesis}"): (1, "Is a directory"),
     ("new", "algorithm", "My-Method"): (2, "cannot name a plug-in"),
     ("new", "algorithm", "dpo"): (2, "'dpo' is installed already"),

@@ -1,4 +1,5 @@
 import pytest
+from alignzoo_reward_model.algorithm import GradedPairBatch
 from shared_data import shared
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -356,3 +357,13 @@ def test_the_numbers_in_a_pair_s_meta_go_with_its_item():
     meta = {"margin": 2, "source": "a form"}
     pair = PairSample("hello", Response(" fine"), Response(" bye"), meta)
     assert encode(pair, word_tokenizer(), WIDE).values == {"margin": 2.0}
+
+
+def test_a_batch_that_collates_itself_may_know_what_a_row_without_its_number_means():
+    pairs = [
+        PairSample("hello", Response(" fine"), Response(" bye"), meta)
+        for meta in ({"margin": 2.0}, {})
+    ]
+    made = encode_all(pairs, GradedPairBatch, word_tokenizer(), WIDE)
+    assert GradedPairBatch.collate(made.items, 0).margin.tolist() == [2.0, 0.0]
+    assert made.report.bad == ()

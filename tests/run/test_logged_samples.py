@@ -69,9 +69,6 @@ def test_a_model_with_a_scalar_head_has_nothing_to_say(cli, tmp_path, monkeypatc
     file = write_recipe("train offline", tmp_path)
     text = file.read_text().replace("algorithm: dpo", "algorithm: reward_model")
     file.write_text(text)
-    pairs = tmp_path / "pairs.jsonl"
-    rows = [json.loads(line) | {"margin": 1.0} for line in pairs.read_text().splitlines()]
-    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     assert cli("run", file, "--output", tmp_path / "run")[0] == 0
     assert not (tmp_path / "run/stages/01-dpo/logged_samples.jsonl").exists()
