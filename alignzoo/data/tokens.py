@@ -156,7 +156,9 @@ def encode_all(
         unlearnt=unlearnt,
         left_out=Counter(part for *_, whole in wholes for part in whole.left_out),
         spelt=sum(whole.spells for *_, whole in wholes),
-        equal=sum(item.rows[0] == item.rows[1] for item in items) if _is_pairs(kind) else 0,
+        equal=sum(item.rows[0] == item.rows[1] for item in items)
+        if issubclass(kind, PairBatch)
+        else 0,
     )
     return Encoded(tuple(items), tuple(kept), report, tuple(found))
 
@@ -165,10 +167,6 @@ def _ending(reader: Reader, limits: Limits) -> tuple[Reader, Limits]:
     """Both with the ids that end an answer."""
     limits = limits.ended_by(reader.tokenizer)
     return replace(reader, ends=limits.ends), limits
-
-
-def _is_pairs(kind: type[Batch]) -> bool:
-    return issubclass(kind, PairBatch)
 
 
 def _wholes(
@@ -352,7 +350,7 @@ def _report(
 
 
 def _columns(items: Sequence[Item], kind: type[Batch]) -> tuple[str, ...]:
-    if _is_pairs(kind):
+    if issubclass(kind, PairBatch):
         return ("chosen", "rejected")
     if issubclass(kind, LabelledBatch):
         return ("matched", "mismatched")
