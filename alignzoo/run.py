@@ -83,6 +83,7 @@ class How:
     again: bool = False  # ask judges anew what they answered without a verdict
     fresh: bool = False  # delete first what the folder holds of an earlier run
     labels: Mapping[str, str] = field(default_factory=dict)  # model -> its name in tables
+    when_done: Callable[[], None] | None = None  # before those who watch are told of the end
 
 
 USUAL = How()
@@ -385,6 +386,8 @@ def _ended(run: Run, error: BaseException | None) -> None:
     """Tell the watching plug-ins, and the run's reader who failed: another worker, or they."""
     if error is not None and (first := earlier_failure(error)):
         note_run(run.folder, status="failed", error=first.what, worker=first.rank)
+    if error is None and run.how.when_done is not None:
+        run.how.when_done()
     if run.observers is None:
         return
     _tell(run, "on_run_end", error=error)

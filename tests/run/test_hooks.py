@@ -19,7 +19,7 @@ from alignzoo import ModelRef, Role, Tracker, hookimpl
 from alignzoo.contract.errors import AlignzooError, PluginError, RecipeError
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import build_registry, load_plugins
-from alignzoo.run import run_recipe
+from alignzoo.run import How, run_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +158,14 @@ def test_a_tracker_is_chosen_by_name_and_one_with_a_misspelt_hook_is_refused(tmp
     watched = Misspelt
     with pytest.raises(PluginError, match="unknown hook 'on_steps'; did you mean 'on_step'"):
         run(tmp_path / "s", hooks, recipe=recipe)
+
+
+def test_what_a_run_leaves_for_its_reader_is_there_when_watchers_hear_of_its_end(tmp_path):
+    page, seen = tmp_path / "r/report.html", []
+    watcher = plugin(on_run_end=lambda run, error: seen.append(page.exists()))
+    how = How(when_done=lambda: page.write_text("the page"))
+    run_recipe(training(), "", load_plugins([watcher]), tmp_path / "r", Notes(), how)
+    assert seen == [True]
 
 
 def test_the_error_of_the_run_stays_the_cause_when_a_watcher_fails_at_its_end(tmp_path):

@@ -67,21 +67,26 @@ def run_command(asked: Asked) -> int:
     recipe = load_recipe(path, registry, asked.overrides)
     folder = asked.folder(recipe)
     place_run(folder)
+    pages: list[str] = []
+
+    def write_page() -> None:
+        from alignzoo.cli.doing.reporting import report_of
+
+        pages.append(report_of([folder], folder, registry))
 
     def work() -> RunResult:
         from alignzoo.cli.terminal.console import watch
 
         progress, display = watch()
         source = path.read_text(encoding="utf-8")
+        how = How(fresh=asked.fresh, when_done=write_page)
         with display, placed(path, asked.overrides):
-            return run_recipe(recipe, source, registry, folder, progress, How(fresh=asked.fresh))
+            return run_recipe(recipe, source, registry, folder, progress, how)
 
     with cache_of_its_own(folder) if asked.fresh else nullcontext():
         status = report(work, folder)
-    if status == 0 and is_main():
-        from alignzoo.cli.doing.reporting import report_of
-
-        print(report_of([folder], folder, registry))
+    for page in pages:  # one, on the rank that wrote it
+        print(page)
     return status
 
 
