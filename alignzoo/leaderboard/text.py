@@ -19,9 +19,11 @@ def render_markdown(sections: Sequence[Section]) -> str:
     return "\n".join(_markdown(section) for section in sections)
 
 
-def render_text(sections: Sequence[Section], width: int = 100) -> str:
+def render_text(
+    sections: Sequence[Section], width: int = 100, whole: str = "in leaderboard.md"
+) -> str:
     """Tables for a terminal of that many columns; ± is half the 95 % interval over prompts, and one
-    that is not symmetric is written out.
+    that is not symmetric is written out. `whole` says where columns without room can be read.
     """
     from rich.console import Console
     from rich.table import Table
@@ -34,7 +36,7 @@ def render_text(sections: Sequence[Section], width: int = 100) -> str:
         room = width - 4 - max(map(len, names)) - sum(_width(c) for c in columns if c[0] == COUNTS)
         kept = _fitting(columns, room)
         left_out = [column[0] for column in columns if column not in kept]
-        more = f"\nmore in leaderboard.md: {', '.join(left_out)}" if left_out else ""
+        more = f"\nmore {whole}: {', '.join(left_out)}" if left_out else ""
         table = Table(title=title(section), caption=caption(section) + more)
         table.add_column("model", overflow="fold")  # figures must stay whole
         for column in kept:

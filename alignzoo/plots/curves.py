@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from alignzoo.contract.errors import DataError, UsageError, counted, suggest
+from alignzoo.store.files import read_json
 
 APART = ("seed", "parallel", "threads", "trackers")  # keys that make no other recipe
 SHOWN = "log_samples"  # nor does this one of a stage
@@ -202,9 +203,12 @@ def _stages(run: Path, wanted: str | None) -> Iterator[Log]:
 
 
 def _rows(file: Path) -> list[dict[str, float]]:
-    """The complete lines of a log; the last one may be in the making."""
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    """The complete lines of a log; the last one may be in the making while its stage goes on."""
+    done = read_json(file.parent / "stage.json").get("status") == "done"
     try:
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        if done and text and not text.endswith("\n"):
+            raise ValueError("its end is missing")
         rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [{name: float(x) for name, x in row.items()} for row in rows if row["step"]]
     except (ValueError, LookupError, TypeError, AttributeError) as error:

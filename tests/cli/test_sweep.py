@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alignzoo.cli.doing import sweeping
-from alignzoo.cli.doing.running import Asked
+from alignzoo.cli.doing.running import Asked, run_seeds_command
 from alignzoo.cli.doing.sweeping import points_of, sweep_command, sweep_recipes
 from alignzoo.contract.errors import RecipeError, UsageError
 
@@ -86,6 +86,24 @@ def test_a_sweep_that_says_nothing_or_the_same_twice_is_refused(sweeps, words):
 def test_what_a_sweep_does_not_go_with_is_refused(tmp_path, changes):
     with pytest.raises(UsageError, match="--sweep goes with neither"):
         sweep_command(asked(tmp_path, "seed=1,2", **changes))
+
+
+def test_values_that_make_one_recipe_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(UsageError, match=r"lr=1e-3 and lr=0\.001 are one recipe; leave one out"):
+        sweep_command(asked(tmp_path, "stages.more.train.lr=1e-3,1e-2,0.001"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "sweep", "seeds"),
+    [(sweep_command, ["seed=1,2"], 1), (run_seeds_command, [], 2)],
+)
+def test_the_tables_of_several_runs_never_overwrite_those_of_one(tmp_path, command, sweep, seeds):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"the folder of a single run.*name another with --output"):
+        command(asked(tmp_path, *sweep, seeds=seeds))
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["run.json"]
 
 
 def test_a_wrong_value_is_known_before_anything_runs(tmp_path):

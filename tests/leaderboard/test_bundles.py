@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from alignzoo.cli.doing.bundling import bundle_command, impersonal
+from alignzoo.cli.doing.export import export_command
 from alignzoo.cli.doing.running import leaderboard_command
+from alignzoo.cli.terminal.names import find_speaker
 from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.contract.progress import Silent
 from alignzoo.leaderboard import as_json, bundle_text, read_bundle, read_leaderboard, render_page
@@ -224,6 +226,23 @@ def test_a_file_that_changed_after_the_evaluation_is_not_bundled(run, tmp_path):
     finally:
         scored.write_text(before)
     assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("text", ["name: [cut", "3", "", None])
+def test_a_run_with_a_damaged_recipe_is_a_sentence_with_its_remedy(run, tmp_path, text):
+    recipe = run / "recipe.yaml"
+    before = recipe.read_text()
+    recipe.unlink() if text is None else recipe.write_text(text)
+    try:
+        with pytest.raises(DataError, match=r"recipe\.yaml: damaged .*run the recipe again"):
+            bundle_command(run, tmp_path / "x.json")
+        with pytest.raises(DataError, match=r"recipe\.yaml: damaged .*run the recipe again"):
+            export_command(str(run), tmp_path / "exported", None)
+        with pytest.raises(DataError, match=r"recipe\.yaml: damaged .*run the recipe again"):
+            find_speaker(f"{run}/sft")
+    finally:
+        recipe.write_text(before)
+    assert not (tmp_path / "exported").exists()
 
 
 def test_what_is_no_finished_run_is_not_bundled(run, tmp_path):

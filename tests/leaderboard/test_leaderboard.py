@@ -94,6 +94,9 @@ def test_a_narrow_terminal_says_which_columns_it_leaves_out():
     columns = {name: cell(1.0) for name in ("a", "b", "c", "d", "kl(dpo)")}
     text = render_text(fold([("run", row("m", 1, columns=columns))]), width=75)
     assert "more in leaderboard.md: d" in text
+    assert "more with --csv: d" in render_text(
+        fold([("run", row("m", 1, columns=columns))]), 75, "with --csv"
+    )
     assert "kl(dpo)" in text.splitlines()[2]
 
 

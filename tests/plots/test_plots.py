@@ -54,6 +54,19 @@ def test_a_curve_is_what_was_logged_and_a_torn_last_line_is_left_out(tmp_path):
     assert (curve.x, curve.y) == ((1, 2, 3), (3.0, 2.0, 1.5))
 
 
+def test_a_finished_stage_without_the_end_of_its_log_is_damaged(tmp_path):
+    run = made(tmp_path / "r", losses(3.0, 2.0))
+    place = run / "stages/01-dpo"
+    (place / "stage.json").write_text('{"status": "done"}')
+    whole = (place / "metrics.jsonl").read_text()
+    (place / "metrics.jsonl").write_text(whole[:-5])
+    with pytest.raises(DataError, match=r"metrics\.jsonl: damaged \(its end is missing\)"):
+        drawn([run], "step", "loss")
+    (place / "metrics.jsonl").write_bytes(b"\xff" + whole.encode())
+    with pytest.raises(DataError, match=r"metrics\.jsonl: damaged"):
+        drawn([run], "step", "loss")
+
+
 def test_steps_without_the_metric_have_no_point(tmp_path):
     run = made(tmp_path / "r", [{"loss": 1.0}, {"loss": 2.0, "validation/loss": 9.0}])
     (curve,) = drawn([run], "step", "validation/loss")

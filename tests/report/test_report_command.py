@@ -56,6 +56,8 @@ def test_several_runs_are_compared_in_one_page(cli, run, tmp_path, monkeypatch):
         (("nothing",), "no such folder"),
         ((".", "-o", "x.html"), "no run"),
         (("RUN", "-o", "RUN"), "this is a folder"),
+        (("RUN", "-o", "x.html", "--json", "x.html"), "--json x.html: -o is the same file"),
+        (("RUN", "-o", "x.json"), "--json x.json: -o is the same file"),
         (("RUN", "--port", "8000"), "nothing is served without --watch"),
         (("RUN", "--watch", "-o", "x.html"), "it writes nothing"),
     ],

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from alignzoo.cli.terminal.names import is_run
+from alignzoo.cli.terminal.names import is_run, written_recipe
+from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.contract.errors import DataError, UsageError, counted
 from alignzoo.leaderboard import Bundle, bundle_text
 from alignzoo.leaderboard.fold import readable
@@ -28,8 +27,7 @@ def bundle_command(run: Path, output: Path) -> None:
 
     Raises UsageError for what is no finished run, DataError when its files are not what it wrote.
     """
-    if output.is_dir():
-        raise UsageError(f"--output {output}: this is a folder; name a file, such as results.json")
+    check_outputs({"--output": output})
     bundle = bundle_of(run)
     write_text(output, bundle_text(bundle))
     size = output.stat().st_size / 1e3
@@ -43,8 +41,7 @@ def bundle_of(run: Path) -> Bundle:
         raise UsageError(f"{run}: no run that has evaluated; `alignzoo run` makes one")
     if record.get("status") != "done":
         raise UsageError(f"{run}: its last run has not ended well; run the recipe again first")
-    with readable(run / "recipe.yaml"):
-        recipe = dict(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")))
+    recipe = written_recipe(run)
     with readable(run / "scores.jsonl"):
         lines = (run / "scores.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [dict(json.loads(line)) for line in lines]

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from alignzoo.cli.doing.rounding import DTYPES, round_weights
-from alignzoo.cli.terminal.names import TrainedStage, find_stages
+from alignzoo.cli.terminal.names import TrainedStage, find_stages, written_recipe
 from alignzoo.contract.errors import UsageError
 from alignzoo.leaderboard import read_leaderboard, render_markdown
 from alignzoo.recipe.blocks import DataSpec, Recipe
@@ -40,7 +40,7 @@ def export_command(name: str, folder: Path, dtype: str | None, *, adapter: bool 
         raise UsageError(f"{stage.label}: learnt all weights; export it without --adapter")
     card = model_card(stage, adapter=adapter)  # before anything is written
     shutil.copytree(left.folder if left else stage.model, folder, dirs_exist_ok=True)
-    precision = yaml.safe_load((stage.run / "recipe.yaml").read_text(encoding="utf-8"))["precision"]
+    precision = written_recipe(stage.run)["precision"]
     round_weights(folder, DTYPES[dtype or precision])
     (folder / "README.md").write_text(card, encoding="utf-8")
     loader = (
@@ -54,7 +54,7 @@ def model_card(stage: TrainedStage, *, adapter: bool = False) -> str:
 
     Only what the model descends from is told; a run may have trained others beside it.
     """
-    written = yaml.safe_load((stage.run / "recipe.yaml").read_text(encoding="utf-8"))
+    written = written_recipe(stage.run)
     recipe = Recipe.model_validate(written)
     names = descent(stage.name, recipe)
     stages = {spec["name"]: spec for spec in written["stages"] if spec["name"] in names}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.cli.terminal.names import TrainedStage, find_speaker, find_stages, is_run
+from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.contract.errors import DataError, UsageError, counted
 from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import PromptSample, Sample
@@ -70,9 +71,10 @@ class Asked:
 
 def lens_command(asked: Asked, page: Path | None, data: Path | None) -> None:
     """Read the methods on the responses; write a page, JSON, or both."""
+    page = page or (Path("lens.html") if data is None else None)
+    check_outputs({"-o": page, "--json": data})
     _check(asked, [file for file in (page, data) if file is not None])
     lens = look(asked, load_plugins())
-    page = page or (Path("lens.html") if data is None else None)
     drawn = render_lens(lens, asked.signals) if page else ""
     for note in lens.notes:
         print(note, file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.contract.errors import UsageError, described
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.report import as_json, fold_report, render_report
@@ -37,9 +38,7 @@ def report_command(folders: Sequence[Path], wish: Wish) -> int:
     if wish.watch:
         return _watch(folders, registry, wish.port or 0)
     page = wish.page or (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
-    for file, option in ((page, "-o"), (wish.numbers, "--json")):
-        if file is not None and file.is_dir():
-            raise UsageError(f"{option} {file}: this is a folder; name a file")
+    check_outputs({"-o": page, "--json": wish.numbers or page.with_suffix(".json")})
     print(write_report(folders, registry, page, wish.numbers))
     return 0
 

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alignzoo import leaderboard
-from alignzoo.cli.terminal.names import find_recipe
+from alignzoo.cli.terminal.names import check_folder_of_runs, find_recipe
+from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.cli.terminal.screen import print_json, print_table, width
 from alignzoo.cli.terminal.stopping import speaks
 from alignzoo.contract.errors import Interrupted, UsageError
@@ -104,6 +105,7 @@ def run_seeds_command(asked: Asked) -> int:
     first = load_recipe(find_recipe(asked.recipe), load_plugins(), asked.overrides)
     numbers = range(first.seed, first.seed + asked.seeds)
     folder = asked.folder(first)
+    check_folder_of_runs(folder, "--seeds")
     runs = []
     for seed in numbers:
         place = folder / f"seed-{seed}"
@@ -217,6 +219,7 @@ def leaderboard_command(
     """Print the results of several runs, or write them as a page with that many prompts."""
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one of them")
+    check_outputs({"--html": html})
     for folder in runs:
         if not folder.exists():
             raise UsageError(f"{folder}: not there; name the folders of runs, or bundles")
@@ -228,7 +231,7 @@ def leaderboard_command(
     elif as_csv:
         print(leaderboard.render_csv(sections), end="")
     elif html is None:
-        print(render_text(sections, width()), end="")
+        print(render_text(sections, width(), "with --csv"), end="")
 
 
 def finished_runs(runs: Sequence[Path]) -> Sequence[Path]:
@@ -240,7 +243,5 @@ def finished_runs(runs: Sequence[Path]) -> Sequence[Path]:
 
 
 def _write_page(file: Path, page: str) -> None:
-    if file.is_dir():
-        raise UsageError(f"--html {file}: this is a folder; name a file, such as page.html")
     write_text(file, page)
     print(f"page: {file} ({file.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from alignzoo.cli.doing.running import Asked, finished_runs, run_command
-from alignzoo.cli.terminal.names import find_recipe
+from alignzoo.cli.terminal.names import check_folder_of_runs, find_recipe
 from alignzoo.cli.terminal.screen import width
 from alignzoo.contract.errors import UsageError
 from alignzoo.engine.parallel.agreement import is_main
@@ -53,10 +53,13 @@ def points_of(sweeps: Sequence[str]) -> list[Point]:
 def sweep_recipes(asked: Asked) -> list[tuple[Point, Recipe]]:
     """The recipe of every combination; what is wrong with one is known before any is run."""
     path, registry = find_recipe(asked.recipe), load_plugins()
-    return [
-        (point, load_recipe(path, registry, (*asked.overrides, *point.overrides)))
-        for point in points_of(asked.sweep)
-    ]
+    found: list[tuple[Point, Recipe]] = []
+    for point in points_of(asked.sweep):
+        recipe = load_recipe(path, registry, (*asked.overrides, *point.overrides))
+        if same := [other.name for other, known in found if known == recipe]:
+            raise UsageError(f"--sweep: {same[0]} and {point.name} are one recipe; leave one out")
+        found.append((point, recipe))
+    return found
 
 
 def sweep_folder(asked: Asked, recipes: Sequence[tuple[Point, Recipe]]) -> Path:
@@ -79,6 +82,7 @@ def sweep_command(asked: Asked) -> int:
         )
     recipes = sweep_recipes(asked)
     folder = sweep_folder(asked, recipes)
+    check_folder_of_runs(folder, "--sweep")
     places = []
     for number, (point, _) in enumerate(recipes, 1):
         place = folder / point.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.logged import logged
 from alignzoo.plots.bands import fold
@@ -22,6 +23,7 @@ WORDS = {
 def plot_command(runs: Sequence[str], x: str, y: str, output: Path, *, bands: bool) -> None:
     """Draw one metric of every stage that logged it."""
     check_output(output)
+    check_outputs({"--output": output})
     found = curves(read_logs(runs), x, y)
     lines = fold(found) if bands else [curve for _, curve in found]
     first = found[0][0]

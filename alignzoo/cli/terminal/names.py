@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from alignzoo.contract.errors import UsageError, suggest
+from alignzoo.contract.errors import DataError, UsageError, suggest
 from alignzoo.store.checkpoints import head_in
 from alignzoo.store.files import read_json
 from alignzoo.store.folders import stage_folder
@@ -71,6 +71,15 @@ class TrainedStage:
 def is_run(folder: Path) -> bool:
     """Whether a folder was written by `alignzoo run`."""
     return (folder / "run.json").is_file()
+
+
+def check_folder_of_runs(folder: Path, option: str) -> None:
+    """Refuse to put the tables of several runs over those of one; raises UsageError."""
+    if is_run(folder):
+        raise UsageError(
+            f"{option}: {folder} is the folder of a single run, whose pages it would overwrite; "
+            "name another with --output"
+        )
 
 
 def trained_stages(run: Path) -> list[TrainedStage]:
@@ -161,6 +170,14 @@ def find_speaker(name: str) -> tuple[str, Mapping[str, Any]]:
 
 def origin_of(stage: TrainedStage) -> dict[str, Any]:
     """The resolved recipe of the run a model comes from."""
-    text = (stage.run / "recipe.yaml").read_text(encoding="utf-8")
-    recipe = yaml.safe_load(text)
-    return recipe if isinstance(recipe, dict) else {}
+    return written_recipe(stage.run)
+
+
+def written_recipe(run: Path) -> dict[str, Any]:
+    """The recipe that a run keeps; DataError when it cannot be read."""
+    file = run / "recipe.yaml"
+    try:
+        return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise DataError(f"{file}: damaged ({why}); run the recipe again to rewrite it") from error
