@@ -103,9 +103,8 @@ def test_an_installed_package_must_register_what_its_entry_says(tmp_path, instal
 
 def test_a_package_may_offer_a_name_that_another_has(tmp_path, installed, monkeypatch, capsys):
     """Recipes tell the two apart as `package:name`."""
-    from alignzoo_dpo import DPO
-
     import alignzoo_outsider
+    from alignzoo_dpo import DPO
 
     own = type("OwnDPO", (DPO,), {"__doc__": DPO.__doc__})
     monkeypatch.setattr(alignzoo_outsider, "register_algorithms", hookimpl(lambda: [own]))
