@@ -74,7 +74,7 @@ def plugins_page(registry: Registry) -> Iterator[str]:
     yield "# Plug-ins\n"
     yield "Written by `python docs/make.py` from `docs/plugins.yaml` and what is registered.\n"
     yield "## Packages by others\n"
-    packages = read_index(HERE / "plugins.yaml", registry).packages
+    packages = read_index(HERE / "plugins.yaml").packages
     yield "A package joins with one entry of"
     yield "[plugins.yaml](plugins.yaml), whose first lines show the fields:"
     yield "its name for pip, its entry point, what it offers by kind, a line on what it is for,"

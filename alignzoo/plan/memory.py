@@ -121,8 +121,8 @@ class Predictor:
         view = self._view(spec, origins, response)
         stage = Stage(job, mode, prompt, response, view, self.devices.gpu, decoding, judge)
         lengths = (prompt, response, view)
-        key = (algorithm, str(origins), str(adapted), str(optim), lengths, decoding)
-        return stage, (*key, reward)
+        key = (algorithm, job.kind, job.on_policy, str(origins), str(adapted), str(optim))
+        return stage, (*key, lengths, decoding, reward)
 
     def _adapted(
         self, spec: TrainSpec, algorithm: Algorithm[Any], bound: Mapping[str, str | None]

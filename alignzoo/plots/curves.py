@@ -128,8 +128,9 @@ def _metric(log: Log, name: str) -> Figures:
 def _flops(log: Log) -> Figures:
     """FLOPs of learning up to each step: 6 N D, the usual estimate (arXiv:2001.08361 section 2.1).
 
-    D are the tokens of the optimiser batches so far, prompts included (`timing.jsonl`); N are the
-    parameters of every trained role as it was saved, with embeddings, which the source leaves out.
+    D are the tokens of the optimiser batches so far, prompts included (`timing.jsonl`; of several
+    processes those of the first, times their number); N are the parameters of every trained role
+    as it was saved, with embeddings, which the source leaves out.
     2 N D are the forward and 4 N D the backward pass. Under an adapter the gradients of the base's
     own weights are not computed, which leaves 4 N D. Not counted: attention's quadratic part,
     frozen models, sampling and recomputed activations; so it is a lower bound, and near only for

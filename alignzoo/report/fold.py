@@ -20,6 +20,7 @@ from alignzoo.report.facts import Alarm, OverSeed, Report, Result, Samples
 from alignzoo.report.results import result_of, seeds_of
 from alignzoo.report.runs import Run, facts_of, find_runs, named, read_run
 from alignzoo.report.samples import samples_of
+from alignzoo.store.folders import deciding
 
 
 def fold_report(folders: Sequence[Path], registry: Registry) -> Report:
@@ -99,12 +100,12 @@ def _read(
 
 
 def _over_seeds(runs: Sequence[Run]) -> Iterator[OverSeed]:
-    """Of runs whose recipes are equal but for the seed."""
-    recipes = [run.recipe for run in runs]
-    if len(runs) < 2 or None in recipes:
+    """Of runs whose recipes decide the same but for the seed."""
+    known = [deciding(run.recipe) for run in runs if run.recipe]
+    bare = [{**recipe, "seed": 0, "threads": 0} for recipe in known]
+    if len(runs) < 2 or len(known) < len(runs) or any(r != bare[0] for r in bare):
         return
-    bare = [r.model_copy(update={"seed": 0}) for r in recipes if r is not None]
-    if any(r != bare[0] for r in bare) or len({r.seed for r in recipes if r}) < len(runs):
+    if len({recipe["seed"] for recipe in known}) < len(runs):
         return
     try:
         yield from seeds_of([sections_of({run.name: run.folder}) for run in runs])

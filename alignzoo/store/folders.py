@@ -14,16 +14,17 @@ LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """runs/<name>-<hash>: equal recipes share a folder, others never do.
+    """runs/<name>-<hash>: recipes that decide the same share a folder, others never do."""
+    return Path("runs") / f"{recipe.name}-{digest_of_value(deciding(recipe))[:8]}"
 
-    What changes no result makes no other recipe: how the work lies over processes, so that a run
-    goes on under another layout, who watches it, and the samples that are logged for people.
+
+def deciding(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe without what changes no result: how the work lies over processes, so that
+    a run goes on under another layout, who watches it, and the samples that are logged for people.
     """
     results = {key: x for key, x in resolved(recipe).items() if key not in WATCHING}
-    results["stages"] = [
-        {k: x for k, x in s.items() if k != "log_samples"} for s in results["stages"]
-    ]
-    return Path("runs") / f"{recipe.name}-{digest_of_value(results)[:8]}"
+    stages = [{k: x for k, x in s.items() if k != "log_samples"} for s in results["stages"]]
+    return {**results, "stages": stages}
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

@@ -199,6 +199,16 @@ def test_tensorboard_shows_meaning_and_unit_of_a_curve_and_the_leaderboard(tmp_p
     assert event.tensor_proto.string_val[0] == board
 
 
+def test_the_report_of_a_run_is_attached_and_a_later_one_on_the_same_results_is_not(tmp_path):
+    attached, line = [], Held(Flaky(0))
+    line.attach = lambda files: attached.append([f.read_text() for f in files])
+    for results, report in (("1", "took 9 s"), ("1", "took 0 s"), ("2", "took 8 s")):
+        (tmp_path / "scores.jsonl").write_text(results)
+        (tmp_path / "report.json").write_text(report)
+        Watcher("flaky", lambda series: line).on_run_end(run=tmp_path, error=None)
+    assert attached == [["1", "took 9 s"], ["2", "took 8 s"]]
+
+
 @pytest.mark.parametrize("name", [needs("mlflow")])
 def test_mlflow_keeps_the_leaderboard_with_the_run_that_its_stages_lie_below(name, tmp_path):
     from mlflow import MlflowClient

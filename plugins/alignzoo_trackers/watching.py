@@ -19,7 +19,8 @@ from typing import Any
 from alignzoo import AlignzooError, Metric, hookimpl
 from alignzoo_trackers.series import Line, Opener, Series
 
-RESULTS = ("leaderboard.md", "scores.jsonl", "report.html", "report.json")  # attached at the end
+RESULTS = ("leaderboard.md", "scores.jsonl")  # attached at the end
+REPORT = ("report.html", "report.json")  # and these with them; they say how long pieces took
 LOG = "metrics.jsonl"
 WHOLE = "run results"  # the series of the run itself; a stage's name has no space
 MARK = ""  # in the note: what makes ids unique
@@ -92,9 +93,10 @@ class Watcher:
         content = _hashed("".join(file.read_text(encoding="utf-8") for file in files))
         if error is not None or not files or self._note(run).get(WHOLE) == content:
             return
+        pages = [run / name for name in REPORT if (run / name).is_file()]
         line = self.opener(self._series(run, WHOLE, ""))
         try:
-            line.attach(files)
+            line.attach([*files, *pages])
         finally:
             line.close(failed=False)
         self._write(run, {**self._note(run), WHOLE: content})

@@ -2,9 +2,17 @@
 
 import json
 import re
+from types import ModuleType
 
+import alignzoo_facts
 import pytest
 from cli_process import Call, run_calls
+from extra_methods import Grouped
+
+from alignzoo import hookimpl
+from alignzoo.plan.memory import Devices, Predictor
+from alignzoo.recipe.file import load_recipe
+from alignzoo.recipe.registry import Plugin, build_registry
 
 H, MLP, KV, V, LAYERS = 512, 1408, 128, 32000, 2
 QWEN = {  # the shape of a small Qwen2.5
@@ -145,3 +153,27 @@ def test_what_makes_no_sense_is_refused(said):
     assert "80G" in said["size"].err
     assert said["alone"].status == 2
     assert "--memory" in said["alone"].err
+
+
+def grouped(name, prompts, answers):
+    """A stage that samples so many answers to each prompt of a buffer."""
+    rollout = {"prompts": prompts, "samples_per_prompt": answers}
+    rollout["sampling"] = {"max_new_tokens": 8}
+    train = {"batch_size": 2, "micro_batch_size": 2, "steps": 1}
+    data = {"name": "facts.prompts", "max_length": 64}
+    return {"name": name, "algorithm": "grouped", "data": data, "train": train, "rollout": rollout}
+
+
+def test_stages_whose_groups_are_of_two_sizes_are_walked_apart(tmp_path):
+    """Twelve answers are sampled side by side in both; a micro-batch holds 4 of them, or 6."""
+    plugin = ModuleType("grouped")
+    plugin.register_algorithms = hookimpl(lambda: [Grouped])
+    both = [(module, Plugin(module.__name__, "p", "1", "")) for module in (alignzoo_facts, plugin)]
+    registry = build_registry(both)
+    stages = [grouped("two", 6, 2), grouped("three", 4, 3)]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps({"name": "groups", "model": "facts", "stages": stages}))
+    recipe = load_recipe(file, registry)
+    predictor = Predictor(recipe, registry, Devices())
+    two, three = (predictor.footprint(spec).peaks["ddp"].total for spec in recipe.stages)
+    assert three > 1.05 * two

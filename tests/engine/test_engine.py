@@ -279,7 +279,8 @@ out = train(Job(
     optim=Optim(steps={steps}, batch_size=5, micro_batch_size=2, lr=1e-2), pad_id=0, seed=0,
     folder=folder, cache=folder, ranks=ranks,
 ))
-for model in out.values():  # the rank that writes
+assert list(out) == ["policy"] * ranks.is_main  # who does not write keeps no copy
+for model in out.values():
     print(next(model.parameters()).dtype, ranks.size, ranks.accelerator.distributed_type)
 ranks.barrier()
 end(0)

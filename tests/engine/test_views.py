@@ -16,6 +16,7 @@ from alignzoo import Item, Role, Signal, TextBatch, Tokens
 from alignzoo.contract.errors import PluginError
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule, Special
+from alignzoo.engine.scoring.snapshots import cache_name
 from alignzoo.engine.train.faults import save_batch
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.journal import rows_until
@@ -160,6 +161,14 @@ def test_cached_values_are_those_behind_the_view_that_was_read(tmp_path):
         label_log_prob(whole(model, t), torch.tensor(t.response)).sum().item() for t in tokens
     ]
     assert told[1] == pytest.approx(sum(expected) / 4, abs=1e-4)
+
+
+def test_cached_values_are_keyed_by_which_of_two_roles_reads_the_view():
+    """Of a divergence one side or the other may read it; the models and the sequences are alike."""
+    items, models = hinted(4), {"first": "a", "second": "b"}
+    every = [{}, {"first": "hint"}, {"second": "hint"}, {"first": "hint", "second": "hint"}]
+    names = [cache_name(kl("first", "second"), models, items, sees=sees) for sees in every]
+    assert len(set(names)) == 4
 
 
 def test_a_signal_on_the_prompt_of_a_role_that_sees_another_is_refused():

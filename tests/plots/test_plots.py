@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from alignzoo.cli.looking.plotting import plot_command
 from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.plots.bands import fold
-from alignzoo.plots.curves import curves, read_logs
+from alignzoo.plots.curves import APART, curves, read_logs
+from alignzoo.store.folders import WATCHING
 
 
 def made(folder, rows, seed=0, stage="dpo", lr=0.1, **block):
@@ -123,6 +124,10 @@ def test_runs_that_differ_in_more_than_the_seed_stay_apart(tmp_path):
     assert [curve.seeds for curve in found] == [2, 1]
     with pytest.raises(UsageError, match="no two runs differ in their seed alone"):
         drawn(runs[1:], "step", "loss", bands=True)
+
+
+def test_what_changes_no_result_keeps_no_seeds_apart():
+    assert {*APART} == {"seed", "threads", *WATCHING}
 
 
 def test_a_seed_that_is_there_twice_is_refused_because_the_band_would_be_too_narrow(tmp_path):

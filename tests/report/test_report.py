@@ -113,8 +113,10 @@ def test_seeds_of_one_recipe_have_a_mean_and_its_error(tmp_path, registry):
     assert (best.model, best.column) == ("grpo", "win_rate")
     assert best.mean == pytest.approx(0.835)
     assert best.error == pytest.approx(0.005)
-    rewrite_recipe = (runs[0] / "recipe.yaml").read_text().replace("steps: 40", "steps: 41")
-    (runs[0] / "recipe.yaml").write_text(rewrite_recipe)
+    file = runs[0] / "recipe.yaml"
+    file.write_text(file.read_text() + "trackers: [tensorboard]\nthreads: 2\n")  # decide nothing
+    assert fold_report(runs, registry).over_seeds == report.over_seeds
+    file.write_text(file.read_text().replace("steps: 40", "steps: 41"))
     assert fold_report(runs, registry).over_seeds == ()
 
 

@@ -47,11 +47,11 @@ class Index(Spec):
     packages: tuple[Package, ...] = ()
 
 
-def read_index(file: Path, registry: Registry) -> Index:
+def read_index(file: Path) -> Index:
     """The index in a file. Raises RecipeError with every fault and its line."""
     source = read_source(file)
     index, faults = validate(Index, source.data, block_of(Index))
-    found = [*faults, *(_faults(index, registry) if index is not None else ())]
+    found = [*faults, *(_faults(index) if index is not None else ())]
     error = source.error(found)
     if error.problems or index is None:
         raise error
@@ -61,7 +61,7 @@ def read_index(file: Path, registry: Registry) -> Index:
 def index_command(file: Path) -> int:
     """Check an index, and packages that are installed here against what they register; status."""
     registry = load_plugins()
-    index = read_index(file, registry)
+    index = read_index(file)
     rows = [(package.package, *_tried(package, registry)) for package in index.packages]
     if rows:
         print_table(("package", "", "detail"), rows)
@@ -70,11 +70,13 @@ def index_command(file: Path) -> int:
     return 1 if broken else 0
 
 
-def _faults(index: Index, registry: Registry) -> Iterator[Fault]:
-    """What one entry cannot say by itself: its order, its neighbours, kinds and names."""
-    taken = _bundled(registry)
+def _faults(index: Index) -> Iterator[Fault]:
+    """What one entry cannot say by itself: its order, its neighbours, and kinds.
+
+    Two packages may offer one name: `package:name` tells them apart.
+    """
     for n, package in enumerate(index.packages):
-        found = [*_neighbour_faults(package, index.packages[:n]), *_offer_faults(package, taken)]
+        found = [*_neighbour_faults(package, index.packages[:n]), *_offer_faults(package)]
         yield from (fault.under(("packages", n)) for fault in found)
 
 
@@ -86,27 +88,10 @@ def _neighbour_faults(package: Package, earlier: Sequence[Package]) -> Iterator[
             yield Fault((key,), f"'{value}' is there already")
 
 
-def _offer_faults(package: Package, taken: dict[tuple[str, str], str]) -> Iterator[Fault]:
-    """`taken` learns what this package offers."""
-    for kind, offered in package.offers.items():
-        at = ("offers", kind)
-        if kind not in KINDS:
-            yield Fault(at, f"no kind of plug-in; kinds are {', '.join(KINDS)}", at_key=True)
-        for name in offered:
-            owner = taken.setdefault((kind, name), package.package)
-            if owner != package.package:
-                what = f"{owner} offers {kind} '{name}' too, so both could not be installed"
-                yield Fault(at, what)
-
-
-def _bundled(registry: Registry) -> dict[tuple[str, str], str]:
-    """(kind, name) -> alignzoo, of everything that ships with it."""
-    return {
-        (kind, name): "alignzoo"
-        for kind, classes in registry.kinds.items()
-        for name, cls in classes.items()
-        if _plain(registry.owner(cls).distribution) == "alignzoo"
-    }
+def _offer_faults(package: Package) -> Iterator[Fault]:
+    for kind in package.offers.keys() - KINDS.keys():
+        what = f"no kind of plug-in; kinds are {', '.join(KINDS)}"
+        yield Fault(("offers", kind), what, at_key=True)
 
 
 def _tried(package: Package, registry: Registry) -> tuple[str, str]:
@@ -128,9 +113,9 @@ def _tried(package: Package, registry: Registry) -> tuple[str, str]:
 def _registered(package: str, registry: Registry) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for kind, classes in registry.kinds.items():
-        for name, cls in classes.items():
+        for cls in classes.values():
             if _plain(registry.owner(cls).distribution) == package:
-                found.setdefault(kind, set()).add(name)
+                found.setdefault(kind, set()).add(cls.name)  # type: ignore[attr-defined]
     return found
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 import torch
@@ -145,12 +146,17 @@ def cache_name(
     digests: Mapping[str, str],
     items: Sequence[Item],
     scoring: str = "",
-    views: Sequence[str] = (),
+    sees: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Content hash of (models, computation, set of sequences, how and by which code scored)."""
+    """Content hash of (models and what each reads, computation, set of sequences, how and by which
+    code scored).
+    """
     digest = hashlib.sha256(f"{signal.key}/4/{scoring}".encode())
+    views = views_of(signal, sees)
     for role in signal.roles:
         digest.update(digests[role].encode())
+        if role in sees:
+            digest.update(f" behind view {views.index(sees[role])}".encode())
     for key in sorted(keyed_rows(items, views)):
         digest.update(key)
     return digest.hexdigest()

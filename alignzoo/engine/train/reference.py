@@ -20,8 +20,8 @@ def stored_snapshots(job: Job) -> dict[str, snapshots.Stored]:
     items = [*job.items, *(job.validation.items if job.validation else ())]
     found = {}
     for name, signal in job.scored[0].items():
-        views = snapshots.views_of(signal, job.special.sees)
-        file = f"{snapshots.cache_name(signal, job.digests, items, job.how, views)}.safetensors"
+        sees = job.special.sees
+        file = f"{snapshots.cache_name(signal, job.digests, items, job.how, sees)}.safetensors"
         # The second is for a cache that cannot be written: the stage's own folder always can.
         paths = [job.cache / file, job.folder / "state" / "snapshots" / file]
         found[name] = as_one(partial(_stored, job, name, signal, items, paths))
