@@ -22,7 +22,7 @@ ROOMS = {
     "judging.quality": {"contract", "data", "judging"},
     "pages": set(),
     "leaderboard": {"contract", "pages", "store"},
-    "plots": {"contract"},
+    "plots": {"contract", "store"},
     "report": {"contract", "recipe", "store", "leaderboard", "pages", "engine.train"},
     "launch": {"contract", "store"},
     "lens": {"contract", "ops", "data", "recipe", "store", "pages", "stages", "engine.models"}
