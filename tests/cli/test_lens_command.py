@@ -155,7 +155,8 @@ def test_what_cannot_be_shown_is_refused_with_fact_place_and_remedy(cli, run, tm
     said = refusal(cli, run / "dpo", "--signal", "kl", "-o", tmp_path / "no" / "page.html")
     assert "no folder" in said
     assert "this is a folder" in refusal(cli, run / "dpo", "-o", tmp_path)
-    assert "is the same file" in refusal(cli, run / "dpo", "-o", "x", "--json", "x")
+    same = tmp_path / "x"
+    assert "is the same file" in refusal(cli, run / "dpo", "-o", same, "--json", same)
 
 
 def test_a_stage_whose_method_reads_nothing_is_refused(tmp_path):
