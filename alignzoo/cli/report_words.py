@@ -22,6 +22,12 @@ def report(
         Path | None, typer.Option("--json", help="Its numbers.  [default: beside the page]")
     ] = None,
     *,
+    lens: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Responses of every train stage, token by token; loads its models."
+        ),
+    ] = 0,
     watch: Annotated[
         bool, typer.Option("--watch", help="Serve the page on this machine while the run goes.")
     ] = False,
@@ -32,4 +38,4 @@ def report(
     """Show what happened in runs: one page, readable anywhere, and a JSON file with its numbers."""
     from alignzoo.cli.doing.reporting import Wish, report_command
 
-    raise typer.Exit(report_command(runs, Wish(output, as_json, watch, port)))
+    raise typer.Exit(report_command(runs, Wish(output, as_json, watch, port, lens)))

@@ -141,9 +141,13 @@ def _columns(lens: Lens, quantities: Sequence[Quantity]) -> Iterator[tuple[str, 
 
 def _tokens(texts: Sequence[str], values: Tensor, legend: Legend) -> tuple[Token, ...]:
     return tuple(
-        Token(parts_of(text), colour_of(x, legend.limit), _told(x, legend.unit))
-        for text, x in zip(texts, values.tolist(), strict=True)
+        token_of(parts_of(text), x, legend) for text, x in zip(texts, values.tolist(), strict=True)
     )
+
+
+def token_of(parts: tuple[tuple[str, bool], ...], x: float, legend: Legend) -> Token:
+    """A token and its value as they are drawn."""
+    return Token(parts, colour_of(x, legend.limit), _told(x, legend.unit))
 
 
 def colour_of(x: float, limit: float) -> str:

@@ -200,6 +200,39 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class TokenValue:
+    """A token of a response with the value that a method gives it."""
+
+    parts: tuple[tuple[str, bool], ...]  # text, and whether it is a sign for something else
+    value: float  # NaN where the signal is not defined
+
+
+@dataclass(frozen=True)
+class ReadResponse:
+    """A response with a value for each of its tokens."""
+
+    number: int
+    place: str  # where it lies, "facts.jsonl:3"
+    label: str  # which of several responses to one prompt it is
+    prompt: str
+    tokens: tuple[TokenValue, ...]
+
+
+@dataclass(frozen=True)
+class StageLens:
+    """Responses read by the method of a train stage, as `alignzoo lens RUN/STAGE` opens."""
+
+    run: str
+    stage: str
+    signal: str
+    unit: str
+    positions: str  # aligned, official
+    limit: float  # 99 % of the absolute values that were read lie within
+    notes: tuple[str, ...]  # what was not read, and why
+    responses: tuple[ReadResponse, ...]
+
+
+@dataclass(frozen=True)
 class Alarm:
     """Something that a rail, a promise or the run itself reported."""
 
@@ -221,3 +254,5 @@ class Report:
     samples: tuple[Samples, ...]
     alarms: tuple[Alarm, ...]
     missing: tuple[str, ...]  # what cannot be shown, and why
+    lens: tuple[StageLens, ...] = ()
+    lens_rows: int = 0  # rows of every stage that were to be read; 0: nobody asked

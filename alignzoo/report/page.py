@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from alignzoo.lens.page import COLOURS, STEPS
 from alignzoo.pages import MINUS, Band, Chart, Series, Source, chart, render
 from alignzoo.report.facts import (
     CurveFacts,
@@ -19,12 +21,14 @@ from alignzoo.report.facts import (
     StageFacts,
     Trail,
 )
+from alignzoo.report.tokens import drawn_lens
 
 HERE = Path(__file__).parent
 SOURCE = Source(HERE, styles=("page.css",), scripts=("page.js",))
 LIVE = Source(HERE, scripts=("watch.js",), reads="connect-src 'self'")
 ROW = 56  # pixels of a stage in the graph
 STEP = 13  # pixels that an edge goes out for every stage it passes
+LENS_ROWS = 4  # that the page proposes to read
 WIDEST = 8  # stages that an edge goes out for, however many it passes
 
 
@@ -74,6 +78,9 @@ def render_report(report: Report, *, live: str = "", twin: str = "") -> str:
         "stages": [(s, list(d)) for s, d in groupby(drawn, key=lambda one: one.curves.stage)],
         "trails": _trail_charts(report.trails, colours),
         "ends": [c for result in report.results if (c := _end_chart(result))],
+        "lenses": [(one, *drawn_lens(one)) for one in report.lens],
+        "colours": range(2 * STEPS + 1),
+        "lens_command": _lens_command(report.runs),
         "number": number,
         "signed": signed,
         "several": len(report.runs) > 1,
@@ -81,7 +88,8 @@ def render_report(report: Report, *, live: str = "", twin: str = "") -> str:
         "twin": twin,
         "share": share,
     }
-    return render("page.html.j2", [SOURCE, LIVE] if live else [SOURCE], values)
+    sources = [SOURCE, COLOURS, LIVE] if live else [SOURCE, COLOURS]
+    return render("page.html.j2", sources, values)
 
 
 # --- words -----------------------------------------------------------------------------------
@@ -151,6 +159,11 @@ def _compared(
     low, high = interval
     told = f"{words} (95 % interval, paired by prompt, {number(low)} to {number(high)})."
     return told if low > 0 else f"{told} That is no clear difference."
+
+
+def _lens_command(runs: Sequence[RunFacts]) -> str:
+    """What adds the section that takes models."""
+    return f"alignzoo report {shlex.join(run.folder for run in runs)} --lens {LENS_ROWS}"
 
 
 def _time(seconds: float) -> str:

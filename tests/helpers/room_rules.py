@@ -23,7 +23,7 @@ ROOMS = {
     "pages": set(),
     "leaderboard": {"contract", "pages", "store"},
     "plots": {"contract", "store"},
-    "report": {"contract", "recipe", "store", "leaderboard", "pages", "engine.train"},
+    "report": {"contract", "recipe", "store", "leaderboard", "pages", "engine.train", "lens"},
     "launch": {"contract", "store"},
     "lens": {"contract", "ops", "data", "recipe", "store", "pages", "stages", "engine.models"}
     | {"engine.parallel", "engine.scoring", "engine.train"},

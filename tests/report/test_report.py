@@ -12,7 +12,8 @@ from alignzoo.recipe.registry import load_plugins
 from alignzoo.report import as_json, fold_report
 from alignzoo.report.samples import differing
 
-SECTIONS = {"runs", "results", "over_seeds", "metrics", "trails", "samples", "alarms", "missing"}
+SECTIONS = {"runs", "results", "over_seeds", "metrics", "trails", "samples", "alarms", "missing",
+            "lens", "lens_rows"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def page(tmp_path_factory):
 
 def test_the_page_complains_of_nothing_asks_for_nothing_and_runs_no_answer(browser, page):
     tab = browser.page(page)
-    assert tab.look("document.querySelectorAll('main > section').length") == 11
+    assert tab.look("document.querySelectorAll('main > section').length") == 12
     assert tab.look("document.title") == "Report: seed-3, seed-4"
     assert tab.look("document.images.length") == 0
     paths = "[...document.querySelectorAll('.curve path')]"

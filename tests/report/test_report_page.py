@@ -10,8 +10,8 @@ from alignzoo.recipe.registry import load_plugins
 from alignzoo.report import fold_report, render_report
 from alignzoo.report.page import number, share, signed
 
-SECTIONS = ("verdict", "stages", "results", "trade", "curves", "samples", "extremes", "judges",
-            "alarms", "repeat", "missing")  # fmt: skip
+SECTIONS = ("verdict", "stages", "results", "trade", "curves", "samples", "lens", "extremes",
+            "judges", "alarms", "repeat", "missing")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

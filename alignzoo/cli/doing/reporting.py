@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignzoo.cli.doing.report_lens import with_lens
 from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.contract.errors import UsageError, described
 from alignzoo.recipe.registry import Registry, load_plugins
@@ -20,12 +21,13 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class Wish:
-    """Where a report goes."""
+    """Where a report goes, and what it shall hold."""
 
     page: Path | None
     numbers: Path | None
     watch: bool
     port: int | None
+    lens: int = 0  # rows of every train stage that are read token by token
 
 
 def report_command(folders: Sequence[Path], wish: Wish) -> int:
@@ -34,24 +36,35 @@ def report_command(folders: Sequence[Path], wish: Wish) -> int:
         raise UsageError("--port: nothing is served without --watch; add it")
     if wish.watch and (wish.page or wish.numbers):
         raise UsageError("--watch: it writes nothing; leave out -o and --json")
+    if wish.watch and wish.lens:
+        raise UsageError(
+            "--watch: a page that follows a run loads no model, and --lens does; leave one out"
+        )
     registry = load_plugins()
     if wish.watch:
         return _watch(folders, registry, wish.port or 0)
     page = wish.page or (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
     check_outputs({"-o": page, "--json": wish.numbers or page.with_suffix(".json")})
-    print(write_report(folders, registry, page, wish.numbers))
+    print(write_report(folders, registry, page, wish.numbers, wish.lens))
     return 0
 
 
 def write_report(
-    folders: Sequence[Path], registry: Registry, page: Path, numbers: Path | None = None
+    folders: Sequence[Path],
+    registry: Registry,
+    page: Path,
+    numbers: Path | None = None,
+    lens: int = 0,
 ) -> str:
-    """Write the page and its JSON twin; the sentence that says where.
+    """Write the page and its JSON twin; the sentence that says where. `lens` rows of every train
+    stage are read token by token, which loads its models.
 
     Raises UsageError for a folder that is no run.
     """
     numbers = numbers or page.with_suffix(".json")
     report = fold_report(folders, registry)
+    if lens:
+        report = with_lens(report, lens, registry)
     beside = numbers.name if numbers.parent == page.parent else str(numbers)
     write_text(page, render_report(report, twin=beside))
     values = json.dumps(as_json(report), ensure_ascii=False, allow_nan=False)
