@@ -54,21 +54,25 @@ def told(one):
 
 
 @pytest.mark.parametrize(
-    ("stage", "signal", "late"), [("dpo", "reward", 0), ("official", "kl", 1), ("scores", "", 0)]
+    ("stage", "signal", "positions", "late"),
+    [
+        ("dpo", "reward", "aligned", 0),
+        ("official", "distil/kl", "official", 1),
+        ("scores", "reward", "aligned", 1),  # a head sits on the token that it values
+    ],
 )
-def test_the_section_has_the_values_of_the_lens(cli, run, tmp_path, stage, signal, late):
+def test_the_section_has_the_values_of_the_lens(cli, run, tmp_path, stage, signal, positions, late):
     lens = tmp_path / "lens.json"
     assert cli("lens", run / stage, "--limit", 2, "--json", lens)[0] == 0
     known = json.loads(lens.read_text())
     twin, page = twin_of(cli, run, tmp_path, "--lens", 2)
     (one,) = [x for x in twin["lens"] if x["stage"] == stage]
     units = {s["name"]: s["unit"] for s in known["methods"][0]["signals"]}
-    assert signal in ("", one["signal"]) and one["unit"] == units[one["signal"]]
-    assert one["positions"] == known["methods"][0]["positions"]
-    assert (one["positions"] == "official") == bool(late)
+    assert (one["signal"], one["unit"]) == (signal, units[signal])
+    assert one["positions"] == known["methods"][0]["positions"] == positions
     every = []
     for row in known["responses"]:
-        at = row["methods"][0]["values"][one["signal"]]
+        at = row["methods"][0]["values"][signal]
         every.append(list(zip(row["tokens"], at[late : late + len(row["ids"])], strict=True)))
     shown = [
         [("".join(part for part, _ in t["parts"]), t["value"]) for t in said["tokens"]]
