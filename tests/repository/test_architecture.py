@@ -50,7 +50,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "plan": 500,  # and what is refused before anything trains
     "run": 305,
     "testing": 1580,
-    "cli": 3110,
+    "cli": 3130,
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 
