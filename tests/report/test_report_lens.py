@@ -70,6 +70,7 @@ def test_the_section_has_the_values_of_the_lens(cli, run, tmp_path, stage, signa
     units = {s["name"]: s["unit"] for s in known["methods"][0]["signals"]}
     assert (one["signal"], one["unit"]) == (signal, units[signal])
     assert one["positions"] == known["methods"][0]["positions"] == positions
+    assert known["notes"] and one["notes"][: len(known["notes"])] == known["notes"]
     every = []
     for row in known["responses"]:
         at = row["methods"][0]["values"][signal]
