@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -59,6 +60,8 @@ class Logged:
         """Find the run with this id, or make one."""
         from mlflow import MlflowClient
 
+        # That tables are made is no news to who reads a run.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         store = self.settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
         folder = (self.series.folder / "trackers").resolve()
         folder.mkdir(parents=True, exist_ok=True)
