@@ -46,4 +46,5 @@ def test_run_with_seeds_repeats_the_recipe_and_writes_the_table(cli, tmp_path):
     status, out, err = cli("run", recipe, "--seeds", 2, "--output", tmp_path / "runs")
     assert status == 0, err
     assert "mean ± standard error over seeds 0-1" in out
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"seed-0", "seed-1", "seeds.md"}
+    left = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert left == {"seed-0", "seed-1", "seeds.md", "report.html", "report.json"}
