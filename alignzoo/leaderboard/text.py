@@ -67,15 +67,19 @@ def notes(section: Section) -> list[str]:
             *(f"{name}: {cell.note}" for name, cell in row.cells.items() if cell.note),
             *(f"{name}: {why}" for name, why in row.missing.items()),
         )
-    ] + [
-        f"{label}: {words}"
-        for label, row in zip(labels(section), section.rows, strict=True)
-        for words in _alike(section, row)
-    ]
+    ] + _alike(section)
 
 
-def _alike(section: Section, row: Row) -> list[str]:
-    """Which figures have no interval, and why."""
+def _alike(section: Section) -> list[str]:
+    """Which figures of which models have no interval, and why: equal words are said once."""
+    told: dict[str, list[str]] = {}
+    for label, row in zip(labels(section), section.rows, strict=True):
+        for words in _without_interval(section, row):
+            told.setdefault(words, []).append(label)
+    return [f"{', '.join(models)}: {words}" for words, models in told.items()]
+
+
+def _without_interval(section: Section, row: Row) -> list[str]:
     by_number: dict[int, list[str]] = {}
     for name, cell in row.cells.items():
         if cell.alike is not None and name in section.shown:

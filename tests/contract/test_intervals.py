@@ -64,13 +64,13 @@ def test_a_baseline_s_share_against_itself_is_exact_by_definition():
 # --- shown ------------------------------------------------------------------------------------
 
 
-def shown(**columns):
+def shown(*models, **columns):
     cells = {name: summarise(column, (0.5,) * 10) for name, column in columns.items()}
     row = {
-        "benchmark": "duel", "options": {}, "model": "ours", "baseline": "base", "section": "s",
+        "benchmark": "duel", "options": {}, "baseline": "base", "section": "s",
         "is_baseline": False, "prompts": 10, "samples": 1, "result": "r", "columns": cells,
     }  # fmt: skip
-    return fold([("run", row)])
+    return fold([("run", row | {"model": model}) for model in models or ("ours",)])
 
 
 def test_an_interval_that_is_not_symmetric_is_written_out():
@@ -95,6 +95,13 @@ def test_a_figure_without_an_interval_says_why():
         assert "9.000" in text and "9.000 ±" not in text and "9.000 [" not in text
         assert "ours: no interval for grade and length, each the same on all 10 prompts" in text
     assert ",grade,9.0,,,,10" in render_csv(sections)
+
+
+def test_models_without_an_interval_for_one_reason_share_a_line():
+    sections = shown("first", "second", length=Column((3.0,) * 10, "words"))
+    assert "first, second: no interval for length, the same on all 10 prompts" in render_text(
+        sections
+    )
 
 
 def test_a_column_without_a_figure_says_why():

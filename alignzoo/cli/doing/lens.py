@@ -115,9 +115,7 @@ def look(asked: Asked, registry: Registry) -> Lens:
         )
     file = asked.prompts or _stored(asked)
     samples, more = _samples(file, asked.limit)
-    notes = (
-        [f"The first {asked.limit} rows of {file.name}; `lens --limit` shows more."] if more else []
-    )
+    notes = [f"The first {asked.limit} rows of {file.name}; --limit shows more."] if more else []
     rows: list[Answered] = []
     first: Loaded | None = None
     readings: list[Readings] = []
