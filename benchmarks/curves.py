@@ -24,6 +24,8 @@ from typing import Any
 
 import yaml
 
+from measured import commit
+
 from alignzoo.recipe.registry import load_plugins
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +109,7 @@ def figures(run: Path, name: str) -> dict[str, Any]:
         for key in ("win_rate", "true_reward")
         if key in columns
     }
-    return {"curves": shown, "measured": measured}
+    return {"curves": shown, "measured": measured, "commit": commit()}
 
 
 def short_run(method: str, seed: int, folder: Path) -> dict[str, Any] | None:
