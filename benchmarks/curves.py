@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from measured import commit
 
 from alignzoo.recipe.registry import load_plugins
