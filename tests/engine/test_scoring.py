@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alignzoo import RolloutBatch, TextBatch
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.heads import Head
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense, padding_share, row_groups
+from alignzoo.engine.scoring.bodies import padding_share, row_groups
+from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense
 from alignzoo.engine.train.batches import Cut, Schedule, micro_batches
 from alignzoo.engine.train.optim import rate
 from alignzoo.ops import kl, log_prob

@@ -17,14 +17,13 @@ from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Signal
-from alignzoo.engine.models.fit import embedding_rows
-from alignzoo.engine.models.heads import Head, body_of, head_of
+from alignzoo.engine.models.heads import Head, head_of
 from alignzoo.engine.models.routers import router_of
+from alignzoo.engine.scoring.bodies import PADDING, Bodies, Hidden
 
-Hidden = Mapping[str, Tensor]  # role -> [N, H]
+States = Mapping[str, Tensor]  # role -> [N, H]
 Heads = Mapping[str, Head]
 Named = dict[str, Tensor]
-PADDING = 0.2  # share of a group's columns
 ROUTER = "router/"  # rows with the load-balancing loss of a role
 
 
@@ -32,13 +31,13 @@ class Scorer(Protocol):
     """How the rows of some signals come from hidden states."""
 
     def __call__(
-        self, hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
+        self, hidden: States, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
     ) -> Named:
         """{row name: [N]}."""
         ...
 
 
-def dense(hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
+def dense(hidden: States, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
     """All logits at once: the reference that every other scorer must equal."""
     outputs = {role: heads[role](h) for role, h in hidden.items()}
     rows: Named = {}
@@ -62,7 +61,7 @@ class Chunked:
     smallest: int = 64  # positions; thinner matrix products waste time
 
     def __call__(
-        self, hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
+        self, hidden: States, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
     ) -> Named:
         """{row name: [N]}."""
         n = self.chunk(heads)
@@ -82,7 +81,7 @@ class Chunked:
         return max(self.smallest, self.budget // width // 64 * 64)
 
     @staticmethod
-    def _part(hidden: Hidden, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
+    def _part(hidden: States, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
         if not torch.is_grad_enabled():
             return dense(hidden, heads, labels, signals)
         result: Named = checkpoint(
@@ -136,7 +135,8 @@ class ScoringModule(nn.Module):
                     f"role '{role}' learns, but every parameter of its model is frozen; let the "
                     "plug-in that loads it leave some open"
                 )
-        self.readable = {role: embedding_rows(model) for role, model in self.by_role.items()}
+        sees = self.special.sees
+        self.bodies = Bodies(self.by_role, trainable, sees, self.routers)
         self.set_modes()
 
     def set_modes(self) -> None:
@@ -163,35 +163,16 @@ class ScoringModule(nn.Module):
             return {}
         masks = {name: self._mask(name, signal, batch) for name, signal in signals.items()}
         rows: Named = {}
-        hidden, slots = {}, {}
+        hidden = {}
         for role, read in _rows_of_roles(signals, masks).items():
-            seen = self._seen(role, batch)
-            groups = _groups(seen, read, self.padding)
-            slots[role] = _slots(seen, groups)
-            if seen is not batch:
-                slots[role] = slots[role].gather(1, _columns(batch, seen))
-            hidden[role], losses = self._hidden(role, seen, groups, role in balanced)
-            if losses:
-                rows[ROUTER + role] = _at_tokens(torch.stack(losses), batch, groups)
+            hidden[role] = self.bodies(role, batch, read, self.padding, role in balanced)
+            balance = hidden[role].balance
+            if balance is not None:
+                rows[ROUTER + role] = balance
         for group in _same_positions(masks):
             some = {name: signals[name] for name in group}
-            rows |= self._score(hidden, batch, masks[group[0]], slots, some)
+            rows |= self._score(hidden, batch, masks[group[0]], some)
         return rows
-
-    def _seen(self, role: str, batch: Batch) -> Batch:
-        """What a role reads: the batch, or a view of it.
-
-        Samples of one model may hold ids that another has no row for.
-        """
-        view = self.special.sees.get(role)
-        seen = batch if view is None else batch.views[view]
-        largest = int(seen.ids.max())
-        if largest >= self.readable[role]:
-            raise TrainingError(
-                f"a row holds id {largest}, but the embedding of '{role}' has "
-                f"{self.readable[role]} rows; take models with one vocabulary"
-            )
-        return seen
 
     def _mask(self, name: str, signal: Signal, batch: Batch) -> Tensor:
         """[B, S] bool: where a signal is read. Only answers lie side by side with a view's."""
@@ -206,66 +187,18 @@ class ScoringModule(nn.Module):
 
     def _score(
         self,
-        hidden: Hidden,
+        hidden: Mapping[str, Hidden],
         batch: Batch,
         mask: Tensor,
-        slots: Mapping[str, Tensor],
         signals: Mapping[str, Signal],
     ) -> Named:
         roles = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
-        picked = {role: hidden[role][slots[role][mask]] for role in roles}  # [N, H]
+        picked = {r: hidden[r].states[hidden[r].slots[mask]] for r in roles}  # [N, H]
         heads = {role: self.heads[role] for role in roles}
         for name, signal in signals.items():
             _check_widths(name, {role: heads[role].width for role in signal.roles})
         rows = self.scorer(picked, heads, batch.labels[mask], signals)
         return {name: _scatter(x, mask) for name, x in rows.items()}
-
-    def _hidden(
-        self, role: str, batch: Batch, groups: Sequence[Tensor], balanced: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        """[n, H] after the final norm, before the head, group by group; the router's losses [].
-
-        No attention mask: padding is on the right, and a causal model never looks there.
-        """
-        body = body_of(self.by_role[role])
-        parts, losses = [], []
-        more = {"output_router_logits": True} if balanced else {}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
-            for rows in groups:
-                width = int(batch.attention[rows[0]].sum())
-                out = body(input_ids=batch.ids[rows, :width], use_cache=False, **more)
-                parts.append(out.last_hidden_state.flatten(0, 1))
-                if balanced:
-                    seen = batch.attention[rows, :width]
-                    losses.append(self.routers[role].loss(out.router_logits, seen))
-        return torch.cat(parts), losses
-
-
-def row_groups(lengths: Tensor, limit: float = PADDING) -> list[Tensor]:
-    """Row numbers cut into groups of similar length, longest first.
-
-    A group takes the next shorter row as long as padding stays under `limit` of its columns, so
-    the share of padding is bounded whatever the data.
-    """
-    order = torch.argsort(lengths, descending=True, stable=True).tolist()
-    sizes = lengths.tolist()
-    groups: list[list[int]] = []
-    total = 0
-    for row in order:
-        total += sizes[row]
-        width = sizes[groups[-1][0]] if groups else 0
-        if groups and total >= (1 - limit) * width * (len(groups[-1]) + 1):
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-            total = sizes[row]
-    return [torch.tensor(group, device=lengths.device) for group in groups]
-
-
-def padding_share(lengths: Tensor, limit: float = PADDING) -> float:
-    """Share of columns that are padding when these rows are scored."""
-    columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths, limit))
-    return 1 - int(lengths.sum()) / columns
 
 
 def _check_widths(name: str, widths: Mapping[str, int]) -> None:
@@ -301,49 +234,11 @@ def _rows_of_roles(signals: Mapping[str, Signal], masks: Mapping[str, Tensor]) -
     return found
 
 
-def _groups(batch: Batch, read: Tensor, limit: float) -> list[Tensor]:
-    """Row groups of the rows that are read of a role.
-
-    Where there is none, the shortest row: wrappers and other ranks wait for every model.
-    """
-    lengths = batch.attention.sum(-1)
-    rows = read.nonzero().squeeze(-1) if bool(read.any()) else lengths.argmin()[None]
-    return [rows[group] for group in row_groups(lengths[rows], limit)]
-
-
 def _answers(batch: Batch) -> Tensor:
     """[B, S] bool: positions from the one that predicts an answer's first token to the end."""
     column = torch.arange(batch.ids.shape[1], device=batch.ids.device)
     first = torch.where(batch.response, column, len(column)).amin(-1, keepdim=True)
     return batch.attention & (column >= first - 1)
-
-
-def _columns(batch: Batch, view: Batch) -> Tensor:
-    """[B, S] int64: the view's column of the token in column p; both end with one answer."""
-    shift = view.attention.sum(-1) - batch.attention.sum(-1)
-    column = torch.arange(batch.ids.shape[1], device=batch.ids.device)
-    return (column + shift[:, None]).clamp(0, view.ids.shape[1] - 1)
-
-
-def _slots(batch: Batch, groups: Sequence[Tensor]) -> Tensor:
-    """[B, S] int64: where position (b, p) stands in the groups' flattened hidden states."""
-    slots = torch.zeros_like(batch.ids)
-    start = 0
-    for rows in groups:
-        width = int(batch.attention[rows[0]].sum())
-        n = len(rows) * width
-        slots[rows, :width] = torch.arange(start, start + n, device=slots.device).view(-1, width)
-        start += n
-    return slots
-
-
-def _at_tokens(losses: Tensor, batch: Batch, groups: Sequence[Tensor]) -> Tensor:
-    """[B, S] the loss of each row's group [G] at the tokens of the row, 0 elsewhere."""
-    rows = torch.cat(list(groups))
-    sizes = torch.tensor([len(group) for group in groups], device=rows.device)
-    of_row = losses.repeat_interleave(sizes)
-    spread = losses.new_zeros(len(batch.ids)).index_put((rows,), of_row)
-    return spread[:, None] * batch.attention
 
 
 def _scatter(x: Tensor, mask: Tensor) -> Tensor:
