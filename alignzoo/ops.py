@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from alignzoo.contract.types import Mean, Outputs, PairBatch, Rows, Signal, Signals, Term, World
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # --- per token ----------------------------------------------------------------------------------
 
@@ -87,7 +89,7 @@ def entropy_of(log_p: Tensor) -> Tensor:
 
 def log_sigmoid(x: Tensor) -> Tensor:
     """Log sigmoid(x), stable for large |x|."""
-    return functional.logsigmoid(x)
+    return torch.nn.functional.logsigmoid(x)
 
 
 # --- signals ------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ def generalised_advantage(
     The counted positions of a row are contiguous and V = 0 after the last (arXiv:1506.02438).
     """
     values = values * mask
-    following = functional.pad(values[:, 1:], (0, 1))
+    following = torch.nn.functional.pad(values[:, 1:], (0, 1))
     delta = (rewards + gamma * following - values) * mask
     advantage = torch.zeros_like(delta)
     running = torch.zeros_like(delta[:, 0])

@@ -9,6 +9,7 @@ import traceback
 import warnings
 
 from alignzoo.cli.commands import app
+from alignzoo.cli.terminal.lazily import import_torch_on_first_use
 from alignzoo.cli.terminal.stopping import stoppable
 from alignzoo.contract.errors import AlignzooError, Interrupted, RecipeError
 from alignzoo.engine.parallel.agreement import end, leave
@@ -21,6 +22,7 @@ INTERRUPTED = 130
 def main() -> int:
     """Run the command line: 0 done, 1 failed, 2 bad recipe or usage, 130 or 143 interrupted."""
     _quiet_libraries()
+    import_torch_on_first_use()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell: nobody reads
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115

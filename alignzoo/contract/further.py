@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from alignzoo.contract.moving import Follow
 from alignzoo.contract.types import Outputs, PromptText, Signals
 from alignzoo.contract.views import Case
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Further:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, Union
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # {"role": "user", "content": "..."}, and whatever else the row's author wrote: tool_calls, name.
 # `content` is None only beside tool calls.
@@ -289,10 +291,10 @@ class RolloutBatch(TextBatch):
 
 # --- signals and losses ----------------------------------------------------------------------
 
-Signals: TypeAlias = Mapping[str, Tensor]  # name -> [B, S], 0 outside the signal's positions
-Outputs: TypeAlias = Mapping[str, Tensor]  # role -> [N, V] fp32 logits, or [N, 1] of a scalar head
-State: TypeAlias = Mapping[str, Tensor]
-Rows: TypeAlias = Tensor | Mapping[str, Tensor]  # [N], or several named [N]
+Signals: TypeAlias = Mapping[str, "Tensor"]  # name -> [B, S], 0 outside the signal's positions
+Outputs: TypeAlias = Mapping[str, "Tensor"]  # role -> [N, V] fp32 logits; scalar head: [N, 1]
+State: TypeAlias = Mapping[str, "Tensor"]
+Rows: TypeAlias = Union["Tensor", Mapping[str, "Tensor"]]  # [N], or several named [N]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,19 +49,29 @@ def optimizer_faults(spec: OptimSpec, strategy: str) -> Iterator[Fault]:
     for key in BESIDE:
         if getattr(spec, key) is not None and key not in keys:
             yield Fault((key,), f"{name} takes none; remove it", at_key=True)
-    known = [n for n in inspect.signature(_class(kind)).parameters if n not in {*HOW, *keys}]
+    known = _known(kind, keys) if given else []
     wrong = [key for key in given if key not in known]
     for key in wrong:
         near = "; it stands in `train`" if key in ("lr", *keys) else suggest(key, known)
         what = f"unknown option{near} ({name} takes: {', '.join(known) or 'none'})"
         yield Fault(("optimizer", "with", key), what, at_key=True)
-    if not wrong and (what := _refused(spec)):
+    if not wrong and not is_usual(spec) and (what := refused(spec)):
         yield Fault(("optimizer",), what)
     if name not in SLICED.get(strategy, (name,)):
         yield Fault(("optimizer",), f"{name} is not tried under {strategy}; take adamw, or ddp")
     elif given and strategy in DEEPSPEED:
         what = f"options are not tried under {strategy}; remove them, or take fsdp2"
         yield Fault(("optimizer", "with"), what, at_key=True)
+
+
+def is_usual(spec: OptimSpec) -> bool:
+    """Whether the ranges of the keys leave nothing for torch to refuse, which is not loaded."""
+    return not spec.optimizer.with_ and all(0 <= beta < 1 for beta in spec.betas or ())
+
+
+def _known(kind: str, keys: Collection[str]) -> list[str]:
+    """The options of a class of torch.optim."""
+    return [n for n in inspect.signature(_class(kind)).parameters if n not in {*HOW, *keys}]
 
 
 def _class(kind: str) -> type[torch.optim.Optimizer]:
@@ -75,7 +85,7 @@ def _options(spec: OptimSpec) -> dict[str, Any]:
     return {**beside, **spec.optimizer.with_}
 
 
-def _refused(spec: OptimSpec) -> str:
+def refused(spec: OptimSpec) -> str:
     """What torch says of the options, tried on a weight of its own."""
     kind, keys = OPTIMIZERS[spec.optimizer.name]
     options = {k: v for k, v in _options(spec).items() if k in keys or k not in BESIDE}

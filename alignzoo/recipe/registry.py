@@ -13,7 +13,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -166,8 +167,9 @@ KINDS: Mapping[str, tuple[str, type]] = {
 
 def load_plugins(extra: Iterable[ModuleType] = ()) -> Registry:
     """Import every installed plug-in (and the given modules) and collect what they register."""
-    found = sorted(entry_points(group=GROUP), key=lambda e: (e.name, _distribution(e)))
-    owners = {e.name: sorted({_distribution(x) for x in found if x.name == e.name}) for e in found}
+    origin = cache(_origin)  # metadata are parsed anew whenever they are asked for
+    found = sorted(entry_points(group=GROUP), key=lambda e: (e.name, origin(e.dist)))
+    owners = {e.name: sorted({origin(x.dist)[0] for x in found if x.name == e.name}) for e in found}
     loaded: list[tuple[ModuleType, Plugin]] = []
     broken: list[BrokenPlugin] = []
     for entry in {e.name: e for e in found}.values():
@@ -175,7 +177,7 @@ def load_plugins(extra: Iterable[ModuleType] = ()) -> Registry:
         try:
             if len(owners[entry.name]) > 1:
                 raise PluginError(f"it comes with both {both}; uninstall one of them")
-            loaded.append((_current(entry.load()), _plugin(entry)))
+            loaded.append((_current(entry.load()), _plugin(entry, *origin(entry.dist))))
         except Exception as error:  # a stranger's import may raise anything
             broken.append(_broken(entry.name, both, error))
     loaded += [(m, Plugin(m.__name__, "(given)", "0", _digest(m))) for m in extra]
@@ -293,14 +295,13 @@ def _check_hooks(manager: pluggy.PluginManager) -> None:
         raise PluginError(f"unknown hook '{unknown}'{suggest(unknown, known)}") from error
 
 
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else "?"
+def _origin(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version."""
+    return (distribution.name, distribution.version) if distribution else ("?", "0")
 
 
-def _plugin(entry: EntryPoint) -> Plugin:
-    module = sys.modules[entry.module]
-    version = entry.dist.version if entry.dist else "0"
-    return Plugin(entry.name, _distribution(entry), version, _digest(module))
+def _plugin(entry: EntryPoint, distribution: str, version: str) -> Plugin:
+    return Plugin(entry.name, distribution, version, _digest(sys.modules[entry.module]))
 
 
 def _digest(module: ModuleType) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from alignzoo.lens.page import COLOURS, STEPS
+from alignzoo.lens.coloured import COLOURS, STEPS
 from alignzoo.pages import MINUS, Band, Chart, Series, Source, chart, render
 from alignzoo.report.facts import (
     CurveFacts,
@@ -21,7 +21,7 @@ from alignzoo.report.facts import (
     StageFacts,
     Trail,
 )
-from alignzoo.report.tokens import drawn_lens
+from alignzoo.report.lines import drawn_lens
 
 HERE = Path(__file__).parent
 SOURCE = Source(HERE, styles=("page.css",), scripts=("page.js",))

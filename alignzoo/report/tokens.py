@@ -1,8 +1,8 @@
-"""What a method says of every token of some responses: from a lens to values, and to lines."""
+"""What a method says of every token of some responses: from a lens to values."""
 
 from __future__ import annotations
 
-from alignzoo.lens.page import Legend, Line, Shown, parts_of, token_of
+from alignzoo.lens.coloured import parts_of
 from alignzoo.lens.view import Lens, at_tokens, limit_of, opening
 from alignzoo.report.facts import ReadResponse, StageLens, TokenValue
 
@@ -36,19 +36,3 @@ def _are(n: int) -> str:
 
 def _tokens(texts: tuple[str, ...], values: list[float]) -> tuple[TokenValue, ...]:
     return tuple(TokenValue(parts_of(t), x) for t, x in zip(texts, values, strict=True))
-
-
-def drawn_lens(one: StageLens) -> tuple[Legend, list[Shown]]:
-    """The scale and the coloured lines of lines.html.j2."""
-    legend = Legend(one.signal, one.unit, one.limit)
-    shown = [
-        Shown(
-            said.number,
-            said.place,
-            said.label,
-            said.prompt,
-            (Line(one.signal, tuple(token_of(t.parts, t.value, legend) for t in said.tokens)),),
-        )
-        for said in one.responses
-    ]
-    return legend, shown

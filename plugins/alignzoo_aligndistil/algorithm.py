@@ -1,11 +1,12 @@
 """AlignDistil, arXiv:2503.02832 (ACL 2025)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -25,30 +26,30 @@ from alignzoo import (
 )
 
 # Teacher logits from the DPO model, the anchor and the weight alpha (Eq. 15/17 and Eq. 11).
-TEACHERS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+TEACHERS: Mapping[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "contrastive": lambda dpo, anchor, alpha: dpo + alpha * ops.log_ratio(dpo, anchor),
     "vanilla": ops.interpolated,
 }
-DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+DISTANCES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "half": ops.total_variation,
     "l1": lambda p, q: 2 * ops.total_variation(p, q),
 }
-POSITIONS: Mapping[str, Callable[[Batch], Tensor]] = {
+POSITIONS: Mapping[str, Callable[[Batch], torch.Tensor]] = {
     "aligned": lambda batch: batch.mask,
     "official": lambda batch: batch.response,
 }
 
 
-def _seq(row: Tensor, mask: Tensor) -> Mean:
+def _seq(row: torch.Tensor, mask: torch.Tensor) -> Mean:
     return Mean(ops.sequence_sum(row, mask))
 
 
-def _token(row: Tensor, mask: Tensor) -> Mean:
+def _token(row: torch.Tensor, mask: torch.Tensor) -> Mean:
     return Mean(ops.sequence_mean(row, mask))
 
 
 # Metric -> what it is, the row of the signal it is read from, and how.
-LOGGED: Mapping[str, tuple[Metric, str, Callable[[Tensor, Tensor], Mean | Max]]] = {
+LOGGED: Mapping[str, tuple[Metric, str, Callable[[torch.Tensor, torch.Tensor], Mean | Max]]] = {
     "tvd/mean": (Metric("mean TVD (1/2 L1) of teacher and anchor", "", 0.0, 1.0), "tvd", Mean),
     "alpha/mean": (Metric("mean alpha_t; tune r until it is about .3", "", 0.0), "alpha", Mean),
     "alpha/max": (Metric("largest alpha_t"), "alpha", Max),
@@ -125,7 +126,7 @@ class AlignDistil(Algorithm[TextBatch]):
         roles = ("policy", "teacher", "anchor")
         return {"distil": Signal(roles, self.rows, POSITIONS[self.positions])}
 
-    def rows(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+    def rows(self, outputs: Outputs, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """[n] rows: the KL with gradient, and what the metrics need without."""
         dpo, anchor = ops.log_softmax(outputs["teacher"]), ops.log_softmax(outputs["anchor"])
         alpha = self.alpha(dpo, anchor)
@@ -147,13 +148,13 @@ class AlignDistil(Algorithm[TextBatch]):
         # Where the anchor forbids what the DPO model allows, all of the teacher's mass is there.
         return {"kl": kl.masked_fill(target.amax(-1).isposinf(), torch.inf), **rows}
 
-    def distributions(self, outputs: Outputs) -> Mapping[str, Tensor]:
+    def distributions(self, outputs: Outputs) -> Mapping[str, torch.Tensor]:
         """The synthetic teacher softmax(z*_t)."""
         dpo, anchor = ops.log_softmax(outputs["teacher"]), ops.log_softmax(outputs["anchor"])
         target = TEACHERS[self.reward](dpo, anchor, self.alpha(dpo, anchor)[:, None])
         return {"synthetic teacher": target / self.temperature}
 
-    def alpha(self, dpo: Tensor, anchor: Tensor) -> Tensor:
+    def alpha(self, dpo: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
         """[n] extrapolation weight from log-probabilities [n, V]."""
         distance = DISTANCES[self.tvd](dpo, anchor)
         if self.extrapolation == "constant" and self.beta:

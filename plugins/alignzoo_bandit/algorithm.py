@@ -1,11 +1,12 @@
 """Sentence-level policy gradient on the contrastive DPO reward, arXiv:2503.02832 Eq. 42."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -21,6 +22,9 @@ from alignzoo import (
     ops,
     option,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # log(pi/pi_dpo)(y_t) and the token's full KL -> what the reward pays, what the loss pays: [B, S].
 KL_MODES: Mapping[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {

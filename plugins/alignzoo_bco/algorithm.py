@@ -1,11 +1,12 @@
 """Binary classifier optimisation, arXiv:2404.04656."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import log
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -24,7 +25,7 @@ from alignzoo import (
 from alignzoo.ops import implicit_reward, log_prob, log_sigmoid
 
 
-def _matched(batch: Batch) -> Tensor:
+def _matched(batch: Batch) -> torch.Tensor:
     """[B, S] bool: the response of the first half of the rows, (x_i, y_i)."""
     row = torch.arange(batch.ids.shape[0], device=batch.ids.device)
     return batch.mask & (row < batch.n_items)[:, None]

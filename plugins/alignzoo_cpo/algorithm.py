@@ -1,9 +1,11 @@
 """Contrastive preference optimisation, arXiv:2401.08417."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from alignzoo import Algorithm, Loss, Metric, PairBatch, Role, Signal, Signals, State, Term, option
 from alignzoo.ops import log_prob, log_sigmoid, pair_metrics, sequence_mean, sequence_sum
@@ -34,11 +36,11 @@ class CPO(Algorithm[PairBatch]):
         """Log-probabilities that are trained."""
         return {"policy": log_prob("policy")}
 
-    def score(self, policy: Tensor, mask: Tensor) -> Tensor:
+    def score(self, policy: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """[B] S of every response from log-probabilities [B, S]."""
         return sequence_sum(policy, mask)
 
-    def margin(self, difference: Tensor) -> Tensor:
+    def margin(self, difference: torch.Tensor) -> torch.Tensor:
         """[I] argument of the sigmoid from S(y_w) - S(y_l)."""
         return self.beta * difference
 
@@ -68,10 +70,10 @@ class CPOSimPO(CPO):
 
     gamma_ratio: float = option(0.5, "gamma / beta: margin between mean log-probabilities", ge=0)
 
-    def score(self, policy: Tensor, mask: Tensor) -> Tensor:
+    def score(self, policy: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """[B] A of every response."""
         return sequence_mean(policy, mask)
 
-    def margin(self, difference: Tensor) -> Tensor:
+    def margin(self, difference: torch.Tensor) -> torch.Tensor:
         """[I] the same with the margin taken off."""
         return self.beta * (difference - self.gamma_ratio)

@@ -1,10 +1,10 @@
 """Direct preference optimisation, arXiv:2305.18290."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from alignzoo import Algorithm, Loss, Metric, PairBatch, Role, Signal, Signals, State, Term, option
 from alignzoo.ops import implicit_reward, log_prob, log_sigmoid, pair_log_probs, pair_metrics
@@ -52,9 +52,9 @@ class DPO(Algorithm[PairBatch]):
 
     def at_start(self) -> Mapping[str, float]:
         """Equal policy and reference cannot prefer anything."""
-        return {"loss": self.pair_loss(torch.zeros(1)).item(), "rewards/margin": 0.0}
+        return {"loss": math.log(2), "rewards/margin": 0.0}
 
-    def pair_loss(self, delta: Tensor) -> Tensor:
+    def pair_loss(self, delta: "torch.Tensor") -> "torch.Tensor":
         """[I] loss of each pair from D [I]."""
         e = self.label_smoothing
         return -(1 - e) * log_sigmoid(self.beta * delta) - e * log_sigmoid(-self.beta * delta)

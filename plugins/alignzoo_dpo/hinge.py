@@ -1,8 +1,11 @@
 """DPO with the hinge loss of SLiC, arXiv:2305.10425."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from alignzoo_dpo.algorithm import DPO
 
@@ -17,6 +20,10 @@ class HingeDPO(DPO):
 
     name = "hinge_dpo"
 
-    def pair_loss(self, delta: Tensor) -> Tensor:
+    def at_start(self) -> Mapping[str, float]:
+        """Without a preference the whole margin lacks."""
+        return {**super().at_start(), "loss": 1.0}
+
+    def pair_loss(self, delta: torch.Tensor) -> torch.Tensor:
         """[I] what D [I] lacks to the margin 1 / beta, in units of it."""
         return (1 - self.beta * delta).clamp(min=0)

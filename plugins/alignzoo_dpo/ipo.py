@@ -1,8 +1,11 @@
 """Identity preference optimisation, arXiv:2310.12036."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from alignzoo_dpo.algorithm import DPO
 
@@ -17,6 +20,10 @@ class IPO(DPO):
 
     name = "ipo"
 
-    def pair_loss(self, delta: Tensor) -> Tensor:
+    def at_start(self) -> Mapping[str, float]:
+        """Without a preference the whole margin lacks."""
+        return {**super().at_start(), "loss": (1 / (2 * self.beta)) ** 2}
+
+    def pair_loss(self, delta: torch.Tensor) -> torch.Tensor:
         """[I] squared distance of D [I] from the margin."""
         return (delta - 1 / (2 * self.beta)) ** 2

@@ -1,11 +1,12 @@
 """Generalised knowledge distillation, arXiv:2306.13649."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -23,7 +24,7 @@ from alignzoo import (
 from alignzoo.ops import REDUCTIONS, jsd, kl_divergence, log_softmax, sequence_mean, sequence_sum
 
 # Log-probabilities [n, V] of teacher and student and the weight beta -> [n].
-DIVERGENCES: Mapping[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+DIVERGENCES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
     "forward": lambda teacher, student, _: kl_divergence(teacher, student),
     "reverse": lambda teacher, student, _: kl_divergence(student, teacher),
     "jsd": jsd,
@@ -72,7 +73,7 @@ class GKD(Algorithm[TextBatch]):
         """The divergence with gradient, and the KL to look at."""
         return {"distil": Signal(("policy", "teacher"), self.rows)}
 
-    def rows(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+    def rows(self, outputs: Outputs, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """[n] rows from logits [n, V]."""
         teacher = log_softmax(outputs["teacher"] / self.temperature)
         student = log_softmax(outputs["policy"] / self.temperature)

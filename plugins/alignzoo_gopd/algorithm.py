@@ -1,10 +1,12 @@
 """G-OPD and ExOPD, arXiv:2602.12125, and delta distillation, arXiv:2607.15161."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -20,6 +22,9 @@ from alignzoo import (
     ops,
     option,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

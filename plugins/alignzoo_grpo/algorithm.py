@@ -1,10 +1,12 @@
 """Group-relative policy optimisation, arXiv:2402.03300."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch import Tensor
+import torch
 
 from alignzoo import Loss, Mean, Metric, Role, RolloutBatch, Signal, Signals, State, ops, option
 from alignzoo_grpo.group import SMALLEST_DEVIATION, GroupRelative
@@ -50,7 +52,7 @@ class GRPO(GroupRelative):
         """The same before the first update on the buffer, and the reference."""
         return {"old": ops.log_prob("policy"), "reference": ops.log_prob("reference")}
 
-    def advantages(self, reward: Tensor, group: Tensor) -> Tensor:
+    def advantages(self, reward: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
         """[B] A_b from the rewards [B]."""
         return ops.group_advantage(reward, group, SMALLEST_DEVIATION if self.scale else None)
 

@@ -1,9 +1,11 @@
 """What GRPO and its relatives share: rewards compared within the answers to one prompt."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from alignzoo import Algorithm, Mean, Metric, Role, RolloutBatch, Signal, Signals, World, ops
 
@@ -34,7 +36,7 @@ class GroupRelative(Algorithm[RolloutBatch]):
         """The same before the first update on the buffer."""
         return {"old": ops.log_prob("policy")}
 
-    def advantages(self, reward: Tensor, group: Tensor) -> Tensor:
+    def advantages(self, reward: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
         """[B] A_b from the rewards [B]."""
         return ops.group_advantage(reward, group, SMALLEST_DEVIATION)
 
@@ -43,7 +45,7 @@ class GroupRelative(Algorithm[RolloutBatch]):
         advantage = self.advantages(batch.reward.to(signals["old"]), batch.group)
         return {"advantage": advantage[:, None] * batch.mask}
 
-    def logged(self, batch: RolloutBatch, signals: Signals, binds: Tensor) -> dict[str, Mean]:
+    def logged(self, batch: RolloutBatch, signals: Signals, binds: torch.Tensor) -> dict[str, Mean]:
         """Metrics of all relatives; binds [B, S] is 1 where clipping binds."""
         return {
             "clip_fraction": Mean(binds, batch.mask),

@@ -1,9 +1,10 @@
 """Dr. GRPO, GSPO and CISPO: GRPO with another mean, another ratio, another clip."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from alignzoo import Loss, Metric, RolloutBatch, Signals, State, Term, ops, option
 from alignzoo_grpo.group import GroupRelative
@@ -24,7 +25,7 @@ class DrGRPO(GroupRelative):
     clip: float = option(0.2, "c: clip range of the ratio", gt=0)
     constant: float = option(1.0, "C, such as max_new_tokens; 1: the plain sum", gt=0)
 
-    def advantages(self, reward: Tensor, group: Tensor) -> Tensor:
+    def advantages(self, reward: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
         """[B] R_b - mean R."""
         return ops.group_advantage(reward, group)
 

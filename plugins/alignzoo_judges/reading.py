@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -118,7 +117,7 @@ class Reader:
         opened = end and end[-1].endswith(MARK_ENDS) and without_reasoning(end[-1]) is None
         return "<think>\n" if opened else ""
 
-    def _alternatives(self, logits: Tensor | None, wanted: int) -> dict[str, float] | None:
+    def _alternatives(self, logits: torch.Tensor | None, wanted: int) -> dict[str, float] | None:
         """The likeliest first tokens by how a reply of that token alone reads.
 
         Tokens that read the same (in some tokenizers "m" at the start of a word and inside one)
@@ -154,9 +153,9 @@ class Picker(LogitsProcessor):
     def __init__(self, temperature: float, seed: int) -> None:
         self.temperature = temperature
         self.noise = torch.Generator().manual_seed(seed)
-        self.first: Tensor | None = None
+        self.first: torch.Tensor | None = None
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores [1, V] whose largest is the token."""
         if self.first is None:
             self.first = scores[0].float().cpu()

@@ -1,10 +1,11 @@
 """Kahneman-Tversky optimisation, arXiv:2402.01306."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -25,7 +26,7 @@ from alignzoo import (
 from alignzoo.ops import log_prob, sequence_sum
 
 
-def _matched(batch: Batch) -> Tensor:
+def _matched(batch: Batch) -> torch.Tensor:
     """[B, S] bool: the response of the first half of the rows, (x_i, y_i)."""
     row = torch.arange(batch.ids.shape[0], device=batch.ids.device)
     return batch.mask & (row < batch.n_items)[:, None]

@@ -1,10 +1,11 @@
 """Odds-ratio preference optimisation, arXiv:2403.07691."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -22,14 +23,14 @@ from alignzoo import (
 from alignzoo.ops import log_prob, log_sigmoid, pair_metrics, sequence_mean
 
 
-def chosen_text(batch: Batch) -> Tensor:
+def chosen_text(batch: Batch) -> torch.Tensor:
     """[B, S] bool: positions that predict any token of a chosen row, the prompt's included."""
     row = torch.arange(batch.ids.shape[0], device=batch.ids.device)
     following = torch.nn.functional.pad(batch.attention[:, 1:], (0, 1))
     return following & (row < batch.n_items)[:, None]
 
 
-def log_odds(mean: Tensor) -> Tensor:
+def log_odds(mean: torch.Tensor) -> torch.Tensor:
     """Log p/(1 - p) of p = exp(mean), mean < 0; finite for a response the model is certain of."""
     mean = mean.clamp(max=-torch.finfo(mean.dtype).eps)
     return mean - torch.log(-torch.expm1(mean))

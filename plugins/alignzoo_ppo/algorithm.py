@@ -1,10 +1,12 @@
 """Proximal policy optimisation for RLHF, arXiv:1707.06347 and arXiv:2203.02155."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+import torch
 
 from alignzoo import (
     Algorithm,
@@ -90,7 +92,7 @@ class PPO(Algorithm[RolloutBatch]):
         """The first update is on the sampling policy, which is still the reference."""
         return {"clip_fraction": 0.0, "kl_k1/token": 0.0}
 
-    def token_rewards(self, batch: RolloutBatch, signals: Signals) -> Tensor:
+    def token_rewards(self, batch: RolloutBatch, signals: Signals) -> torch.Tensor:
         """[B, S] r_t = -kl_coef kl_t, plus the clipped reward on the last token."""
         kl = KL_ESTIMATORS[self.kl_estimator](signals["old"] - signals["reference"])
         reward = batch.reward.to(kl)

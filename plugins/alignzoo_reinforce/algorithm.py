@@ -1,10 +1,11 @@
 """Token-level REINFORCE on the contrastive DPO reward, arXiv:2503.02832 Eq. 43."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -63,7 +64,7 @@ class Reinforce(Algorithm[RolloutBatch]):
         rows = {role: log_prob(role) for role in self.roles}
         return {**rows, "kl": kl("policy", "teacher")}
 
-    def token_rewards(self, signals: Signals) -> Tensor:
+    def token_rewards(self, signals: Signals) -> torch.Tensor:
         """[B, S] r_t = beta0 log(pi_dpo/pi_anchor)(y_t)."""
         return self.beta0 * (signals["teacher"] - signals["anchor"]).detach()
 

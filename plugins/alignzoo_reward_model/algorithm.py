@@ -1,11 +1,12 @@
 """A Bradley-Terry reward model, arXiv:1706.03741 and arXiv:2203.02155."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from alignzoo import (
     Algorithm,
@@ -27,7 +28,7 @@ from alignzoo.ops import log_sigmoid, pair_metrics, spread_on_last, value
 class GradedPairBatch(PairBatch):
     """Pairs of which some say by how much the chosen response is better."""
 
-    margin: Tensor  # [I] float32: the number `margin` of a pair, 0 without one
+    margin: torch.Tensor  # [I] float32: the number `margin` of a pair, 0 without one
 
     @classmethod
     def collate(cls, items: Sequence[Item], pad_id: int) -> Self:
@@ -36,7 +37,7 @@ class GradedPairBatch(PairBatch):
         return super().collate(graded, pad_id)
 
 
-def last_token(batch: Batch) -> Tensor:
+def last_token(batch: Batch) -> torch.Tensor:
     """[B, S] bool: the last attended position of every row, wherever the padding is."""
     one = torch.ones(batch.ids.shape[0], device=batch.ids.device)
     return spread_on_last(one, batch.attention) > 0

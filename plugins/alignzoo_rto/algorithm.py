@@ -1,10 +1,12 @@
 """Reinforced token optimisation, arXiv:2404.18922."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+import torch
 
 from alignzoo import (
     Algorithm,
@@ -74,13 +76,13 @@ class RTO(Algorithm[RolloutBatch]):
         frozen = {role: ops.log_prob(role) for role in ("teacher", "reference")}
         return {**frozen, "old": ops.log_prob("policy"), "old_value": ops.value("critic")}
 
-    def dpo_rewards(self, signals: Signals) -> Tensor:
+    def dpo_rewards(self, signals: Signals) -> torch.Tensor:
         """[B, S] beta1 log(pi_dpo/pi_ref)(y_t), clipped."""
         reward = self.beta1 * (signals["teacher"] - signals["reference"])
         limit = self.token_clip
         return reward if limit is None else reward.clamp(-limit, limit)
 
-    def token_rewards(self, batch: RolloutBatch, signals: Signals) -> Tensor:
+    def token_rewards(self, batch: RolloutBatch, signals: Signals) -> torch.Tensor:
         """[B, S] r_t, 0 outside the response."""
         kl = signals["old"] - signals["reference"]
         return (self.dpo_rewards(signals) - self.beta2 * kl) * batch.mask
@@ -126,7 +128,7 @@ class RTOv3(RTO):
     )
     reward_clip: float | None = option(10.0, "clips R to +- this; null: no clipping", gt=0)
 
-    def token_rewards(self, batch: RolloutBatch, signals: Signals) -> Tensor:
+    def token_rewards(self, batch: RolloutBatch, signals: Signals) -> torch.Tensor:
         """[B, S] r_t, 0 outside the response."""
         shaping = super().token_rewards(batch, signals)
         reward, limit = batch.reward.to(shaping), self.reward_clip

@@ -1,9 +1,11 @@
 """Simple preference optimisation, arXiv:2405.14734."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from alignzoo import Algorithm, Loss, Metric, PairBatch, Role, Signal, Signals, State, Term, option
 from alignzoo.ops import log_prob, log_sigmoid, pair_metrics, sequence_mean
@@ -35,7 +37,7 @@ class SimPO(Algorithm[PairBatch]):
         """Log-probabilities that are trained."""
         return {"policy": log_prob("policy")}
 
-    def pair_loss(self, u: Tensor) -> Tensor:
+    def pair_loss(self, u: torch.Tensor) -> torch.Tensor:
         """[I] loss of each pair from u [I]."""
         e = self.label_smoothing
         return -(1 - e) * log_sigmoid(self.beta * u) - e * log_sigmoid(-self.beta * u)
@@ -57,6 +59,6 @@ class HingeSimPO(SimPO):
 
     name = "hinge_simpo"
 
-    def pair_loss(self, u: Tensor) -> Tensor:
+    def pair_loss(self, u: torch.Tensor) -> torch.Tensor:
         """[I] what u [I] lacks to the margin 1 / beta, in units of it."""
         return (1 - self.beta * u).clamp(min=0)

@@ -1,11 +1,13 @@
 """Token-level direct preference optimisation, arXiv:2404.11999."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch import Tensor
+import torch
 
 from alignzoo import (
     Algorithm,
@@ -23,7 +25,7 @@ from alignzoo import (
 )
 from alignzoo.ops import implicit_reward, kl, log_prob, log_sigmoid, pair_metrics, sequence_sum
 
-POSITIONS: Mapping[str, Callable[[Batch], Tensor]] = {
+POSITIONS: Mapping[str, Callable[[Batch], torch.Tensor]] = {
     "aligned": lambda batch: batch.mask,
     "official": lambda batch: batch.response,
 }
@@ -67,7 +69,7 @@ class TDPO1(Algorithm[PairBatch]):
         """Equal policy and reference cannot prefer anything, nor diverge."""
         return {"loss": math.log(2), "rewards/margin": 0.0, "kl_full/chosen": 0.0}
 
-    def divergence_gap(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+    def divergence_gap(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         """[I] what the pair's divergences K [I] take from D."""
         return rejected - chosen
 
@@ -99,6 +101,6 @@ class TDPO2(TDPO1):
 
     alpha: float = option(0.1, "weight of the divergences", ge=0)
 
-    def divergence_gap(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+    def divergence_gap(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         """[I] the same, weighted, with gradient through the rejected one alone."""
         return self.alpha * (rejected - chosen.detach())

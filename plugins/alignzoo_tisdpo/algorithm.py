@@ -1,10 +1,12 @@
 """Token-level importance sampling DPO, arXiv:2410.04350 (ICLR 2025)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 
-from torch import Tensor
+import torch
 
 from alignzoo import (
     Algorithm,
@@ -70,7 +72,7 @@ class TISDPO(Algorithm[PairBatch]):
         """Equal policy and reference cannot prefer anything."""
         return {"loss": log(2), "rewards/margin": 0.0}
 
-    def weights(self, log_ratio: Tensor, batch: PairBatch) -> Tensor:
+    def weights(self, log_ratio: torch.Tensor, batch: PairBatch) -> torch.Tensor:
         """[B, S] w_t from log pi_+ - log pi_- [B, S]."""
         exponent = self.m * log_ratio.clamp(self.low, self.high)
         exponent[batch.rejected] *= -1

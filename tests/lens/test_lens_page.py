@@ -12,9 +12,10 @@ from lens_pages import lens_of
 from tiny_models import word_tokenizer
 
 from alignzoo.contract.errors import UsageError
+from alignzoo.lens.coloured import colour_of
 from alignzoo.lens.export import write_json
 from alignzoo.lens.pack import FULL, packed, rounded
-from alignzoo.lens.page import colour_of, first_responses, render_lens
+from alignzoo.lens.page import first_responses, render_lens
 from alignzoo.lens.view import at_tokens, limit_of
 
 

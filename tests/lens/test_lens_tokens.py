@@ -6,7 +6,7 @@ from tiny_models import word_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from alignzoo.lens.page import parts_of
+from alignzoo.lens.coloured import parts_of
 from alignzoo.lens.tokens import LETTERS, Pieces, bare, visible
 
 

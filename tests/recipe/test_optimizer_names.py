@@ -7,8 +7,9 @@ import yaml
 from alignzoo.contract.errors import RecipeError
 from alignzoo.engine.layout.optim import Optim, build_optimizer
 from alignzoo.recipe.file import load_recipe
-from alignzoo.recipe.optimizing import OPTIMIZERS, engine_values
+from alignzoo.recipe.optimizing import OPTIMIZERS, engine_values, is_usual, refused
 from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.spec import OptimSpec
 from alignzoo.store.folders import resolved
 
 RECIPE = """
@@ -117,3 +118,15 @@ def test_patience_that_outlasts_the_steps_is_refused_with_both_numbers(tmp_path)
         load_recipe(file, load_plugins())
     file.write_text(HELD.replace("STEPS", "41"))
     assert load_recipe(file, load_plugins()).stages[0].validation.patience == 3
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("more", ["", ", weight_decay: 0", ", betas: [0.0, 0.999]"])
+def test_what_is_not_tried_on_torch_is_what_torch_takes(name, more):
+    """A block of usual values is checked without importing torch; its ranges must be torch's."""
+    given = yaml.safe_load("{optimizer: " + name + more + "}")
+    if given.keys() - {"optimizer"} <= set(OPTIMIZERS[name][1]):
+        spec = OptimSpec.model_validate(given)
+        assert is_usual(spec)
+        assert refused(spec) == ""
+    assert not is_usual(OptimSpec(optimizer={"name": "adam"}, betas=(0.9, 1.0)))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.cli.doing.report_lens import with_lens
 from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.contract.errors import UsageError, described
 from alignzoo.recipe.registry import Registry, load_plugins
@@ -64,6 +63,8 @@ def write_report(
     numbers = numbers or page.with_suffix(".json")
     report = fold_report(folders, registry)
     if lens:
+        from alignzoo.cli.doing.report_lens import with_lens
+
         report = with_lens(report, lens, registry)
     beside = numbers.name if numbers.parent == page.parent else str(numbers)
     write_text(page, render_report(report, twin=beside))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
 
 from alignzoo.contract.errors import DataError, PluginError, TrainingError
 from alignzoo.engine.models.context import context_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 PREFIX = "weights-"  # begins the name of every folder that is handed over
@@ -45,28 +45,36 @@ class Handover:
         plain.load_state_dict(dict(model.named_buffers()), strict=False)
         return Handover(plain)
 
-    @torch.no_grad()
     def take(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Copy the trainer's weights, one by one.
 
         Raises PluginError when their names are not the model's, TrainingError for a number that
         is not finite.
         """
-        own, given = dict(self.plain.named_parameters()), set()
-        head, embeddings = self._ends()
-        for name, x in weights:
-            given.add(name)
-            if name in own and not own[name].copy_(x).isfinite().all():
-                cure = "lower the learning rate" if version else "look at the model it started from"
-                raise TrainingError(f"rollout: '{name}' of the policy is not finite; {cure}")
-        if head not in given and embeddings in given:  # tied
-            own[head].copy_(own[embeddings])
-            given.add(head)
+        own = dict(self.plain.named_parameters())
+        with torch.no_grad():
+            given = self._copied(own, weights, version)
         if wrong := sorted(given ^ own.keys()):
             raise PluginError(
                 f"rollout: the trainer's weights are not those of a plain "
                 f"{type(self.plain).__name__} ('{wrong[0]}'); use the transformers engine"
             )
+
+    def _copied(
+        self, own: Mapping[str, Tensor], weights: Iterable[tuple[str, Tensor]], version: int
+    ) -> set[str]:
+        """Fill the copy; the names of what was given."""
+        given = set()
+        for name, x in weights:
+            given.add(name)
+            if name in own and not own[name].copy_(x).isfinite().all():
+                cure = "lower the learning rate" if version else "look at the model it started from"
+                raise TrainingError(f"rollout: '{name}' of the policy is not finite; {cure}")
+        head, embeddings = self._ends()
+        if head not in given and embeddings in given:  # tied
+            own[head].copy_(own[embeddings])
+            given.add(head)
+        return given
 
     def _ends(self) -> list[str]:
         """The names of the weights of head and embeddings."""
@@ -105,11 +113,10 @@ class Handover:
             raise PluginError(f"{place}: transformers wrote no checkpoint; use another version")
         return place
 
-    @torch.no_grad()
     def log_probs(self, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
         """Log-probs [n] of an answer's tokens over the full vocabulary at temperature 1."""
         ids = torch.tensor([[*prompt, *answer]])
-        with torch.autocast("cpu", enabled=False):
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             logits = self.plain(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         every = logits.float().log_softmax(-1)
         found: list[float] = every.gather(1, torch.tensor(answer)[:, None])[:, 0].tolist()

@@ -11,7 +11,6 @@ from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Batch, Loss, Signals, Term
 from alignzoo.engine.scoring.scorer import ROUTER, ScoringModule, read_rows
 
-AUX = "/aux_loss"  # after a term's name: its value before the coefficient
 OWN = "method"  # what the only, unnamed term of a method is called beside a router's
 
 
@@ -51,12 +50,6 @@ class Balance:
             counted = batch.attention & read_rows(batch, algorithm.signals(), role)[:, None]
             found[name] = Term(signals[ROUTER + role], counted, self.coefficients[role])
         return found
-
-
-def routers_share(metrics: Mapping[str, float]) -> float:
-    """What the routers' terms add to the "loss" of a step."""
-    names = [name.removesuffix(AUX) for name in metrics if name.endswith(AUX)]
-    return sum(metrics[f"loss/{name}"] for name in names if name.split("/")[0] == "router")
 
 
 def balance_of(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import torch
-from torch import Tensor
 
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def permutation(n: int, *key: int | str) -> Tensor:
@@ -55,7 +57,7 @@ def buffer_cut(cut: Cut, prompts: int, items_per_prompt: int) -> Cut:
 
 
 @dataclass(frozen=True)
-class Schedule(Sequence[Tensor]):
+class Schedule(Sequence["Tensor"]):
     """Item numbers of each batch of a stage; every item is in every epoch.
 
     Any batch is computed from its index, so a schedule of a billion steps takes no room.

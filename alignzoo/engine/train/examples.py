@@ -17,11 +17,12 @@ import torch
 
 from alignzoo.contract.errors import described
 from alignzoo.contract.rollout import Completion, RolloutEngine, Sampling, sample_key
-from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.train.journal import keep_until
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from alignzoo.engine.layout.base import Layout
 
 FILE = "logged_samples.jsonl"
 ROOM = 1.25  # times a copy's size that must be free on an accelerator before it is made

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.moving import anchors
 from alignzoo.contract.types import Batch, Signal
-from alignzoo.engine.train.balance import routers_share
 from alignzoo.ops import kl, sequence_sum
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 KL = "kl_full/"  # full-vocabulary KL(trained || frozen), summed over a response, in nats
+AUX = "/aux_loss"  # after a term's name: its value before the coefficient
 WINDOW = 10  # steps whose mean has to be healthy
 SLACK = 1e-6  # float noise of quantities that cannot be negative
 
@@ -107,6 +109,12 @@ class Watch:
         if name not in self.said:
             self.said.add(name)
             self.rails.say(f"warning: {sentence}")
+
+
+def routers_share(metrics: Mapping[str, float]) -> float:
+    """What the routers' terms add to the "loss" of a step."""
+    names = [name.removesuffix(AUX) for name in metrics if name.endswith(AUX)]
+    return sum(metrics[f"loss/{name}"] for name in names if name.split("/")[0] == "router")
 
 
 def same_start(algorithm: Algorithm[Any], digests: Mapping[str, str]) -> bool:

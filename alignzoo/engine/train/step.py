@@ -17,9 +17,10 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.bodies import padding_share
-from alignzoo.engine.train.balance import AUX, Balance
+from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.guard import fingerprint, guarded_loss
+from alignzoo.engine.train.rails import AUX
 
 LossOf = Callable[[Batch, Signals, State], Loss]
 
