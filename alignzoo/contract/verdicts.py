@@ -162,7 +162,7 @@ class AskedJudge(Judge):
         """Price of a reply in the user's currency; None: not known, which is not 0."""
         return None
 
-    def most(self, question: Question) -> Usage:
+    def largest_usage(self, question: Question) -> Usage:
         """The most tokens that a reply to a question can take, for `max_cost`.
 
         A token of a prompt has a byte at least; what templates add is counted per message.

@@ -49,5 +49,5 @@ class Purse:
 
 def dearest(judge: AskedJudge, question: Question) -> float:
     """The most that one reply can cost; infinite where nobody knows a price."""
-    price = judge.cost(judge.most(question))
+    price = judge.cost(judge.largest_usage(question))
     return math.inf if price is None else price

@@ -104,9 +104,9 @@ class Endpoint(AskedJudge):
         tokens = usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out
         return tokens / MILLION
 
-    def most(self, question: Question) -> Usage:
+    def largest_usage(self, question: Question) -> Usage:
         """As usual, but for a limit on tokens that `extra` sets."""
-        usual, extra = super().most(question), self.extra or {}
+        usual, extra = super().largest_usage(question), self.extra or {}
         own = [extra[key] for key in TOKEN_LIMITS if isinstance(extra.get(key), int)]
         return Usage(usual.prompt_tokens, max([usual.completion_tokens, *own]))
 

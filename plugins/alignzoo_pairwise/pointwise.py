@@ -40,8 +40,8 @@ class Pointwise(JudgedBenchmark):
     """Mean grade: a judge grades every answer alone, from 1 to 10.
 
     A grade is a line that is nothing but "Grade: [[7]]" (or score, rating, mark, the bare number,
-    "/10"); the last one counts, and a number outside the scale is no grade. In the manner of MT-Bench's single-answer
-    grading (arXiv:2306.05685), with words of our own and for any prompts.
+    "/10"); the last one counts, and a number outside the scale is no grade. In the manner of
+    MT-Bench's single-answer grading (arXiv:2306.05685), with words of our own, for any prompts.
     """
 
     name = "pointwise"
