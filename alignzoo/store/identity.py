@@ -66,7 +66,7 @@ def stage_identity(
 
     Raises DataError when an input is missing.
     """
-    data, blocks = data_of(spec), valued_blocks(spec)
+    data = data_of(spec)
     return Identity(
         {
             **_common(spec, recipe),
@@ -80,7 +80,7 @@ def stage_identity(
                 place: _data_digest(d, recipe, registry, outputs) for place, d in data.items()
             },
             **_declared(spec, registry),
-            **({"values": [_valued(x, registry) for x in blocks]} if blocks else {}),
+            **({"values": _values(spec, registry)} if valued_blocks(spec) else {}),
         }
     )
 
@@ -152,6 +152,13 @@ def _judges(judges: Iterable[JudgeSpec], registry: Registry) -> list[dict[str, A
         plugin = registry.owner(cls).identity
         found.append({"name": given.name, "plugin": plugin, "settings": dict(judge.identity())})
     return found
+
+
+def _values(spec: Spec, registry: Registry) -> dict[str, Any]:
+    """What answers are worth; a sum logs its parts too."""
+    reward = getattr(getattr(spec, "rollout", None), "reward", None)
+    named = list(reward.names) if reward is not None and reward.parts is not None else None
+    return {"of": [_valued(block, registry) for block in valued_blocks(spec)], "named": named}
 
 
 def _valued(block: ValuedSpec, registry: Registry) -> dict[str, Any]:
