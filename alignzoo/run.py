@@ -35,7 +35,7 @@ from alignzoo.engine.parallel.quiet import silence_libraries
 from alignzoo.judging.outputs import match, read_outputs
 from alignzoo.launch.worker import earlier_failure
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
-from alignzoo.plan.ahead import check_ahead
+from alignzoo.plan.ahead import check_ahead, check_judges
 from alignzoo.plan.standing import standings
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, Recipe, TrainSpec
 from alignzoo.recipe.observers import Observers, declared_metrics, observers_for
@@ -166,7 +166,9 @@ def _hold(run: Run, source: str, held: ExitStack) -> None:
     require_inputs(run.recipe, run.registry)
     check_prompts(run.recipe)
     _check_files(run)
-    check_ahead(run.recipe, run.registry, standings(run.recipe, run.registry, run.folder))
+    known = standings(run.recipe, run.registry, run.folder)
+    check_ahead(run.recipe, run.registry, known)
+    check_judges(run.recipe, run.registry, known)
     metrics = declared_metrics(run.recipe, run.registry)
     _tell(run, "on_run_start", recipe=resolved(run.recipe), metrics=metrics)
 

@@ -51,10 +51,26 @@ def bradley_terry(
 
     Equal answers are a tie.
     """
+    return _drawn(answers, scores, noise, sigmoid)
+
+
+def by_win_rate(
+    answers: Sequence[object], scores: Sequence[float], noise: random.Random
+) -> list[Pick]:
+    """The same for win rates w, with P = (1 + w_a - w_b) / 2: of two answers, the judge's own P."""
+    return _drawn(answers, scores, noise, lambda margin: (1 + margin) / 2)
+
+
+def _drawn(
+    answers: Sequence[object],
+    scores: Sequence[float],
+    noise: random.Random,
+    link: Callable[[float], float],
+) -> list[Pick]:
     picks: list[Pick] = []
     for left in range(len(answers) - 1):
         a, b = noise.sample((left, left + 1), 2)
-        a_wins = noise.random() < sigmoid(scores[a] - scores[b])
+        a_wins = noise.random() < link(scores[a] - scores[b])
         chosen, rejected = (a, b) if a_wins else (b, a)
         picks.append(Pick(chosen, rejected, tie=answers[a] == answers[b]))
     return picks
@@ -66,6 +82,10 @@ BEST_WORST = Chooser(best_worst, lambda k: 1)
 CHOOSERS: Mapping[str, Chooser] = {
     "best_worst": BEST_WORST,
     "bradley_terry": Chooser(bradley_terry, lambda k: k - 1),
+}
+WIN_CHOOSERS: Mapping[str, Chooser] = {  # where scores are win rates
+    **CHOOSERS,
+    "bradley_terry": Chooser(by_win_rate, lambda k: k - 1),
 }
 
 

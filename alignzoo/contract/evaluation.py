@@ -54,15 +54,32 @@ class Judge:
     name: ClassVar[str]
     # Whether answers are shown to it with the special tokens that are content, such as <think>.
     reads_special: ClassVar[bool] = True
+    # Whether compare(a, b) = 1 - compare(b, a); of a judge that does not claim it, both are asked.
+    symmetric: ClassVar[bool] = True
     example_options: ClassVar[Mapping[str, Any]] = {}  # for `check`
 
     def score(self, answers: Sequence[Answer]) -> list[Score]:
         """One score per answer, in order."""
         raise TypeError(f"{type(self).__name__} cannot score single answers")
 
+    def compare(self, pairs: Sequence[tuple[Answer, Answer]]) -> list[float]:
+        """P(the first answer is the better one), 0 to 1, of each pair of answers to one prompt.
+
+        Here 1 where `score` of the first is larger, 0 where it is smaller, and 1/2 for equal ones.
+        """
+        scores = self.score([answer for pair in pairs for answer in pair])
+        both = zip(scores[::2], scores[1::2], strict=True)
+        return [(a.value > b.value) + 0.5 * (a.value == b.value) for a, b in both]
+
     def seen(self, answers: Sequence[Answer]) -> Sequence[Answer]:
         """The answers as this judge reads them, for `score`."""
         return answers if self.reads_special else [a.without_special() for a in answers]
+
+    def check_here(self) -> None:
+        """Look for what the judge needs on this machine, such as a key, before anything trains.
+
+        Asks nobody. Raises AlignzooError with one sentence that says what is missing.
+        """
 
     @property
     def label(self) -> str:
@@ -74,6 +91,16 @@ class Judge:
         better (the content of a file that an option names). JSON-able.
         """
         return asdict(self) if is_dataclass(self) else {}
+
+
+def scores_alone(judge: type[Judge]) -> bool:
+    """Whether judges of this class can score single answers."""
+    return judge.score is not Judge.score
+
+
+def compares_pairs(judge: type[Judge]) -> bool:
+    """Whether judges of this class can say by themselves which of two answers is better."""
+    return scores_alone(judge) or judge.compare is not Judge.compare
 
 
 @dataclass(frozen=True)

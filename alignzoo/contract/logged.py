@@ -17,6 +17,16 @@ LOGGED: Final[Mapping[str, Metric]] = {
     "rollout/length": Metric("mean length of sampled responses", "tokens"),
     "rollout/truncated": Metric("share of them cut at max_new_tokens"),
     "rollout/reward": Metric("mean reward of sampled responses"),
+    "reward/NAME": Metric("mean of one reward of a weighted sum, its weight left out"),
+    "rollout/unjudged": Metric(
+        "responses without a verdict of judges that are asked; they earn the mean of the others to "
+        "their prompt; `rollout/unjudged/NAME` in a sum",
+        "share",
+        high=0.1,
+    ),
+    "rollout/judging_cost": Metric(
+        "price of all replies so far; `rollout/judging_cost/NAME` in a sum", "as the judge's prices"
+    ),
     "rollout/share": Metric(
         "prompts that the policy answered; the others keep the data's", "share"
     ),
@@ -30,4 +40,5 @@ LOGGED: Final[Mapping[str, Metric]] = {
 def logged(name: str) -> Metric | None:
     """What the engine means by a name that it logs; None: it logs no such thing."""
     kind = name.partition("/")[0]
-    return LOGGED.get(name) or LOGGED.get(f"{kind}/ROLE") or LOGGED.get(f"{kind}/NAME")
+    found = LOGGED.get(name) or LOGGED.get(f"{kind}/ROLE") or LOGGED.get(f"{kind}/NAME")
+    return found or LOGGED.get(name.rpartition("/")[0])

@@ -18,6 +18,8 @@ from alignzoo.contract.errors import AlignzooError
 from alignzoo.contract.evaluation import Answer, Benchmark, Column, Judge
 from alignzoo.contract.types import Message, PromptSample
 
+AROUND = 32  # tokens at most that a chat template puts around a message, or a conversation
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -159,6 +161,15 @@ class AskedJudge(Judge):
     def cost(self, usage: Usage) -> float | None:
         """Price of a reply in the user's currency; None: not known, which is not 0."""
         return None
+
+    def largest_usage(self, question: Question) -> Usage:
+        """The most tokens that a reply to a question can take, for `max_cost`.
+
+        A token of a prompt has a byte at least; what templates add is counted per message.
+        """
+        texts = [str(message.get("content") or "") for message in question.messages]
+        size = sum(len(text.encode(errors="surrogatepass")) + AROUND for text in texts)
+        return Usage(AROUND + size, question.decoding.max_tokens)
 
 
 class JudgedBenchmark(Benchmark):

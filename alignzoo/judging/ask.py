@@ -75,9 +75,13 @@ def ask(
     not, when another model answers in its place, and when the first replies all lack a verdict;
     PluginError when judge or benchmark break their contract. Everything that came is kept.
     """
-    task = Task(benchmark, judge, questions, journal, again, report, patience.mute)
-    standing = task.survey()
-    report(standing)
+    return put(Task(benchmark, judge, questions, journal, again, report, patience.mute), patience)
+
+
+def put(task: Task, patience: Patience = PATIENT) -> Capabilities:
+    """`ask`, given as one value; JudgeError too before what may be spent is passed."""
+    standing, journal = task.survey(), task.journal
+    task.report(standing)
     task.check_mute(standing)
     if standing.done == standing.total and journal.capabilities is not None:
         return journal.capabilities

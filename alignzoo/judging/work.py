@@ -25,10 +25,12 @@ from alignzoo.contract.verdicts import (
 )
 from alignzoo.judging.journal import Answered, Entry, Journal, Lost
 from alignzoo.judging.mute import mute
+from alignzoo.judging.purse import Purse
 from alignzoo.judging.read import NOTHING, Judged, Spent, blaming, by_another, follow
 
 GIVE_UP = 20  # questions in a row that nobody answered: the judge is gone
 MUTE = 20  # first replies without a verdict: no later one will hold any
+BREAK = 0.01  # seconds until the purse is looked at again
 BREATH = 64  # questions looked at before replies under way get a turn
 
 
@@ -85,6 +87,7 @@ class Task:
     again: bool  # also what has no readable reply
     report: Callable[[Standing], None]
     mute: bool = False  # whether the first replies may all lack a verdict
+    purse: Purse = field(default_factory=Purse)
 
     def survey(self) -> Standing:
         """How much of it an earlier call has done."""
@@ -197,14 +200,22 @@ class Work:
         return follow_ups
 
     async def _replies(self, batch: Sequence[Question]) -> Sequence[Reply]:
-        name = self.task.judge.name
+        judge, purse = self.task.judge, self.task.purse
+        name, most = judge.name, purse.most(judge, batch)
+        while not purse.has_room(judge, most):
+            await self._pause(BREAK)
+        purse.held.append(most)
+        came: Sequence[Reply] = ()
         try:
             with blaming(f"judge '{name}'"):
-                replies = await self.session.replies(batch)
+                came = replies = await self.session.replies(batch)
         except JudgeBusy as busy:
             if busy.usage is not None:
+                came = (Reply(usage=busy.usage),)
                 await self._pay(batch[0], busy.usage)
             raise
+        finally:
+            purse.settle(most, judge, came)
         if len(replies) != len(batch):
             raise PluginError(
                 f"judge '{name}': {len(replies)} replies to {len(batch)} questions; `replies` "

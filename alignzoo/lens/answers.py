@@ -11,7 +11,6 @@ from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import GroupSample, PromptSample, RolloutBatch, Sample
-from alignzoo.contract.verdicts import AskedJudge
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import USUAL, Embedding, Reader
 from alignzoo.data.tokens import decode_answer, prompt_ids
@@ -22,8 +21,10 @@ from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.lens.methods import Loaded, Method
 from alignzoo.lens.responses import Answered
 from alignzoo.recipe.blocks import EngineSpec, SamplingSpec
+from alignzoo.recipe.judges import by_of, is_worded
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.rewards import RewardSpec
 from alignzoo.stages.compared import start_compared
 from alignzoo.stages.engines import engine_of
 from alignzoo.stages.label import judged
@@ -105,19 +106,33 @@ def rewards_of(
         return None, ""
     if method.rollout is None:
         return None, f"{method.label}: no rollout block says what a response earns"
-    spec = method.rollout.reward
-    if spec is None:
+    block = method.rollout.reward
+    if block is None:
         return [0.0] * len(rows), ""  # as in training
-    if spec.judge is None:
+    if why := _unread(block, registry):
+        return None, f"{method.label}: {why}"
+    (spec,) = block.sources
+    if spec.model is not None:
         return _from_model(loaded, method, rows, registry)
-    judge = build_options(registry.find("judge", spec.judge), spec.with_)
-    if isinstance(judge, AskedJudge):
-        return None, f"{method.label}: judge '{spec.judge}' would have to be asked, and is not"
+    judge = build_options(registry.find("judge", spec.judges[0].name), spec.judges[0].with_)
     answers = [
         Answer(row.prompt, row.response, len(row.tokens.response) - row.response.ended)
         for row in rows
     ]
     return judged(judge, answers), ""
+
+
+def _unread(block: RewardSpec, registry: Registry) -> str:
+    """Why a reward is not known from single answers alone, or an empty string."""
+    spec, *more = block.sources
+    if more or spec.weight != 1:
+        return "its reward is a sum of several, which is not read here"
+    names = ", ".join(f"'{judge.name}'" for judge in spec.judges)
+    if is_worded(spec, registry):
+        return f"judge {names} would have to be asked, and is not"
+    if spec.judges and by_of(spec, registry) == "wins":
+        return "its reward is a win rate among the answers to a prompt"
+    return ""
 
 
 def _from_model(

@@ -120,7 +120,7 @@ def stage_method(run: Path, name: str, label: str, registry: Registry) -> Method
             ref = ModelRef(str(folders[name] / part), ref.seed, None, ref.attn_implementation)
         _check(ref, role, label, folders)
         refs[role] = ref
-    reward = spec.rollout.reward if spec.rollout else None
+    reward = spec.rollout.reward.sources[0] if spec.rollout and spec.rollout.reward else None
     scorer = model_ref(reward.model, recipe, folders) if reward and reward.model else None
     notes = _followed(algorithm, refs, label)
     return Method(

@@ -1,7 +1,8 @@
 """What would stop work that is not finished, found before anything is trained.
 
 A rollout engine that cannot sample on this machine, a strategy that cannot be had, layers under an
-adapter that a model does not have: a stage would find them too, after the ones before it.
+adapter that a model does not have, a judge without a key: a stage would find them too, after the
+ones before it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.errors import AlignzooError, described
+from alignzoo.contract.evaluation import Judge
 from alignzoo.contract.rollout import RolloutEngine
 from alignzoo.contract.stage import ModelRef
 from alignzoo.plan.standing import REUSED, Standings
-from alignzoo.recipe.blocks import EngineSpec, Recipe, TrainSpec
+from alignzoo.recipe.blocks import EngineSpec, EvaluateSpec, Recipe, TrainSpec
 from alignzoo.recipe.faults import Fault, FaultyRecipe, Path
+from alignzoo.recipe.judges import placed_values
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
@@ -42,6 +45,43 @@ def check_ahead(recipe: Recipe, registry: Registry, known: Standings) -> None:
     ]
     if faults:
         raise FaultyRecipe(faults)
+
+
+def check_judges(recipe: Recipe, registry: Registry, known: Standings) -> None:
+    """Raise FaultyRecipe with what judges lack that something is trained before, such as a key.
+
+    `plan` does not look: keys are for the machine that runs. A judge whose turn is at once is met
+    then, or not at all where what it said is kept.
+    """
+    waits = "waits for"
+    faults = [
+        fault
+        for path, spec in _pending(recipe, known)
+        for fault in _judge_faults(spec, path, registry)
+        if isinstance(spec, TrainSpec)
+        or any(x.spec is spec and x.status.startswith(waits) for x in known.stages)
+        or any(x.spec is spec and x.status.startswith(waits) for x in known.evaluations)
+    ]
+    if faults:
+        raise FaultyRecipe(faults)
+
+
+def _judge_faults(spec: Spec, path: Path, registry: Registry) -> Iterator[Fault]:
+    named = [
+        (chosen, (*path, *place, "judge"))
+        for block, place in placed_values(spec)
+        for chosen in block.judges
+    ]
+    if isinstance(spec, EvaluateSpec):
+        named = [(chosen, (*path, "judge", k)) for k, chosen in enumerate(spec.judge)]
+    for chosen, place in named:
+        judge: Judge = build_options(registry.find("judge", chosen.name), chosen.with_)
+        try:
+            judge.check_here()
+        except AlignzooError as error:
+            yield Fault(place, str(error))
+        except Exception as error:  # a stranger's code may raise anything
+            yield Fault(place, f"{chosen.name}: its `check_here` failed: {described(error)}")
 
 
 def _pending(recipe: Recipe, known: Standings) -> Iterator[tuple[Path, Spec]]:

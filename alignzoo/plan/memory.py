@@ -28,6 +28,7 @@ from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, TrainSpec
 from alignzoo.recipe.optimizing import engine_values
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.rewards import placed_rewards
 from alignzoo.recipe.roles import REWARD, bound_roles, main_role
 from alignzoo.recipe.spec import AdapterSpec
 from alignzoo.store.inputs import BUILT_IN_ENGINE, INITIAL, model_ref, origin
@@ -116,13 +117,14 @@ class Predictor:
             cache=Path(),
             ranks=Ranks(Alone("bf16" if self.recipe.precision == "bf16" else "no")),
         )
-        reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
-        judge = None if reward is None else self._model(origin(reward, self.recipe), REWARD, mode)
+        parts = placed_rewards(spec.rollout.reward) if spec.rollout else []
+        rewards = tuple(part.model for part, _ in parts if part.model)
+        scalar = tuple(self._model(origin(x, self.recipe), REWARD, mode) for x in rewards)
         view = self._view(spec, origins, response)
-        stage = Stage(job, mode, prompt, response, view, self.devices.gpu, decoding, judge)
+        stage = Stage(job, mode, prompt, response, view, self.devices.gpu, decoding, scalar)
         lengths = (prompt, response, view)
         key = (algorithm, job.kind, job.on_policy, str(origins), str(adapted), str(optim))
-        return stage, (*key, lengths, decoding, reward)
+        return stage, (*key, lengths, decoding, rewards)
 
     def _adapted(
         self, spec: TrainSpec, algorithm: Algorithm[Any], bound: Mapping[str, str | None]

@@ -84,7 +84,7 @@ def _kind(spec: StageSpec) -> tuple[str, str]:
         case GenerateSpec():
             return "generate", f"{spec.samples} per prompt"
         case LabelSpec():
-            return "label", spec.judge
+            return "label", " + ".join(judge.name for judge in spec.judges)
         case PluginStageSpec():
             return "stage", spec.stage
     raise TypeError(f"no stage is known for {type(spec).__name__}")
@@ -139,7 +139,7 @@ def _held(spec: StageSpec, recipe: Recipe, registry: Registry) -> dict[str, str]
     for role, rule in (method.moving() if method else {}).items():
         held[role] = f"{held[role]} ({rule.told})"
     held |= {role: f"{held[role]} (sees {r.sees})" for role, r in roles.items() if r.sees}
-    return {role: source for role, source in held.items() if role in roles or role == "reward"}
+    return {role: source for role, source in held.items() if role in roles or role[:6] == "reward"}
 
 
 def _shown(name: str, recipe: Recipe) -> str:

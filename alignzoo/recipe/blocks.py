@@ -17,6 +17,7 @@ from pydantic import (
 
 from alignzoo.recipe.mixture import mixture, short
 from alignzoo.recipe.parallel import ParallelSpec
+from alignzoo.recipe.rewards import Judges, RewardSpec, ValuedSpec
 from alignzoo.recipe.spec import (
     AdapterSpec,
     Attention,
@@ -161,22 +162,6 @@ class EngineSpec(Spec):
         return {"name": value} if isinstance(value, str) else value
 
 
-class RewardSpec(Spec):
-    """Where the reward of a sampled response comes from: a judge, or a scalar-head model."""
-
-    judge: str | None = Field(None, description="a judge that scores single answers")
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
-    model: str | None = Field(None, description="an earlier stage or model with a scalar head")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.judge is None) == (self.model is None):
-            raise ValueError("a reward needs exactly one of 'judge' and 'model'")
-        if self.with_ and self.judge is None:
-            raise ValueError("'with' holds options of a judge; a reward model takes none")
-        return self
-
-
 class RolloutSpec(Spec):
     """Train on responses the policy samples: how many, how, and what they earn."""
 
@@ -271,16 +256,18 @@ class GenerateSpec(StageSpec):
     batch_size: int = Field(256, gt=0, description="sequences sampled side by side")
 
 
-class LabelSpec(StageSpec):
-    """Turn sampled responses into pairs with a judge's scores."""
+class LabelSpec(ValuedSpec, StageSpec):
+    """Turn sampled responses into pairs that judges prefer one way."""
 
     stage: Literal["label"] = Field(description="what kind of stage this is")
     data: DataSpec
-    judge: str = Field(description="who scores the answers: a name from `list judges`")
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="judge options")
+    judge: Judges = Field(
+        description="who values the answers: a name from `list judges`, or a panel of several"
+    )
     choose: Choose = Field(
         "best_worst",
-        description="best against worst; or P(a over b) = sigmoid(score_a - score_b), sampled",
+        description="best against worst; or drawn with P(a over b) = sigmoid(score_a - score_b), "
+        "of win rates (1 + win_a - win_b) / 2",
     )
 
 

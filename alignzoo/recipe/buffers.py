@@ -6,21 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.choosing import BEST_WORST, CHOOSERS, Chooser, items_of
+from alignzoo.contract.choosing import CHOOSERS, items_of
 from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import Batch, PairBatch, RolloutBatch
 from alignzoo.recipe.blocks import RolloutSpec, TrainSpec
 from alignzoo.recipe.faults import Fault
 
-
-def chooser_of(rollout: RolloutSpec) -> Chooser:
-    """How the answers to a prompt make pairs."""
-    return CHOOSERS[rollout.choose] if rollout.choose else BEST_WORST
+USUAL_CHOICE = "best_worst"
 
 
 def items_per_prompt(rollout: RolloutSpec, kind: type[Batch]) -> int:
     """How many items of a kind of batch the answers to one prompt make."""
-    return items_of(kind, rollout.samples_per_prompt, chooser_of(rollout))
+    chooser = CHOOSERS[rollout.choose or USUAL_CHOICE]
+    return items_of(kind, rollout.samples_per_prompt, chooser)
 
 
 def buffer_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

@@ -7,17 +7,16 @@ recipe come out at once. A stage that could not be typed still counts as a name.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path as File
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.errors import PluginError, suggest
-from alignzoo.contract.evaluation import Judge
+from alignzoo.contract.errors import suggest
 from alignzoo.contract.types import LabelledBatch, PairBatch
-from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark
+from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.recipe.blocks import (
     AnyStage,
     DataSpec,
@@ -32,10 +31,12 @@ from alignzoo.recipe.blocks import (
 )
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
+from alignzoo.recipe.judges import judge_faults, plugin_faults, reward_faults, valued_faults
 from alignzoo.recipe.mixing import mixture_faults, placed
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.reading import reading_faults
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.rewards import placed_rewards
 from alignzoo.recipe.roles import (
     LM,
     Head,
@@ -109,7 +110,7 @@ def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fa
     """Faults of one block of `evaluate`."""
     end = Draft(len(scope.stages), "", None, None)
     found = [
-        *_plugin_faults(scope.registry, "benchmark", spec.benchmark, ("benchmark",), spec.with_),
+        *plugin_faults(scope.registry, "benchmark", spec.benchmark, ("benchmark",), spec.with_),
         *_engine_faults(scope.registry, spec.engine, ("engine",)),
         *_evaluated(spec, scope),
         *judge_faults(spec, scope.registry),
@@ -206,47 +207,6 @@ def _evaluated(spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:
 # --- plug-ins --------------------------------------------------------------------------------
 
 
-def _plugin_faults(
-    registry: Registry, kind: str, name: str, path: Path, given: Mapping[str, Any]
-) -> Iterator[Fault]:
-    """A plug-in class by name and its options, which stand under "with" beside the name."""
-    try:
-        cls = registry.find(kind, name)
-        options = option_faults(cls, given)
-    except PluginError as error:
-        yield Fault(path, str(error))
-        return
-    yield from (fault.under((*path[:-1], "with")) for fault in options)
-
-
-def _scorer_faults(
-    registry: Registry, name: str, path: Path, given: Mapping[str, Any]
-) -> Iterator[Fault]:
-    """A judge that must score single answers by itself."""
-    yield from _plugin_faults(registry, "judge", name, path, given)
-    if issubclass(registry.judges.get(name, Judge), AskedJudge):
-        yield Fault(path, f"{name} replies to a benchmark's questions; name a judge that scores")
-
-
-def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
-    """A benchmark with a judge of its own takes none; the others take one or a panel."""
-    for k, judge in enumerate(spec.judge):
-        yield from _plugin_faults(registry, "judge", judge.name, ("judge", k, "name"), judge.with_)
-    cls = registry.benchmarks.get(spec.benchmark)
-    if cls is None:
-        return
-    if not issubclass(cls, JudgedBenchmark):
-        if spec.judge:
-            yield Fault(("judge",), f"{cls.name} has a judge of its own; remove this", at_key=True)
-        return
-    if not spec.judge:
-        yield Fault(("benchmark",), f"{cls.name} needs `judge:`; `alignzoo list judges` names them")
-    if spec.samples > 1:
-        yield Fault(("samples",), f"{cls.name} takes one answer per prompt")
-    if spec.kl_to:
-        yield Fault(("kl_to",), f"KL is not measured with {cls.name}; use a benchmark with a rule")
-
-
 def _opponent_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
     """A comparison needs a baseline, the recipe's or the benchmark's own."""
     cls = registry.benchmarks.get(spec.benchmark)
@@ -260,7 +220,7 @@ def _engine_faults(registry: Registry, engine: EngineSpec, path: Path) -> Iterat
     """An engine by name and its options; those of the built-in one stand beside it."""
     name = engine.name
     if name != BUILT_IN_ENGINE or name in registry.engines:
-        yield from _plugin_faults(registry, "engine", name, (*path, "name"), engine.with_)
+        yield from plugin_faults(registry, "engine", name, (*path, "name"), engine.with_)
         return
     for key in engine.with_:
         what = f"unknown option (the {name} engine takes none here; batch_size stands beside it)"
@@ -287,7 +247,7 @@ def _(spec: GenerateSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
 @_faults.register
 def _(spec: LabelSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     yield from _data_faults(spec.data, ("data",), draft, scope)
-    yield from _scorer_faults(scope.registry, spec.judge, ("judge",), spec.with_)
+    yield from valued_faults(spec, scope.registry, ())
     stage = scope.stage(spec.data.name)
     if stage is not None and stage.index < draft.index and stage.kind == "label":
         what = f"'{stage.name}' is a label stage; a judge needs the responses of a generate stage"
@@ -296,7 +256,7 @@ def _(spec: LabelSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
 
 @_faults.register
 def _(spec: PluginStageSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
-    yield from _plugin_faults(scope.registry, "stage", spec.stage, ("stage",), spec.with_)
+    yield from plugin_faults(scope.registry, "stage", spec.stage, ("stage",), spec.with_)
     for key, name in spec.models.items():
         yield from _model_faults(name, ("models", key), draft, scope)
     if spec.data is not None:
@@ -319,7 +279,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from _data_faults(spec.validation.data, ("validation", "data"), draft, scope)
     if spec.rollout is not None:
         yield from _rollout_faults(spec.rollout, draft, scope)
-    yield from _plugin_faults(
+    yield from plugin_faults(
         scope.registry, "algorithm", spec.algorithm, ("algorithm",), spec.with_
     )
     if spec.algorithm in scope.registry.algorithms:
@@ -349,11 +309,10 @@ def _origin(name: str | None, scope: Scope) -> str:
 def _rollout_faults(rollout: RolloutSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
     registry = scope.registry
     yield from _engine_faults(registry, rollout.engine, ("rollout", "engine"))
-    reward, path = rollout.reward, ("rollout", "reward")
-    if reward is not None and reward.judge is not None:
-        yield from _scorer_faults(registry, reward.judge, (*path, "judge"), reward.with_)
-    if reward is not None and reward.model is not None:
-        yield from _model_faults(reward.model, (*path, "model"), draft, scope)
+    yield from reward_faults(rollout, registry)
+    for part, path in placed_rewards(rollout.reward):
+        if part.model is not None:
+            yield from _model_faults(part.model, (*path, "model"), draft, scope)
 
 
 def _batch_faults(spec: TrainSpec, cls: type[Algorithm[Any]], scope: Scope) -> Iterator[Fault]:

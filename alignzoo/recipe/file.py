@@ -162,6 +162,7 @@ _CHOICES = (  # block, key that names a plug-in, kind of plug-in
     ("DataSpec", "name", "dataset"),
     ("EvaluateSpec", "benchmark", "benchmark"),
     ("JudgeSpec", "name", "judge"),
+    ("QuestionsSpec", "name", "benchmark"),
     ("EngineSpec", "name", "engine"),
     ("PluginStageSpec", "stage", "stage"),
     ("TrackerSpec", "name", "tracker"),
@@ -187,6 +188,11 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     data = {"$ref": "#/$defs/DataSpec"}
     mixture = {"type": "array", "items": data, "minItems": 1}
     blocks["TrainSpec"]["properties"]["data"] = {"anyOf": [data, mixture]}
+    del blocks["RewardSpec"]["properties"]["parts"]
+    reward = {"$ref": "#/$defs/RewardSpec"}
+    rewards = {"type": "array", "items": reward, "minItems": 1}
+    blocks["RolloutSpec"]["properties"]["reward"]["anyOf"] = [reward, rewards, {"type": "null"}]
+    blocks["QuestionsSpec"] = {"anyOf": [{"type": "string"}, blocks["QuestionsSpec"]]}
     blocks["EngineSpec"] = {"anyOf": [{"type": "string"}, blocks["EngineSpec"]]}
     logged = blocks["LogSamplesSpec"]
     blocks["LogSamplesSpec"] = {"anyOf": [{"type": "boolean"}, {"type": "null"}, logged]}

@@ -1,4 +1,4 @@
-"""`data: [a, {name: b, weight: 2}]`: several sources of one stage."""
+"""`data: [a, {name: b, weight: 2}]`: several sources of one stage, and lists like it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Path = tuple[str | int, ...]
+LISTS = ("data", "reward")  # keys whose block may be a list of its parts
 
 
 def short(value: Any) -> Any:
@@ -27,7 +28,7 @@ def mixture(parts: Sequence[Any]) -> dict[str, Any]:
 def written(value: Any) -> Any:
     """The values of a recipe with every mixture as the list that it was."""
     if isinstance(value, dict):
-        return {key: written(_listed(x) if key == "data" else x) for key, x in value.items()}
+        return {key: written(_listed(x) if key in LISTS else x) for key, x in value.items()}
     return [written(x) for x in value] if isinstance(value, list) else value
 
 
@@ -36,9 +37,9 @@ def _listed(data: Any) -> Any:
 
 
 def spoken(path: Path) -> Path:
-    """A path as it was written: a list of data has no key `parts`."""
+    """A path as it was written: such a list has no key `parts`."""
     return tuple(
         step
         for at, step in enumerate(path)
-        if not (step == "parts" and path[:at][-1:] == ("data",))
+        if not (step == "parts" and at and path[at - 1] in LISTS)
     )

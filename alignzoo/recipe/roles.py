@@ -10,6 +10,7 @@ from alignzoo.contract.errors import suggest
 from alignzoo.recipe.blocks import TrainSpec
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.rewards import placed_rewards
 from alignzoo.recipe.spec import Spec
 
 Head: TypeAlias = Literal["lm", "scalar"]
@@ -97,12 +98,12 @@ def head_faults(
     spec: TrainSpec, cls: type[Algorithm[Any]], heads: Mapping[str, Head]
 ) -> Iterator[Fault]:
     """A model has the head that its role reads; only a role that is trained may get a new one."""
-    reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
+    rewards = placed_rewards(spec.rollout.reward) if spec.rollout else []
     main = main_role(cls)
     given: list[tuple[Path, str | None, Role | None]] = [
         ((POLICY,), spec.policy, cls.roles.get(main)),
         *((("roles", role), name, cls.roles.get(role)) for role, name in spec.roles.items()),
-        (("rollout", "reward", "model"), reward, REWARD),
+        *(((*place, "model"), part.model, REWARD) for part, place in rewards),
     ]
     for path, name, role in given:
         if name is not None and role is not None and (what := wrong_head(name, role, heads)):

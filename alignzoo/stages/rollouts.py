@@ -5,33 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from alignzoo.contract.algorithm import Algorithm, Role
+from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.choosing import fields_of_rows, fills_itself
 from alignzoo.contract.errors import DataError
-from alignzoo.contract.rollout import Completion
 from alignzoo.contract.types import (
     Batch,
     PromptSample,
-    Tokens,
 )
 from alignzoo.data.reader import Reader
 from alignzoo.data.tokens import Encoded, numbers_of, prompt_ids
 from alignzoo.data.views import Views
-from alignzoo.engine.models.bounds import bounds_of
-from alignzoo.engine.models.fit import check_end
-from alignzoo.engine.models.hooked import Listener
-from alignzoo.engine.models.load import load_model, pad_id_of
-from alignzoo.engine.parallel.ranks import start_ranks
-from alignzoo.engine.scoring.measure import sequence_values
-from alignzoo.engine.train.sources import Reward, Rollout
-from alignzoo.recipe.blocks import RewardSpec, RolloutSpec, TrainSpec
-from alignzoo.recipe.buffers import chooser_of
-from alignzoo.recipe.options import build_options
+from alignzoo.engine.train.sources import Rollout
+from alignzoo.recipe.blocks import RolloutSpec, TrainSpec
+from alignzoo.recipe.buffers import USUAL_CHOICE
+from alignzoo.recipe.judges import choosers_of
 from alignzoo.stages.context import StageContext
-from alignzoo.stages.label import judged
+from alignzoo.stages.earning import earning_of, nothing
 from alignzoo.stages.learner import Learner
 from alignzoo.stages.reading import Prompts, read_all_prompts
-from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.sampling import resolve
 from alignzoo.stages.tasks import SampledViews, Task, longest_views
 
@@ -57,9 +48,12 @@ def rollout_of(
     seen = longest_views(views, every, block) if views else [0] * len(read.ids)
     kept = _short_enough(read.ids, seen, spec, learner, context)
     task = every.only(kept)
+    earning = None
+    if block.reward is not None:
+        earning = earning_of(block.reward, block.samples_per_prompt, task, context)
     return Rollout(
         prompts=task.prompts,
-        reward=_reward(block.reward, task, context) if block.reward else None,
+        reward=earning.reward if earning else None,
         engine=context.engine(block.engine, block.batch_size),
         sampling=sampling,
         prompts_per_buffer=block.prompts,
@@ -67,7 +61,7 @@ def rollout_of(
         epochs=block.epochs,
         max_gap=block.max_gap,
         places=task.places,
-        chooser=chooser_of(block),
+        chooser=choosers_of(block.reward, context.registry)[block.choose or USUAL_CHOICE],
         values=[
             _numbers(sample, place, algorithm.batch)
             for sample, place in zip(task.samples, task.places, strict=True)
@@ -75,6 +69,7 @@ def rollout_of(
         views=SampledViews(views, task, learner.context) if views else None,
         share=block.share,
         own=[given.items[n] for n in kept] if given else (),
+        close=earning.close if earning else nothing,
     )
 
 
@@ -130,41 +125,3 @@ def _short_enough(
             raise DataError(f"{said}; shorten them, or sample fewer tokens")
         context.progress.note(f"{said} and left out")
     return kept
-
-
-def _reward(spec: RewardSpec, task: Task, context: StageContext) -> Reward:
-    """What a sampled response earns: a judge's score of its text, or a scalar head's output."""
-    return _from_judge(spec, task, context) if spec.judge else _from_model(spec, task, context)
-
-
-def _from_judge(spec: RewardSpec, task: Task, context: StageContext) -> Reward:
-    judge = build_options(context.registry.find("judge", str(spec.judge)), spec.with_)
-
-    def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
-        return judged(judge, [task.answer(n, c) for n, c in zip(numbers, done, strict=True)])
-
-    return reward
-
-
-def _from_model(spec: RewardSpec, task: Task, context: StageContext) -> Reward:
-    ref = context.model(spec.model)
-    listener = Listener(lambda model: context.note_unstated(ref), context.note)
-    model = load_model(context.registry.hooks, ref, Role(head="scalar"), listener=listener)
-    model.to(start_ranks(context.recipe.precision).device)  # type: ignore[arg-type]
-    own = task.reader.tokenizer
-    other = rereader_for(ref, own, task.samples, bounds_of(model), task.reader.rules, context)
-    tokenizer = other.tokenizer if other else own
-    check_end(model, tokenizer, ref.name)
-
-    def row(number: int, done: Completion) -> Tokens:
-        if other is None:
-            return Tokens(task.prompts[number], done.ids)
-        return other.row(number, task.answer(number, done))
-
-    def reward(numbers: Sequence[int], done: Sequence[Completion]) -> Sequence[float]:
-        rows = [row(n, c) for n, c in zip(numbers, done, strict=True)]
-        check_context(model, rows, ref.name)
-        with context.arithmetic():
-            return sequence_values(model, rows, pad_id_of(tokenizer))
-
-    return reward

@@ -17,6 +17,7 @@ from alignzoo.data.vocabulary import Vocabulary, difference, other_tokens
 from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, Recipe, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.rewards import placed_rewards
 from alignzoo.recipe.roles import LM, REWARD, bound_roles, main_role
 from alignzoo.store.checkpoints import Checkpoint, checkpoint_in
 from alignzoo.store.identity import hub_folder
@@ -97,10 +98,11 @@ def _trained(
         yield from _ids(bound.get(main), name, places[role], known, compare)
     if spec.adapter is not None:
         yield from _base(spec.policy, f"{where}.policy", known)
-    reward = spec.rollout.reward.model if spec.rollout and spec.rollout.reward else None
-    if reward is not None:
-        yield from _head(reward, REWARD, f"{where}.rollout.reward.model", known)
-        yield from _rereads(bound.get(main), reward, f"{where}.rollout.reward.model", known)
+    for part, path in placed_rewards(spec.rollout.reward) if spec.rollout else ():
+        if part.model is not None:
+            at = ".".join(map(str, (where, *path, "model")))
+            yield from _head(part.model, REWARD, at, known)
+            yield from _rereads(bound.get(main), part.model, at, known)
     for roles in _compared(spec, cls):
         yield from _widths([(places[role], bound[role]) for role in roles], known)
 

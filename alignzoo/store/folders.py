@@ -24,7 +24,15 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
     """
     results = {key: x for key, x in resolved(recipe).items() if key not in WATCHING}
     stages = [{k: x for k, x in s.items() if k != "log_samples"} for s in results["stages"]]
-    return {**results, "stages": stages}
+    return {**results, "stages": _without_limits(stages)}
+
+
+def _without_limits(value: Any) -> Any:
+    """What the replies of judges may cost decides when work stops, not what comes of it."""
+    if isinstance(value, dict):
+        kept = ((key, x) for key, x in value.items() if key != "max_cost")
+        return {key: x if key == "with" else _without_limits(x) for key, x in kept}
+    return [_without_limits(x) for x in value] if isinstance(value, list) else value
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from alignzoo.recipe.blocks import (
     StageSpec,
     TrainSpec,
 )
+from alignzoo.recipe.judges import asked_of, by_of, is_worded, questions_of, valued_blocks
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.reading import declared
 from alignzoo.recipe.registry import Registry
-from alignzoo.recipe.spec import Spec
+from alignzoo.recipe.rewards import ValuedSpec
+from alignzoo.recipe.spec import JudgeSpec, Spec
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import digest_of, digest_of_value
 from alignzoo.store.inputs import BUILT_IN_ENGINE, data_of, data_source, model_ref, models_of
@@ -50,8 +53,10 @@ _NAMES: Any = {
     "validation": {"data": {"name"}},
     "engine": True,
     "log_samples": True,
-    "rollout": {"reward": {"model"}, "engine": True},
+    "rollout": {"reward": True, "engine": True},
 }
+# Of judges, what decides their values stands apart: neither prices nor patience does.
+_VALUED: Any = {**_NAMES, **dict.fromkeys(ValuedSpec.model_fields, True)}
 
 
 def stage_identity(
@@ -75,6 +80,7 @@ def stage_identity(
                 place: _data_digest(d, recipe, registry, outputs) for place, d in data.items()
             },
             **_declared(spec, registry),
+            **({"values": _values(spec, registry)} if valued_blocks(spec) else {}),
         }
     )
 
@@ -135,8 +141,12 @@ def engine_identity(spec: EngineSpec, registry: Registry) -> str | dict[str, Any
 
 def judge_identities(spec: EvaluateSpec, registry: Registry) -> list[dict[str, Any]]:
     """Name, code and deciding settings of every judge of a block."""
+    return _judges(spec.judge, registry)
+
+
+def _judges(judges: Iterable[JudgeSpec], registry: Registry) -> list[dict[str, Any]]:
     found = []
-    for given in spec.judge:
+    for given in judges:
         cls = registry.find("judge", given.name)
         judge: Judge = build_options(cls, given.with_)
         plugin = registry.owner(cls).identity
@@ -144,9 +154,38 @@ def judge_identities(spec: EvaluateSpec, registry: Registry) -> list[dict[str, A
     return found
 
 
+def _values(spec: Spec, registry: Registry) -> dict[str, Any]:
+    """What answers are worth; a sum logs its parts too."""
+    reward = getattr(getattr(spec, "rollout", None), "reward", None)
+    named = list(reward.names) if reward is not None and reward.parts is not None else None
+    return {"of": [_valued(block, registry) for block in valued_blocks(spec)], "named": named}
+
+
+def _valued(block: ValuedSpec, registry: Registry) -> dict[str, Any]:
+    """What decides the values of answers: judges, what they are asked, how it is read."""
+    found = {
+        "by": by_of(block, registry) if block.judges else None,
+        "judges": _judges(block.judges, registry),
+        "weight": getattr(block, "weight", None),
+    }
+    if not is_worded(block, registry):
+        return found
+    benchmark = questions_of(block, registry)
+    every: dict[str, Any] = asdict(benchmark) if is_dataclass(benchmark) else {}
+    return found | {
+        "questions": benchmark.name,
+        "options": {k: x for k, x in every.items() if k not in benchmark.file_options},
+        "settings": _settings_of(benchmark),
+        "vote": block.vote if len(block.judges) > 1 else None,
+    }
+
+
 def _settings(spec: EvaluateSpec, registry: Registry) -> dict[str, Any]:
+    return _settings_of(build_options(registry.find("benchmark", spec.benchmark), spec.with_))
+
+
+def _settings_of(benchmark: Benchmark) -> dict[str, Any]:
     """What the benchmark's files hold; a plan must not fail for want of them."""
-    benchmark: Benchmark = build_options(registry.find("benchmark", spec.benchmark), spec.with_)
     try:
         return dict(benchmark.settings())
     except DataError as error:
@@ -203,7 +242,8 @@ def hub_folder(ref: ModelRef) -> Path | None:
 
 def _common(spec: Spec, recipe: Recipe, kept: Sequence[str] | None = None) -> dict[str, Any]:
     """What every piece depends on; `kept` are the options of the block that matter (all)."""
-    options = spec.model_dump(mode="json", by_alias=True, exclude=_NAMES)
+    names = _VALUED if isinstance(spec, ValuedSpec) else _NAMES
+    options = spec.model_dump(mode="json", by_alias=True, exclude=names)
     return {
         "code": {
             "alignzoo": f"{alignzoo.__version__}#{core_digest()}",
@@ -245,12 +285,14 @@ def _plugins(spec: Spec, registry: Registry) -> list[str]:
 
 def _classes(spec: Spec, registry: Registry) -> Iterable[type]:
     """The registered classes that do a block's work."""
-    reward = getattr(getattr(spec, "rollout", None), "reward", None)
-    engine = _engine_spec(spec)
+    engine, blocks = _engine_spec(spec), valued_blocks(spec)
+    judges = [judge for x in blocks for judge in x.judges]
+    judges += spec.judge if isinstance(spec, EvaluateSpec) else ()
+    worded = [asked_of(x, registry).name for x in blocks if is_worded(x, registry)]
     named = [
         ("algorithm", getattr(spec, "algorithm", None)),
-        *(("judge", name) for name in _judges(spec)),
-        ("judge", getattr(reward, "judge", None)),
+        *(("judge", judge.name) for judge in judges),
+        *(("benchmark", name) for name in worded),
         ("benchmark", getattr(spec, "benchmark", None)),
         ("engine", engine.name if engine else None),
     ]
@@ -259,14 +301,6 @@ def _classes(spec: Spec, registry: Registry) -> Iterable[type]:
             yield registry.find(kind, name)
     if (stage := getattr(spec, "stage", None)) in registry.stages:
         yield registry.find("stage", str(stage))
-
-
-def _judges(spec: Spec) -> list[str]:
-    """The judges a block names: one in a label stage, any number in an evaluation."""
-    given = getattr(spec, "judge", None)
-    if given is None or isinstance(given, str):
-        return [given] if given else []
-    return [judge.name for judge in given]
 
 
 def _savers(spec: StageSpec, registry: Registry) -> list[str]:

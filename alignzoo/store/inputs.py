@@ -20,6 +20,7 @@ from alignzoo.recipe.blocks import (
     TrainSpec,
 )
 from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.rewards import placed_rewards
 from alignzoo.recipe.roles import result_head
 from alignzoo.recipe.spec import Spec
 
@@ -35,11 +36,11 @@ def models_of(spec: Spec) -> dict[str, str]:
 
 @models_of.register
 def _(spec: TrainSpec) -> dict[str, str]:
-    reward = spec.rollout.reward if spec.rollout else None
+    rewards = placed_rewards(spec.rollout.reward) if spec.rollout else []
     return {
         "policy": spec.policy or INITIAL,
         **{f"roles.{role}": name for role, name in spec.roles.items()},
-        **({"reward": reward.model} if reward and reward.model else {}),
+        **{".".join(map(str, place[1:])): x.model for x, place in rewards if x.model},
     }
 
 

@@ -22,7 +22,7 @@ from alignzoo.store.inputs import INITIAL, data_of, model_ref, models_of
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 OFFLINE = ", and this machine is offline"
-PLACES = {"reward": ("rollout", "reward", "model"), "validation": ("validation", "data")}
+PLACES = {"validation": ("validation", "data")}
 
 
 class AbsentInputs(FaultyRecipe):
@@ -134,7 +134,9 @@ def _place(stage: Spec, key: str) -> Place:
     """Where a stage names a model that `models_of` gives under this key."""
     if key in getattr(stage, "models", {}):
         return ("models", key)
-    return PLACES.get(key) or tuple(key.split(".", 1))
+    if key.partition(".")[0] == "reward":  # or reward.1
+        return ("rollout", *_steps(key), "model")
+    return tuple(key.split(".", 1))
 
 
 def _absence(ref: ModelRef, registry: Registry) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from alignzoo.contract.evaluation import Answer, Benchmark, Judge, Score
+from alignzoo.contract.evaluation import Answer, Benchmark, Judge, Score, scores_alone
 from alignzoo.contract.types import PromptSample, Response
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark
 from alignzoo.testing.checks import Check, Trial, documented, raise_broken, require, try_all
+from alignzoo.testing.comparing import compare_trials
 from alignzoo.testing.judged import SHOWN, TEXTS, asked_judge_trials, judged_benchmark_trials
 
 
@@ -18,7 +19,10 @@ def check_judge(judge: Judge, prompts: Sequence[PromptSample]) -> None:
 
 
 def run_judge_checks(judge: Judge, prompts: Sequence[PromptSample]) -> list[Check]:
-    """Try a judge on short, empty and long answers to some prompts it understands."""
+    """Try a judge on short, empty and long answers to some prompts it understands.
+
+    One that can only compare is not asked for scores.
+    """
     if isinstance(judge, AskedJudge):
         return try_all(asked_judge_trials(judge, prompts), judge)
     answers = [
@@ -26,15 +30,20 @@ def run_judge_checks(judge: Judge, prompts: Sequence[PromptSample]) -> list[Chec
         for prompt in prompts[:SHOWN]
         for text in TEXTS
     ]
-    return try_all(_judge(judge, answers), judge, "score")
+    scored = try_all(_scorer(judge, answers), judge, "score") if scores_alone(type(judge)) else []
+    compared = try_all(compare_trials(judge, prompts), judge, "compare")
+    return [*scored, *compared, *try_all(_explains(judge), judge)]
 
 
-def _judge(judge: Judge, answers: Sequence[Answer]) -> Iterator[tuple[str, Trial]]:
+def _explains(judge: Judge) -> Iterator[tuple[str, Trial]]:
+    yield "docstring", lambda: documented(judge)
+
+
+def _scorer(judge: Judge, answers: Sequence[Answer]) -> Iterator[tuple[str, Trial]]:
     yield "one finite score per answer, in order", lambda: _scores(judge, answers)
     yield "the same answers get the same scores", lambda: _repeat(judge, answers)
     yield "a score does not depend on its neighbours", lambda: _alone(judge, answers)
     yield "no answers, no scores", lambda: _none(judge)
-    yield "docstring", lambda: documented(judge)
 
 
 def _scores(judge: Judge, answers: Sequence[Answer]) -> str:

@@ -18,7 +18,8 @@ TITLES = {  # block of the schema -> how the page calls it
     "DataSpec": "`data:`",
     "OptimSpec": "`train:`",
     "RolloutSpec": "`rollout:`",
-    "RewardSpec": "`rollout.reward:`",
+    "RewardSpec": "`rollout.reward:`, or an entry of its list",
+    "QuestionsSpec": "`questions:` of a reward or a stage that labels",
     "SamplingSpec": "`sampling:`",
     "EngineSpec": "`engine:`",
     "ValidationSpec": "`validation:`",
@@ -31,7 +32,7 @@ TITLES = {  # block of the schema -> how the page calls it
     "PluginStageSpec": "A stage of a plug-in",
     "EvaluateSpec": "An entry of `evaluate:`",
     "PartialSampling": "`evaluate: sampling:`",
-    "JudgeSpec": "An entry of `evaluate: judge:`",
+    "JudgeSpec": "An entry of a list of judges",
     "ParallelSpec": "`parallel:`",
     "TrackerSpec": "An entry of `trackers:`",
 }

@@ -27,6 +27,7 @@ from alignzoo_judges.responses import Denied, Place, Refusal, read_chat, refused
 OPENAI = "https://api.openai.com/v1"
 NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 RESERVED = frozenset({"model", "messages", "stream", "n"})
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")  # fields of a request
 MILLION = 1_000_000
 
 
@@ -102,6 +103,16 @@ class Endpoint(AskedJudge):
             return None
         tokens = usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out
         return tokens / MILLION
+
+    def largest_usage(self, question: Question) -> Usage:
+        """As usual, but for a limit on tokens that `extra` sets."""
+        usual, extra = super().largest_usage(question), self.extra or {}
+        own = [extra[key] for key in TOKEN_LIMITS if isinstance(extra.get(key), int)]
+        return Usage(usual.prompt_tokens, max([usual.completion_tokens, *own]))
+
+    def check_here(self) -> None:
+        """Look for the key. Raises JudgeError when there is none, or none that can be one."""
+        self._key()
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[EndpointSession]:

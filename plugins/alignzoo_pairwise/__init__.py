@@ -1,4 +1,4 @@
-"""Two models on any prompts: a judge says which answer is better, in both orders."""
+"""Any prompts: a judge says which of two answers is better, in both orders, or grades each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from alignzoo import hookimpl
 from alignzoo_pairwise.benchmark import Pairwise
+from alignzoo_pairwise.pointwise import Pointwise
 
 if TYPE_CHECKING:
     from alignzoo import Benchmark
@@ -13,5 +14,5 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_benchmarks() -> list[type[Benchmark]]:
-    """Win rate against a baseline on prompts of one's own."""
-    return [Pairwise]
+    """Win rate against a baseline, and mean grade, on prompts of one's own."""
+    return [Pairwise, Pointwise]

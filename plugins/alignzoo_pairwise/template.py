@@ -1,26 +1,27 @@
-"""The instruction a judge reads: a text with slots for the prompt and the two answers."""
+"""The instruction a judge reads: a text with slots for the prompt and the answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alignzoo import Answer, DataError
 from alignzoo_pairwise.prompts import LATER
 
 BUILT_IN = Path(__file__).with_name("judge.md")
+GRADE = Path(__file__).with_name("grade.md")
 SLOTS = ("prompt", "first", "second")
-_SLOT = re.compile(r"\{(" + "|".join(SLOTS) + r")\}")
+GRADE_SLOTS = ("prompt", "answer")
 
 
-def read_template(path: Path) -> str:
+def read_template(path: Path, slots: Sequence[str] = SLOTS) -> str:
     """The template's text; raises DataError when it cannot be read or a slot is missing."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise DataError(f"{path}: no readable template; write one with {_listed(SLOTS)}") from None
-    missing = [slot for slot in SLOTS if f"{{{slot}}}" not in text]
+        raise DataError(f"{path}: no readable template; write one with {_listed(slots)}") from None
+    missing = [slot for slot in slots if f"{{{slot}}}" not in text]
     if missing:
         raise DataError(f"{path}: the template has no {_listed(missing)}; put it where it belongs")
     return text
@@ -32,8 +33,20 @@ def _listed(slots: Sequence[str]) -> str:
 
 def fill(template: str, first: Answer, second: Answer) -> str:
     """The template with its slots filled at once: braces in an answer stay what they are."""
-    texts = {"prompt": shown_prompt(first), "first": shown(first), "second": shown(second)}
-    return _SLOT.sub(lambda slot: texts[slot.group(1)], template)
+    return _filled(
+        template,
+        {"prompt": shown_prompt(first), "first": shown(first), "second": shown(second)},
+    )
+
+
+def fill_one(template: str, answer: Answer) -> str:
+    """The same for a template with one answer."""
+    return _filled(template, {"prompt": shown_prompt(answer), "answer": shown(answer)})
+
+
+def _filled(template: str, texts: Mapping[str, str]) -> str:
+    slot = re.compile(r"\{(" + "|".join(texts) + r")\}")
+    return slot.sub(lambda found: texts[found.group(1)], template)
 
 
 def shown_prompt(answer: Answer) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 import subprocess
 import sys
 import urllib.request
@@ -62,6 +63,24 @@ def key_of(messages: Sequence[Mapping[str, str]]) -> str:
 def graded(messages: Sequence[Mapping[str, str]]) -> Said:
     """A grade from 1 to 10 that the conversation decides."""
     return Said(f"Well said. Rating: [[{int(key_of(messages)[:8], 16) % 10 + 1}]]")
+
+
+def worth(answer: str) -> int:
+    """What `choosing` makes of an answer, 1 to 10: its letters, whatever the prompt."""
+    return int(hashlib.sha256(answer.strip().encode()).hexdigest()[:8], 16) % 10 + 1
+
+
+def choosing(messages: Sequence[Mapping[str, str]]) -> Said:
+    """What the templates of alignzoo_pairwise ask for: a verdict on two answers, or a grade."""
+    text = messages[-1]["content"]
+    shown = [m[1] for m in re.finditer(r"<\w*answer>(.*?)</\w*answer>", text, re.DOTALL)]
+    if not shown:
+        return Said("yes")
+    if len(shown) == 1:
+        return Said(f"It is so. \nGrade: [[{worth(shown[0])}]]")
+    first, second = map(worth, shown)
+    word = "TIE" if first == second else "FIRST" if first > second else "SECOND"
+    return Said(f"It is so. \nVerdict: {word}")
 
 
 def recorded(path: Path) -> Callable[[Sequence[Mapping[str, str]]], Said]:
@@ -223,7 +242,8 @@ def stats_of(url: str) -> dict:
 async def main(options: argparse.Namespace) -> None:
     """Serve until the process is ended."""
     faults = Faults(options.share, options.seed, options.kinds, options.in_a_row, options.stall)
-    says = recorded(options.replies) if options.replies else graded
+    usual = choosing if options.chooses else graded
+    says = recorded(options.replies) if options.replies else usual
     server = await Server(says, faults, options.key, options.delay).serve(options.port)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -239,5 +259,6 @@ if __name__ == "__main__":
     parser.add_argument("--stall", type=float, default=3.0)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--key")
+    parser.add_argument("--chooses", action="store_true")
     parser.add_argument("--replies", type=Path)
     asyncio.run(main(parser.parse_args()))

@@ -18,6 +18,7 @@ from alignzoo import (
     Role,
     RolloutBatch,
     RolloutEngine,
+    Score,
     Stage,
     TextBatch,
     hookimpl,
@@ -120,6 +121,9 @@ class Length(Judge):
 
     name = "length"
     target: int = option(5, "wanted length")
+
+    def score(self, answers):
+        return [Score(-abs(answer.n_tokens - self.target)) for answer in answers]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ ROOMS = {
     "launch": {"contract", "store"},
     "lens": {"contract", "ops", "data", "recipe", "store", "pages", "stages", "engine.models"}
     | {"engine.parallel", "engine.scoring", "engine.train"},
-    "stages": {"contract", "data", "recipe", "store", "engine.models", "engine.parallel"}
+    "stages": {"contract", "data", "recipe", "store", "judging", "engine.models"}
+    | {"engine.parallel"}
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
     "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
     | {"engine.models", "engine.parallel", "engine.scoring"},

@@ -19,6 +19,7 @@ LANGUAGES = {  # benchmark and options -> how its judge says "the first", or a g
     ("mt_bench", ""): ("Rating: [[2]]", "Rating: [[9]]"),
     ("mt_bench_pairwise", ""): ("[[A]]", "[[B]]"),
     ("pairwise", ""): ("Verdict: FIRST", "Verdict: SECOND"),
+    ("pointwise", ""): ("Grade: [[2]]", "Grade: [[9]]"),
 }
 ALIKE = pytest.mark.parametrize("spoken", LANGUAGES, ids="-".join)
 

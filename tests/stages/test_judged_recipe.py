@@ -54,15 +54,21 @@ def test_a_judge_that_the_recipe_forgets_or_misspells_is_an_error_with_its_line(
     assert status == 2 and f"{file}:6" in error and "did you mean 'model'" in error
 
 
-def test_a_judge_that_is_asked_in_words_cannot_label_or_reward(tmp_path, cli):
+def test_a_judge_that_is_asked_in_words_labels_and_questions_of_another_kind_are_refused(
+    tmp_path, cli
+):
     file = tmp_path / "recipe.yaml"
-    file.write_text(
+    text = (
         "name: r\nmodel: facts\nstages:\n"
         "  - {name: a, stage: generate, data: facts.prompts, samples: 2}\n"
-        "  - {name: b, stage: label, data: a, judge: local, with: {model: m}}\n"
+        "  - {name: b, stage: label, data: a, judge: local, with: {model: m}MORE}\n"
     )
+    file.write_text(text.replace("MORE", ""))
+    assert cli("plan", file)[0] == 0
+    file.write_text(text.replace("MORE", ", by: wins, questions: mt_bench"))
     status, _, error = cli("plan", file)
-    assert status == 2 and f"{file}:5" in error and "name a judge that scores" in error
+    assert status == 2 and f"{file}:5" in error
+    assert "mt_bench grades single answers, which is `by: score`, not `by: wins`" in error
 
 
 def test_what_an_evaluation_lacks_is_said_before_anything_is_trained(tmp_path, cli, monkeypatch):

@@ -22,8 +22,8 @@ from alignzoo.contract.errors import PluginError, Problem, RecipeError, UsageErr
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.judging.outputs import looks_like_outputs, read_outputs
 from alignzoo.recipe.blocks import EvaluateSpec, PartialSampling, Recipe
-from alignzoo.recipe.check import judge_faults
 from alignzoo.recipe.faults import Block, Fault, validate
+from alignzoo.recipe.judges import judge_faults
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.recipe.spec import JudgeSpec, Spec

@@ -61,7 +61,7 @@ class Stage:
     view: int  # tokens of the prompt of the longest view, for roles that see one
     gpu: bool  # fused attention in bf16 and the multi-tensor optimiser, as on an accelerator
     decoding: Decoding | None = None  # how the built-in engine samples
-    reward: PreTrainedModel | None = None  # a scalar head that scores what was sampled
+    rewards: tuple[PreTrainedModel, ...] = ()  # scalar heads that score what was sampled
 
 
 @dataclass(frozen=True)
@@ -176,13 +176,13 @@ class _Walk:
 
     def _judge(self, rows: int) -> None:
         """As `sequence_values` does."""
-        if self.stage.reward is None:
-            return
-        module = ScoringModule({"policy": self.stage.reward}, frozenset(), Chunked())
-        self.live.mark([*module.parameters(), *module.buffers()], WEIGHTS + "reward")
+        modules = [ScoringModule({"policy": x}, frozenset(), Chunked()) for x in self.stage.rewards]
+        for module in modules:
+            self.live.mark([*module.parameters(), *module.buffers()], WEIGHTS + "reward")
         batch = worst_batch(TextBatch, min(rows, 64), self.stage.prompt, self.stage.response)
-        with self.live.during(PASS), self.job.ranks.autocast():
-            snapshots.score_buffer(module, batch, {"value": value("policy")}, batch.n_items)
+        for module in modules:
+            with self.live.during(PASS), self.job.ranks.autocast():
+                snapshots.score_buffer(module, batch, {"value": value("policy")}, batch.n_items)
 
     def _gradients(self, n_items: int, prompt: int, response: int) -> None:
         """What a buffer of so many items is scored for before, and its forwards and backwards."""

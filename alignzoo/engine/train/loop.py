@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.errors import Interrupted, TrainingError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
+from alignzoo.contract.verdicts import JudgeError
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.build import build_layout
 from alignzoo.engine.parallel.ranks import Ranks
@@ -104,7 +105,7 @@ class _Loop:
             self.gallery.show(0, self.total)
         try:
             while not self._is_over():
-                self._train_on(self.source.buffer(self.cursor.buffer))
+                self._train_on(self._buffer())
                 self.cursor = replace(self.cursor, buffer=self.cursor.buffer + 1)
                 self._follow(self.cursor.buffer, buffers=True)
                 signal, due = self._decided()
@@ -117,6 +118,15 @@ class _Loop:
         if self.saves.step != self.cursor.step:
             self._save()  # a kill while the model is written must not cost the training
         self._restore_best()
+
+    def _buffer(self) -> Buffer:
+        """The next one. Whoever stops while judges are asked stops on all ranks: work is kept."""
+        try:
+            return self.source.buffer(self.cursor.buffer)
+        except (Interrupted, JudgeError):
+            if self.cursor.step and self.saves.step != self.cursor.step:
+                self._save()
+            raise
 
     def _is_over(self) -> bool:
         """After the last step, or a validation that patience waited for in vain."""

@@ -124,7 +124,17 @@ class OfflineSource:
         """Holds nothing."""
 
 
-Reward = Callable[[Sequence[int], Sequence[Completion]], Sequence[float]]
+@dataclass(frozen=True)
+class Earned:
+    """What sampled answers earn, and what is logged of it."""
+
+    values: Sequence[float]  # one per answer
+    shown: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metric -> one per answer
+    totals: Mapping[str, float] = field(default_factory=dict)  # metric -> alike on all ranks
+
+
+# Called on every rank with the answers of its own prompts, also where it has none.
+Reward = Callable[[Sequence[int], Sequence[Completion]], Earned | Sequence[float]]
 # (prompt number, all its answers, their scores) -> for each of them, view -> the ids before it
 Seen = Callable[
     [int, Sequence[Completion], Sequence[float]], Sequence[Mapping[str, tuple[int, ...]]]
@@ -149,6 +159,7 @@ class Rollout:
     views: Seen | None = None  # where some role reads other prompts
     share: float = 1.0  # of the prompts that are sampled for
     own: Sequence[Item] = ()  # what the data has for the others, prompt by prompt
+    close: Callable[[], None] = lambda: None  # gives back what the reward holds
 
     def items_per_prompt(self, kind: type[Batch]) -> int:
         """Items of a kind of batch that the answers to one prompt make."""
@@ -227,9 +238,12 @@ class RolloutSource:
         positions = (at[:, None] * n + torch.arange(n)).flatten()
         self.policy.sync(index)  # on a rank without prompts too: the weights may lie on all of them
         asked = [n for n in every.tolist() if self._is_sampled(n, index)]
-        if len(at):
-            mine = every[at].tolist()
-            groups = self._sampled([n for n in mine if n in asked], index)
+        mine = every[at].tolist()
+        groups: list[Group] = []
+        earned = Earned(())
+        if asked:
+            groups, earned = self._sampled([n for n in mine if n in asked], index)
+        if mine:
             made = self._together(mine, groups, index)
         else:
             groups = [self._lent(every)]
@@ -240,7 +254,7 @@ class RolloutSource:
             len(every) * n,
             positions,
             given={ROLLOUT_LOG_PROB: _log_probs(batch, made)},
-            metrics=self._metrics(groups, made, replace(self.ranks, idle=not len(at)))
+            metrics=self._metrics(groups, made, earned, replace(self.ranks, idle=not len(at)))
             if asked
             else {},
             compare=COMPARED if asked else {},
@@ -272,21 +286,25 @@ class RolloutSource:
         views = [dict.fromkeys(self.views, prompt)] * n
         return Group(number, prompt, [done] * n, [0.0] * n, self._values(number), views)
 
-    def _sampled(self, mine: Sequence[int], index: int) -> list[Group]:
+    def _sampled(self, mine: Sequence[int], index: int) -> tuple[list[Group], Earned]:
         r, n = self.rollout, self.rollout.samples_per_prompt
-        if not mine:
-            return []
         numbers = [prompt for prompt in mine for _ in range(n)]
         keys = [
             sample_key(self.seed, "rollout", index, prompt, k) for prompt in mine for k in range(n)
         ]
-        with self.ranks.autocast():  # the arithmetic of training
-            done = self.policy.session.generate([r.prompts[p] for p in numbers], r.sampling, keys)
-        scores = [0.0] * len(done) if r.reward is None else list(r.reward(numbers, done))
-        return [
+        done: Sequence[Completion] = ()
+        if mine:
+            with self.ranks.autocast():  # the arithmetic of training
+                prompts = [r.prompts[p] for p in numbers]
+                done = self.policy.session.generate(prompts, r.sampling, keys)
+        found = [0.0] * len(done) if r.reward is None else r.reward(numbers, done)
+        earned = found if isinstance(found, Earned) else Earned(found)
+        scores = list(earned.values)
+        groups = [
             self._group(prompt, done[at : at + n], scores[at : at + n])
             for prompt, at in zip(mine, range(0, len(done), n), strict=True)
         ]
+        return groups, earned
 
     def _group(self, number: int, done: Sequence[Completion], scores: Sequence[float]) -> Group:
         r = self.rollout
@@ -301,7 +319,7 @@ class RolloutSource:
         return made_of(group, self.kind, self.rollout.chooser, noise)
 
     def _metrics(
-        self, groups: Sequence[Group], made: Sequence[Made], ranks: Ranks
+        self, groups: Sequence[Group], made: Sequence[Made], earned: Earned, ranks: Ranks
     ) -> dict[str, float]:
         done = [c for group in groups for c in group.done]
         values = {
@@ -310,19 +328,22 @@ class RolloutSource:
         }
         if self.rollout.reward is not None:
             values["rollout/reward"] = [score for group in groups for score in group.scores]
+            values |= {name: list(own) for name, own in earned.shown.items()}
         if issubclass(self.kind, PairBatch):
             values["rollout/ties"] = [float(one.tie) for one in made if one.answers]
         if self.rollout.share < 1:
             values["rollout/share"] = [float(bool(one.answers)) for one in made]
-        return {name: self._mean(torch.tensor(x), ranks) for name, x in values.items()}
+        means = {name: self._mean(torch.tensor(x), ranks) for name, x in values.items()}
+        return means | dict(earned.totals)
 
     def _mean(self, x: Tensor, ranks: Ranks) -> float:
         x = x.to(ranks.device)
         return ranks.mean(x, torch.ones_like(x, dtype=torch.bool)).item()
 
     def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine, and whatever the reward holds."""
         self.policy.session.close()
+        self.rollout.close()
 
 
 def _log_probs(batch: Batch, made: Sequence[Made]) -> Tensor:

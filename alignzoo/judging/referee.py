@@ -1,0 +1,192 @@
+"""Values of answers to the same prompts, by a judge or panel and a benchmark that words questions.
+
+A benchmark that compares: every pair of answers is shown in both orders, P(i better than j) is the
+mean of both, and an answer's value is its mean against the others. One that grades: its grade.
+What lacks a verdict has no value: one order alone would bring in the judge's love of a position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from alignzoo.contract.evaluation import Answer, Judge
+from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Question, Verdict
+from alignzoo.judging.ask import PATIENT, Patience, put
+from alignzoo.judging.journal import Journal
+from alignzoo.judging.mute import quoted
+from alignzoo.judging.purse import Purse, dearest
+from alignzoo.judging.ranking import duels, win_rates
+from alignzoo.judging.read import Judged, Spent, blaming, read, score
+from alignzoo.judging.vote import panel
+from alignzoo.judging.work import Standing, Task
+
+Groups = Sequence[Sequence[Answer]]
+Values = list[list[float | None]]
+Vote = Literal["mean", "majority"]
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A judge of a panel, and where its replies are kept; one that scores keeps nothing."""
+
+    name: str
+    judge: Judge
+    journal: Journal | None = None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the judges said of some answers."""
+
+    values: Values  # of each group's answers
+    judged: int  # questions, of all judges
+    parsed: int  # of them: with a verdict
+    unread: str = ""  # the first reply without one
+    bill: Mapping[str, float | None] = field(default_factory=dict)  # question -> price of replies
+
+
+@dataclass(frozen=True)
+class Referee:
+    """Who values answers, and how it is asked."""
+
+    benchmark: JudgedBenchmark
+    seats: Sequence[Seat]
+    vote: Vote = "mean"
+    again: bool = False  # ask anew what has no verdict
+    patience: Patience = PATIENT
+
+    @property
+    def asks(self) -> bool:
+        """Whether anybody is asked in words."""
+        return any(seat.journal is not None for seat in self.seats)
+
+    def questions(self, groups: Groups) -> Iterator[tuple[tuple[int, int, int], Question]]:
+        """Every question with what it is about: (group, answer, answer), the candidate first.
+
+        The two are the same where single answers are graded.
+        """
+        places = list(_compared(groups) if self.benchmark.compares else _graded(groups))
+        own = [groups[g][i] for g, i, _ in places]
+        other = [groups[g][j] for g, _, j in places] if self.benchmark.compares else None
+        with blaming(f"benchmark '{self.benchmark.name}'"):
+            for question in self.benchmark.questions(own, other):
+                yield places[question.index], question
+
+    def hear(self, groups: Groups, billed: Mapping[str, float | None], purse: Purse) -> Heard:
+        """Ask every judge what its journal does not know, and read the verdicts.
+
+        `billed` are the questions that are paid for already. Raises JudgeError as `ask` does, and
+        before what the purse may hold is passed; everything that came is kept.
+        """
+        heard = [self._one(seat, groups, billed, purse) for seat in self.seats]
+        verdicts = [dict(one.verdicts) for one in heard]
+        voted = verdicts[0] if len(heard) == 1 else panel(verdicts, self.vote)[0]
+        every = [(place, voted.get(str(n))) for n, (place, _) in enumerate(self.questions(groups))]
+        return Heard(
+            values=self._values(groups, every),
+            judged=sum(len(one.asked) for one in heard),
+            parsed=sum(len(one.parsed) for one in heard),
+            unread=next((one.unread for one in heard if one.unread), ""),
+            bill={key: price for one in heard for key, price in one.bill.items()},
+        )
+
+    def _one(
+        self, seat: Seat, groups: Groups, billed: Mapping[str, float | None], purse: Purse
+    ) -> _One:
+        def questions() -> Iterator[Question]:
+            return (question for _, question in self.questions(groups))
+
+        if seat.journal is None or not isinstance(seat.judge, AskedJudge):
+            return self._read(seat, score(self.benchmark, seat.judge, questions()))
+        if purse.limit < math.inf:
+            kept = self._read(seat, read(self.benchmark, questions(), seat.journal)).bill
+            purse.paid += sum(price or 0.0 for key, price in kept.items() if key not in billed)
+        task = Task(self.benchmark, seat.judge, questions, seat.journal, self.again, _silent,
+                    self.patience.mute, purse)  # fmt: skip
+        put(task, self.patience)
+        return self._read(seat, read(self.benchmark, questions(), seat.journal))
+
+    def _read(self, seat: Seat, found: Iterator[Judged]) -> _One:
+        """A question that several things hang on, as both orders of a pair do, counts once."""
+        one = _One()
+        for n, judged in enumerate(found):
+            one.asked.add(judged.question.digest)
+            if judged.verdict is not None:
+                one.verdicts[str(n)] = judged.verdict
+                one.parsed.add(judged.question.digest)
+            elif not one.unread:
+                said = quoted(self.benchmark, judged.reply) if judged.reply else "no reply"
+                one.unread = f"judge '{seat.name}': {said}"
+            if judged.billed and isinstance(seat.judge, AskedJudge):
+                key = f"{seat.name} {judged.question.digest}"
+                one.bill[key] = _price(seat.judge, judged)
+        return one
+
+    def _values(
+        self, groups: Groups, every: Sequence[tuple[tuple[int, int, int], Verdict | None]]
+    ) -> Values:
+        about: dict[tuple[int, int, int], list[Verdict | None]] = {}
+        for place, verdict in every:
+            about.setdefault(place, []).append(verdict)
+        found = {place: _together(verdicts) for place, verdicts in about.items()}
+        if not self.benchmark.compares:
+            return [
+                [found.get((g, i, i)) for i in range(len(group))] for g, group in enumerate(groups)
+            ]
+        return [
+            win_rates(
+                group,
+                {(i, j): _both(found.get((g, i, j)), found.get((g, j, i)))
+                 for i, j in duels(group)},
+            )
+            for g, group in enumerate(groups)
+        ]  # fmt: skip
+
+
+@dataclass
+class _One:
+    """What one judge said; questions go by their number."""
+
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)  # digests
+    parsed: set[str] = field(default_factory=set)  # of them: with a verdict
+    unread: str = ""
+    bill: dict[str, float | None] = field(default_factory=dict)
+
+
+def _compared(groups: Groups) -> Iterator[tuple[int, int, int]]:
+    for g, group in enumerate(groups):
+        for i, j in duels(group):
+            yield from ((g, i, j), (g, j, i))
+
+
+def _graded(groups: Groups) -> Iterator[tuple[int, int, int]]:
+    return ((g, i, i) for g, group in enumerate(groups) for i in range(len(group)))
+
+
+def _both(first: float | None, second: float | None) -> float | None:
+    """P(i better than j) from both orders; None where one of them has no verdict."""
+    return None if first is None or second is None else (first + 1 - second) / 2
+
+
+def _together(verdicts: Sequence[Verdict | None]) -> float | None:
+    """The weighted mean of all verdicts about one thing; None where one is missing."""
+    known = [verdict for verdict in verdicts if verdict is not None]
+    weight = sum(verdict.weight for verdict in known)
+    if len(known) < len(verdicts) or not weight:
+        return None
+    return math.fsum(verdict.weight * verdict.value for verdict in known) / weight
+
+
+def _price(judge: AskedJudge, judged: Judged) -> float | None:
+    """What the replies to one question took; one that does not say it may have taken the most."""
+    price = Spent().plus(judged.billed, judge).cost
+    most = dearest(judge, judged.question) * len(judged.billed)
+    return price if price is not None else (None if most == math.inf else most)
+
+
+def _silent(standing: Standing) -> None:
+    """Training has progress of its own."""

@@ -1,0 +1,190 @@
+"""What a recipe may ask of judges: in an evaluation, in a reward, in a label stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from alignzoo.contract.choosing import CHOOSERS, WIN_CHOOSERS, Chooser
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.evaluation import Judge, compares_pairs, scores_alone
+from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Usage
+from alignzoo.recipe.blocks import EvaluateSpec, RolloutSpec, TrainSpec
+from alignzoo.recipe.faults import Fault, Path
+from alignzoo.recipe.options import build_options, option_faults, try_options
+from alignzoo.recipe.registry import Registry
+from alignzoo.recipe.rewards import By, QuestionsSpec, RewardSpec, ValuedSpec, placed_rewards
+from alignzoo.recipe.spec import Spec
+
+USUAL: Mapping[By, str] = {"wins": "pairwise", "score": "pointwise"}  # what judges are asked
+
+
+def plugin_faults(
+    registry: Registry, kind: str, name: str, path: Path, given: Mapping[str, Any]
+) -> Iterator[Fault]:
+    """A plug-in class by name and its options, which stand under "with" beside the name."""
+    try:
+        cls = registry.find(kind, name)
+        options = option_faults(cls, given)
+    except PluginError as error:
+        yield Fault(path, str(error))
+        return
+    yield from (fault.under((*path[:-1], "with")) for fault in options)
+
+
+def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
+    """A benchmark with a judge of its own takes none; the others take one or a panel."""
+    for k, judge in enumerate(spec.judge):
+        yield from plugin_faults(registry, "judge", judge.name, ("judge", k, "name"), judge.with_)
+    cls = registry.benchmarks.get(spec.benchmark)
+    if cls is None:
+        return
+    if not issubclass(cls, JudgedBenchmark):
+        if spec.judge:
+            yield Fault(("judge",), f"{cls.name} has a judge of its own; remove this", at_key=True)
+        return
+    if not spec.judge:
+        yield Fault(("benchmark",), f"{cls.name} needs `judge:`; `alignzoo list judges` names them")
+    if spec.samples > 1:
+        yield Fault(("samples",), f"{cls.name} takes one answer per prompt")
+    if spec.kl_to:
+        yield Fault(("kl_to",), f"KL is not measured with {cls.name}; use a benchmark with a rule")
+
+
+# --- values of answers -----------------------------------------------------------------------
+
+
+def is_worded(spec: ValuedSpec, registry: Registry) -> bool:
+    """Whether a benchmark words questions: judges are asked, or several vote."""
+    classes = [registry.judges.get(judge.name, Judge) for judge in spec.judges]
+    return len(classes) > 1 or any(issubclass(cls, AskedJudge) for cls in classes)
+
+
+def by_of(spec: ValuedSpec, registry: Registry) -> By:
+    """What an answer is worth: as the block says, or as the judge can."""
+    if spec.by is not None:
+        return spec.by
+    asked = registry.benchmarks.get(spec.questions.name) if spec.questions else None
+    if asked is not None and issubclass(asked, JudgedBenchmark):
+        return "wins" if asked.compares else "score"
+    alone = all(scores_alone(registry.judges.get(judge.name, Judge)) for judge in spec.judges)
+    return "score" if alone else "wins"
+
+
+def asked_of(spec: ValuedSpec, registry: Registry) -> QuestionsSpec:
+    """The benchmark that words the questions, as the block says or as usual."""
+    return spec.questions or QuestionsSpec(name=USUAL[by_of(spec, registry)])
+
+
+def choosers_of(spec: ValuedSpec | None, registry: Registry) -> Mapping[str, Chooser]:
+    """How values make pairs: those of one judge may be win rates."""
+    wins = spec is not None and spec.judges and by_of(spec, registry) == "wins"
+    return WIN_CHOOSERS if wins else CHOOSERS
+
+
+def valued_blocks(spec: Spec) -> tuple[ValuedSpec, ...]:
+    """The blocks of a stage that say who values answers."""
+    return tuple(block for block, _ in placed_values(spec))
+
+
+def placed_values(spec: Spec) -> list[tuple[ValuedSpec, Path]]:
+    """The same, each with its place in the stage."""
+    if isinstance(spec, ValuedSpec):
+        return [(spec, ())]
+    rollout = spec.rollout if isinstance(spec, TrainSpec) else None
+    return list(placed_rewards(rollout.reward)) if rollout else []
+
+
+def questions_of(spec: ValuedSpec, registry: Registry) -> JudgedBenchmark:
+    """The benchmark that words the questions."""
+    chosen = asked_of(spec, registry)
+    found: JudgedBenchmark = build_options(registry.find("benchmark", chosen.name), chosen.with_)
+    return found
+
+
+def valued_faults(spec: ValuedSpec, registry: Registry, path: Path) -> Iterator[Fault]:
+    """A judge that cannot do what is asked of it, questions of the wrong kind, unknown prices."""
+    one = isinstance(spec.judge, str)
+    for k, judge in enumerate(spec.judges):
+        place = ("judge",) if one else ("judge", k, "name")
+        yield from plugin_faults(registry, "judge", judge.name, (*path, *place), judge.with_)
+        yield from _ability_faults(spec, judge.name, registry, (*path, *place))
+    if not spec.judges or any(judge.name not in registry.judges for judge in spec.judges):
+        return
+    if is_worded(spec, registry):
+        yield from _question_faults(spec, registry, path)
+    else:
+        for key in ("questions", "max_cost"):
+            if getattr(spec, key) is not None:
+                what = "has no effect: the judge is not asked in words; take it out"
+                yield Fault((*path, key), what, at_key=True)
+    yield from _price_faults(spec, registry, path)
+
+
+def _ability_faults(spec: ValuedSpec, name: str, registry: Registry, path: Path) -> Iterator[Fault]:
+    cls = registry.judges.get(name)
+    if cls is None or issubclass(cls, AskedJudge):
+        return
+    if not compares_pairs(cls):
+        yield Fault(path, f"{name} can neither score nor compare answers; name another judge")
+    elif not scores_alone(cls) and (len(spec.judges) > 1 or by_of(spec, registry) == "score"):
+        what = f"{name} compares answers and cannot score single ones; give `by: wins`"
+        yield Fault(path, f"{what}, and no panel" if len(spec.judges) > 1 else what)
+
+
+def _question_faults(spec: ValuedSpec, registry: Registry, path: Path) -> Iterator[Fault]:
+    by = by_of(spec, registry)
+    chosen = asked_of(spec, registry)
+    place = (*path, "questions", "name") if spec.questions else (*path, "judge")
+    yield from plugin_faults(registry, "benchmark", chosen.name, place, chosen.with_)
+    cls = registry.benchmarks.get(chosen.name)
+    if cls is None:
+        return
+    if not issubclass(cls, JudgedBenchmark):
+        what = f"{chosen.name} asks no judge; name a benchmark that leaves the judge open"
+        yield Fault(place, what)
+    elif cls.compares != (by == "wins"):
+        asks = "compares two answers" if cls.compares else "grades single answers"
+        other = "wins" if cls.compares else "score"
+        yield Fault(place, f"{chosen.name} {asks}, which is `by: {other}`, not `by: {by}`")
+
+
+def _price_faults(spec: ValuedSpec, registry: Registry, path: Path) -> Iterator[Fault]:
+    """A limit that nobody could keep."""
+    for judge in spec.judges if spec.max_cost is not None else ():
+        built, _ = try_options(registry.judges[judge.name], judge.with_)
+        if isinstance(built, AskedJudge) and built.cost(Usage(1, 1)) is None:
+            what = f"{judge.name} has no price, so nothing can be kept below a limit; give its "
+            what += f"options prices (`alignzoo show {judge.name}`), or take this out"
+            yield Fault((*path, "max_cost"), what, at_key=True)
+
+
+def reward_faults(rollout: RolloutSpec, registry: Registry) -> Iterator[Fault]:
+    """Faults of a rollout's rewards, beyond those of the models they name."""
+    for part, path in placed_rewards(rollout.reward):
+        yield from valued_faults(part, registry, path)
+        yield from _lone_faults(part, rollout.samples_per_prompt, registry, path)
+        if part.judges or not (part.by or part.questions or part.max_cost):
+            continue
+        key = next(key for key in ("by", "questions", "max_cost") if getattr(part, key) is not None)
+        yield Fault((*path, key), "is for judges; a reward model takes none", at_key=True)
+    yield from _weight_faults(rollout.reward)
+
+
+def _lone_faults(part: RewardSpec, answers: int, registry: Registry, path: Path) -> Iterator[Fault]:
+    known = part.judges and all(judge.name in registry.judges for judge in part.judges)
+    if known and answers < 2 and by_of(part, registry) == "wins":
+        what = "win rates are among the answers to a prompt, and there is one; sample 2 or more "
+        what += "(rollout.samples_per_prompt), or give `by: score`"
+        yield Fault((*path, "judge"), what)
+
+
+def _weight_faults(reward: RewardSpec | None) -> Iterator[Fault]:
+    if reward is None:
+        return
+    path: Path = ("rollout", "reward")
+    if reward.parts is None and reward.weight != 1:
+        what = "counts in a list of rewards alone; remove it"
+        yield Fault((*path, "weight"), what, at_key=True)
+    if reward.parts is not None and not any(part.weight for part in reward.parts):
+        yield Fault(path, "every weight is 0, so that every answer would earn 0")

@@ -1,0 +1,79 @@
+"""What the judges of a stage said of its answers, call by call, on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from alignzoo.store.parts import keep_part, read_parts
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What came of one call."""
+
+    key: str  # of the answers and what was asked about them
+    values: list[list[float | None]]  # of each group's answers
+    judged: int  # questions
+    parsed: int  # of them: with a verdict
+    bill: Mapping[str, float | None]  # question -> price, of those that no earlier call paid
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every question has a verdict."""
+        return self.parsed == self.judged
+
+
+@dataclass(frozen=True)
+class Total:
+    """What has come together."""
+
+    judged: int = 0
+    parsed: int = 0
+    cost: float | None = 0.0  # None: a price is not known
+
+
+class Ledger:
+    """The calls of a stage in their order. One that comes again is found and asks nobody, so that
+    a stage that goes on from a checkpoint has the same values and totals as one that never stopped.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.entries: dict[str, Entry] = {}
+        found = read_parts(file)
+        for number in sorted(found):
+            self._take(Entry(**found[number]))
+        self.lines = max(found, default=-1) + 1
+
+    def _take(self, entry: Entry) -> None:
+        self.entries[entry.key] = entry
+
+    def add(self, entry: Entry) -> None:
+        """Keep a call; one with the same key takes the place of the earlier."""
+        keep_part(self.file, self.lines, asdict(entry))
+        self.lines += 1
+        self._take(entry)
+
+    @property
+    def bill(self) -> dict[str, float | None]:
+        """Every question that was paid for."""
+        return {q: price for entry in self.entries.values() for q, price in entry.bill.items()}
+
+    def until(self, key: str) -> Total:
+        """What the calls up to one, and it, came to."""
+        calls = list(self._until(key))
+        prices = [price for entry in calls for price in entry.bill.values()]
+        known = [price for price in prices if price is not None]
+        return Total(
+            sum(entry.judged for entry in calls),
+            sum(entry.parsed for entry in calls),
+            sum(known) if len(known) == len(prices) else None,
+        )
+
+    def _until(self, key: str) -> Iterator[Entry]:
+        for entry in self.entries.values():
+            yield entry
+            if entry.key == key:
+                return

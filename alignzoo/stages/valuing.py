@@ -1,0 +1,127 @@
+"""Judges that are asked in words, as the value of answers to the same prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from alignzoo.contract.errors import counted
+from alignzoo.contract.evaluation import Answer, Judge
+from alignzoo.contract.verdicts import AskedJudge, JudgeError
+from alignzoo.judging import Patience, meet, open_journal
+from alignzoo.judging.purse import Purse
+from alignzoo.judging.referee import Groups, Referee, Seat, Values
+from alignzoo.judging.work import MUTE
+from alignzoo.recipe.judges import questions_of
+from alignzoo.recipe.options import build_options
+from alignzoo.recipe.rewards import ValuedSpec, numbered
+from alignzoo.stages.context import StageContext
+from alignzoo.stages.ledger import Entry, Ledger, Total
+from alignzoo.store.files import digest_of_value
+from alignzoo.store.records import STATE
+
+
+@dataclass(frozen=True)
+class Valued:
+    """The values of each group's answers, None where there is no verdict, and the stage so far."""
+
+    values: Values
+    total: Total
+
+
+@dataclass
+class Valuer:
+    """A block's judges at work in a stage, on the one process that asks."""
+
+    spec: ValuedSpec
+    referee: Referee
+    ledger: Ledger
+    context: StageContext
+    held: ExitStack  # journals
+    last: Total = field(default_factory=Total)
+
+    def __call__(self, groups: Groups) -> Valued:
+        """Ask what nobody has said yet.
+
+        Raises JudgeError when judges cannot be used, too few replies hold a verdict, or the next
+        one could pass max_cost; everything that came is kept.
+        """
+        key = self._key(groups)
+        entry = self.ledger.entries.get(key)
+        if entry is None or (self.referee.again and not entry.is_whole):
+            entry = self._heard(key, groups)
+        self.last = self.ledger.until(key)
+        return Valued(entry.values, self.last)
+
+    def _heard(self, key: str, groups: Groups) -> Entry:
+        billed = self.ledger.bill
+        limit = math.inf if self.spec.max_cost is None else self.spec.max_cost
+        paid = sum(price or 0.0 for price in billed.values())
+        heard = self.referee.hear(groups, billed, Purse(limit, paid))
+        before = self.ledger.entries.get(key)
+        own = set(before.bill) if before else set()
+        bill = {q: price for q, price in heard.bill.items() if q in own or q not in billed}
+        entry = Entry(key, heard.values, heard.judged, heard.parsed, bill)
+        self._check_parsed(entry, heard.unread)
+        self.ledger.add(entry)
+        return entry
+
+    def _key(self, groups: Groups) -> str:
+        """Of the answers and everything that the judges are shown."""
+        shown = [question.digest for _, question in self.referee.questions(groups)]
+        return digest_of_value([shown, [[answer.turns for answer in group] for group in groups]])
+
+    def _check_parsed(self, entry: Entry, unread: str) -> None:
+        """As in an evaluation: of all questions of the stage so far, once there are some."""
+        calls = [x for x in self.ledger.entries.values() if x.key != entry.key]
+        judged = sum(x.judged for x in calls) + entry.judged
+        parsed = sum(x.parsed for x in calls) + entry.parsed
+        if judged >= MUTE and parsed < self.spec.min_parsed * judged:
+            raise JudgeError(
+                f"{self.context.name}: {parsed} of {judged} replies of the judges hold a verdict, "
+                f"fewer than min_parsed = {self.spec.min_parsed:g}; the last without: {unread}; "
+                "every reply is kept, and --rejudge-failed asks those again"
+            )
+
+    def close(self) -> None:
+        """Say what it came to, and let go of the journals."""
+        self.held.close()
+        total, names = self.last, ", ".join(f"'{seat.name}'" for seat in self.referee.seats)
+        if total.judged:
+            open_ = total.judged - total.parsed
+            failed = f", {open_} of them without a verdict" if open_ else ""
+            cost = "cost unknown" if total.cost is None else f"cost {total.cost:.4g}"
+            asked = counted(total.judged, "question")
+            self.context.note(f"{asked} to judge {names}{failed}; {cost}")
+
+
+def valuer_of(spec: ValuedSpec, context: StageContext, place: str = "judges") -> Valuer:
+    """The judges of a block; those that nobody has met yet are met now.
+
+    `place` names its ledger. Raises JudgeError when one cannot be used.
+    """
+    registry, held = context.registry, ExitStack()
+    benchmark = questions_of(spec, registry)
+    names = numbered([judge.name for judge in spec.judges])
+    patience = Patience(mute=spec.min_parsed == 0)
+    seats = []
+    for name, chosen in zip(names, spec.judges, strict=True):
+        judge: Judge = build_options(registry.find("judge", chosen.name), chosen.with_)
+        if not isinstance(judge, AskedJudge):
+            seats.append(Seat(name, judge))
+            continue
+        journal = held.enter_context(open_journal(judge))
+        if journal.damaged:
+            context.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
+        meet(benchmark, judge, journal, patience)
+        seats.append(Seat(name, judge, journal))
+    referee = Referee(benchmark, seats, spec.vote, context.again, patience)
+    ledger = Ledger(context.folder / STATE / f"{place}.jsonl")
+    return Valuer(spec, referee, ledger, context, held)
+
+
+def grouped(answers: Sequence[Answer], size: int) -> list[Sequence[Answer]]:
+    """Answers to one prompt side by side, of so many each."""
+    return [answers[start : start + size] for start in range(0, len(answers), size)]

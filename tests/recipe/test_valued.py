@@ -1,0 +1,223 @@
+"""Rewards and labels that no judge could give are refused before anything loads."""
+
+import types
+from dataclasses import dataclass
+
+import pytest
+
+from alignzoo import AskedJudge, Judge, JudgedBenchmark, Score, hookimpl, option
+from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.errors import RecipeError
+from alignzoo.contract.types import RolloutBatch
+from alignzoo.recipe.file import load_recipe
+from alignzoo.recipe.registry import Plugin, build_registry
+from alignzoo.store.folders import default_folder
+from alignzoo.store.identity import stage_identity
+
+
+class Scores(Judge):
+    """Scores."""
+
+    name = "scores"
+
+    def score(self, answers):
+        return [Score(0.0) for _ in answers]
+
+
+class Compares(Judge):
+    """Only compares."""
+
+    name = "compares"
+
+    def compare(self, pairs):
+        return [0.5 for _ in pairs]
+
+
+class Neither(Judge):
+    """Can do nothing."""
+
+    name = "neither"
+
+
+@dataclass(frozen=True)
+class Asked(AskedJudge):
+    """Replies, for a price that may be known."""
+
+    name = "asked"
+    price: float | None = option(None, "of a token")
+    voice: str = option("low", "what decides the replies")
+
+    def identity(self):
+        return {"voice": self.voice}
+
+    def cost(self, usage):
+        return None if self.price is None else self.price * usage.completion_tokens
+
+
+@dataclass(frozen=True)
+class Pairwise(JudgedBenchmark):
+    """Compares."""
+
+    name = "pairwise"
+    wording: str = option("plain", "of the questions")
+
+
+class Pointwise(JudgedBenchmark):
+    """Grades."""
+
+    name = "pointwise"
+    compares = False
+
+
+class Online(Algorithm):
+    """Learns from what it samples."""
+
+    name = "online"
+    batch = RolloutBatch
+
+
+def registry():
+    module = types.ModuleType("valued")
+    hooks = {
+        "register_judges": [Scores, Compares, Neither, Asked],
+        "register_benchmarks": [Pairwise, Pointwise],
+        "register_algorithms": [Online],
+    }
+    for name, classes in hooks.items():
+        setattr(module, name, hookimpl(_named(name, classes)))
+    return build_registry([(module, Plugin("valued", "dist", "1", ""))])
+
+
+def _named(name, classes):
+    def hook():
+        return classes
+
+    hook.__name__ = name
+    return hook
+
+
+REGISTRY = registry()
+HEAD = "name: r\nmodel: m\nstages:\n"
+
+
+def loaded(tmp_path, reward, samples=2):
+    file = tmp_path / "r.yaml"
+    rollout = f"{{samples_per_prompt: {samples}, reward: {reward}}}"
+    file.write_text(
+        f"{HEAD}  - {{name: it, algorithm: online, data: 'd.jsonl', rollout: {rollout}}}\n"
+    )
+    return load_recipe(file, REGISTRY)
+
+
+REFUSED = {
+    "{judge: neither}": "reward.judge: neither can neither score nor compare answers",
+    "{judge: compares, by: score}": "reward.judge: compares compares answers and cannot score "
+    "single ones; give `by: wins`",
+    "{judge: [compares, asked]}": "reward.judge.0.name: compares compares answers and cannot score "
+    "single ones; give `by: wins`, and no panel",
+    "{judge: asked, max_cost: 3}": "reward.max_cost: asked has no price, so nothing can be kept",
+    "{judge: scores, max_cost: 3}": "reward.max_cost: has no effect: the judge is not asked",
+    "{judge: scores, questions: pairwise}": "reward.questions: has no effect: the judge is not ask",
+    "{judge: asked, by: score, questions: pairwise}": "reward.questions.name: pairwise compares "
+    "two answers, which is `by: wins`, not `by: score`",
+    "{judge: asked, by: wins, questions: pointwise}": "reward.questions.name: pointwise grades "
+    "single answers, which is `by: score`, not `by: wins`",
+    "{judge: asked, questions: nobody}": "reward.questions.name: unknown benchmark 'nobody'",
+    "{judge: asked, questions: {name: pairwise, with: {wordnig: x}}}": "questions.with.wordnig: "
+    "unknown option; did you mean 'wording'?",
+    "{model: m, by: wins}": "reward.by: is for judges; a reward model takes none",
+    "{judge: scores, weight: 2}": "reward.weight: counts in a list of rewards alone; remove it",
+    "[{judge: scores, weight: 0}, {judge: asked, weight: 0}]": "reward: every weight is 0",
+    "[]": "reward: write one list with a reward or more",
+    "{judge: []}": "reward.judge: names no judge",
+    "[{judge: scores}, {judge: scorse}]": "reward.1.judge: unknown judge 'scorse'; did you mean",
+    "{judge: [asked, scores], with: {voice: x}}": "reward: options of a judge of several stand",
+    "[{judge: scores, model: m}]": "reward.0: a reward needs exactly one of 'judge' and 'model'",
+}
+
+
+@pytest.mark.parametrize("reward", REFUSED)
+def test_a_reward_that_cannot_be_given_is_refused_with_place_and_cause(tmp_path, reward):
+    with pytest.raises(RecipeError) as error:
+        loaded(tmp_path, reward)
+    (problem,) = error.value.problems
+    assert REFUSED[reward] in str(problem)
+
+
+@pytest.mark.parametrize("reward", ["{judge: scores, by: wins}", "{judge: asked}"])
+def test_win_rates_need_two_answers_to_a_prompt(tmp_path, reward):
+    with pytest.raises(RecipeError, match="win rates are among the answers to a prompt"):
+        loaded(tmp_path, reward, samples=1)
+
+
+def test_what_a_judge_can_do_is_what_it_is_asked_by_default(tmp_path):
+    from alignzoo.recipe.judges import by_of, questions_of
+
+    def found(reward):
+        spec = loaded(tmp_path, reward).stages[0].rollout.reward
+        return by_of(spec, REGISTRY)
+
+    assert found("{judge: scores}") == "score"
+    assert found("{judge: compares}") == "wins"
+    assert found("{judge: asked}") == "wins"
+    assert found("{judge: asked, questions: pointwise}") == "score"
+    spec = loaded(tmp_path, "{judge: asked, by: score}").stages[0].rollout.reward
+    assert isinstance(questions_of(spec, REGISTRY), Pointwise)
+
+
+def test_parts_of_a_sum_that_are_called_alike_are_told_apart(tmp_path):
+    recipe = loaded(tmp_path, "[{judge: scores}, {judge: scores}, {model: some/rm}]")
+    assert recipe.stages[0].rollout.reward.names == ("scores#1", "scores#2", "rm")
+
+
+def test_work_is_done_again_for_what_decides_values_and_not_for_prices_or_limits(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.jsonl").write_text('{"prompt": "a"}\n')
+
+    def known(reward):
+        recipe = loaded(tmp_path, reward)
+        identity = stage_identity(recipe.stages[0], recipe, REGISTRY, {})
+        return identity.digest, default_folder(recipe)
+
+    usual, folder = known("{judge: asked, with: {price: 1.0}}")
+    assert known("{judge: asked, with: {price: 1.0}, max_cost: 9}") == (usual, folder)
+    assert known("{judge: asked, with: {price: 2.0}, min_parsed: 0.5}")[0] == usual
+    assert known("{judge: asked, by: wins, questions: pairwise}")[0] == usual
+    others = [
+        "{judge: asked, with: {voice: high}}",
+        "{judge: asked, by: score}",
+        "{judge: asked, questions: {name: pairwise, with: {wording: rich}}}",
+        "{judge: [asked, asked]}",
+        "{judge: [asked, asked], vote: majority}",
+        "[{judge: asked}]",
+        "[{judge: asked, weight: 2}]",
+        "{judge: scores}",
+        "{judge: scores, by: wins}",
+    ]
+    assert len({usual, *(known(reward)[0] for reward in others)}) == 1 + len(others)
+
+
+def test_a_judge_that_says_what_it_reads_is_asked_anew_when_that_changes(tmp_path, monkeypatch):
+    """As the function judge does, whose file may change under the same path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.jsonl").write_text('{"prompt": "a"}\n')
+    recipe, found = loaded(tmp_path, "{judge: scores}"), []
+    for content in ("one", "two"):
+        monkeypatch.setattr(Scores, "identity", lambda self, x=content: {"digest": x})
+        found.append(stage_identity(recipe.stages[0], recipe, REGISTRY, {}).digest)
+    assert found[0] != found[1]
+
+
+def test_a_label_stage_takes_judges_like_a_reward(tmp_path):
+    file = tmp_path / "r.yaml"
+    made = "  - {name: a, stage: generate, data: 'd.jsonl', samples: 2}\n"
+    file.write_text(f"{HEAD}{made}  - {{name: b, stage: label, data: a, judge: neither}}\n")
+    with pytest.raises(RecipeError, match=r"stages.1.judge: neither can neither score nor"):
+        load_recipe(file, REGISTRY)
+    file.write_text(f"{HEAD}{made}  - {{name: b, stage: label, data: a, judge: [asked, scores]}}\n")
+    assert [judge.name for judge in load_recipe(file, REGISTRY).stages[1].judges] == [
+        "asked",
+        "scores",
+    ]
