@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -48,7 +48,8 @@ class Bodies:
         batch, view = packer.batch, self.sees.get(role)
         seen = packer.seen(view)
         self._check_ids(role, seen)
-        packing = packer(view, read, None if balanced else self.shared(role))
+        may_share = packer.shape(view).repeats and not balanced  # a router counts every token
+        packing = packer(view, read, self.shared(role) if may_share else None)
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
             states, losses = self._states(role, seen, packing, balanced)
         slots = packing.slots
@@ -68,6 +69,10 @@ class Bodies:
             weight = cast(Tensor, model.get_input_embeddings().weight)
             self._shared[id(model)] = weight.shape[-1] if shares_prompts(model) else None
         return self._shared[id(model)]
+
+    def any_shared(self, roles: Iterable[str]) -> bool:
+        """Whether some of these models may share prompts."""
+        return any(self.shared(role) for role in sorted(roles))
 
     def _check_ids(self, role: str, seen: Batch) -> None:
         """Samples of one model may hold ids that another has no row for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,6 +43,11 @@ class Shape:
     prompts: Sequence[Hashable]  # the same of rows that may share theirs, else the row's own
     starts: Sequence[int]  # tokens of the prompt
 
+    @property
+    def repeats(self) -> bool:
+        """Whether some rows may share a prompt."""
+        return _repeated(self.prompts)
+
     @classmethod
     def of(cls, batch: Batch) -> Shape:
         """Rows of a batch; prompts that are too short to share are every row's own."""
@@ -56,6 +61,15 @@ class Shape:
             for b in range(len(ids))
         ]
         return cls(known[:, 0].tolist(), prompts, known[:, 1].tolist())
+
+
+def by_prompt(prompts: Sequence[Hashable], shared: Callable[[], bool]) -> Sequence[Hashable]:
+    """The prompts, or a number for each row where none comes twice or no model shares them."""
+    return prompts if _repeated(prompts) and shared() else range(len(prompts))
+
+
+def _repeated(prompts: Sequence[Hashable]) -> bool:
+    return len({*prompts}) < len(prompts)
 
 
 def shared_prompt(row: Tokens, own: int) -> Hashable:
@@ -99,15 +113,18 @@ class Packer:
         """The batch, or a view of it."""
         return self.batch if view is None else self.batch.views[view]
 
+    def shape(self, view: str | None) -> Shape:
+        """Lengths and prompts."""
+        if view not in self.shapes:
+            self.shapes[view] = Shape.of(self.seen(view))
+        return self.shapes[view]
+
     def __call__(self, view: str | None, read: Tensor, hidden: int | None) -> Packing:
         """Passes over the rows that are read [B]; `hidden` is H where prompts may be shared.
 
         Where no row is read, the shortest one: wrappers and other ranks wait for every model.
         """
-        seen = self.seen(view)
-        if view not in self.shapes:
-            self.shapes[view] = Shape.of(seen)
-        shape = self.shapes[view]
+        seen, shape = self.seen(view), self.shape(view)
         rows = tuple(read.nonzero().squeeze(-1).tolist())
         rows = rows or (min(range(len(shape.lengths)), key=lambda b: shape.lengths[b]),)
         key = (view, rows, hidden)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Item, Signal, TextBatch, Tokens
 from alignzoo.engine.models.tensors import DamagedFile, read_tensors, write_tensors
 from alignzoo.engine.parallel.exchange import ALONE, Crew
-from alignzoo.engine.scoring.packing import Shape, batches_of, shared_prompt
+from alignzoo.engine.scoring.packing import Shape, batches_of, by_prompt, shared_prompt
 from alignzoo.engine.scoring.scorer import ScoringModule
 
 PART_SECONDS = 30.0  # of an interrupted pass that are scored again
@@ -62,9 +62,7 @@ def score_buffer(
     module.eval()
     found: dict[str, Tensor] = {}
     masks = {name: s.positions(batch) for name, s in signals.items() if s.positions is not None}
-    prompts: Sequence[Hashable] = range(len(rows.ids))
-    if _shared(module, signals):
-        prompts = Shape.of(rows).prompts
+    prompts = by_prompt(Shape.of(rows).prompts, _sharing(module, signals))
     parts = [torch.tensor(at) for at in batches_of(rows.lengths.tolist(), prompts, size)]
     parts += parts[-1:] * (forwards(len(parts)) - len(parts))
     for at in parts:
@@ -77,10 +75,9 @@ def score_buffer(
     return found
 
 
-def _shared(module: ScoringModule, signals: Mapping[str, Signal]) -> bool:
-    """Whether some of the models can share prompts."""
-    roles = {role for signal in signals.values() for role in signal.roles}
-    return any(module.bodies.shared(role) for role in sorted(roles))
+def _sharing(module: ScoringModule, signals: Mapping[str, Signal]) -> Callable[[], bool]:
+    """Says whether some of the models read can share prompts."""
+    return lambda: module.bodies.any_shared({r for s in signals.values() for r in s.roles})
 
 
 def _placed(signal: Signal, mask: Tensor | None, at: Tensor) -> Signal:
@@ -195,9 +192,8 @@ def compute_stored(
     """
     rows = keyed_rows(items, views_of(signal, module.special.sees))
     ordered = list(rows.items())
-    prompts: Sequence[Hashable] = range(len(ordered))
-    if _shared(module, {name: signal}):
-        prompts = [shared_prompt(row.rows[0], n) for n, (_, row) in enumerate(ordered)]
+    own = [shared_prompt(row.rows[0], n) for n, (_, row) in enumerate(ordered)]
+    prompts = by_prompt(own, _sharing(module, {name: signal}))
     cut = batches_of([len(row) for row in rows.values()], prompts, size)
     batches = [[ordered[n] for n in numbers] for numbers in cut]
     parts = [path.with_suffix(".parts") for path in paths]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -255,8 +256,7 @@ class Stepper:
 
     def micro(self, batch: Batch, items: Tensor) -> list[Tensor]:
         """The items of every forward pass."""
-        bodies = self.layout.scoring.bodies
-        shared = any(bodies.shared(role) for role in self.layout.trained)
+        shared = partial(self.layout.scoring.bodies.any_shared, self.layout.trained)
         return micro_batches(batch, items, self.optim.micro_batch_size, shared)
 
     def placed(
