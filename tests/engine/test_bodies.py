@@ -114,6 +114,14 @@ def groups(prompt=40, answers=(9, 14, 3, 22, 1, 30)):
     return TextBatch.collate([Item((row,)) for row in rows], 0)
 
 
+def mixed():
+    """A pair in one pass with a row that stands alone, which is shorter than the pair together."""
+    noise = torch.Generator().manual_seed(3)
+    prompt = ids(40, noise)
+    rows = [Tokens(prompt, ids(30, noise)), Tokens(ids(60, noise), ids(35, noise))]
+    return TextBatch.collate([Item((row,)) for row in (*rows, Tokens(prompt, ids(29, noise)))], 0)
+
+
 def columns(batch, hidden=64):
     """Of all passes of a model that shares prompts."""
     passes = Packer(batch)(None, batch.attention.any(-1), hidden).passes
@@ -126,7 +134,7 @@ def scored(model, batch):
     )["x"]
 
 
-@pytest.mark.parametrize("batch", [pairs(), groups()], ids=["pairs", "groups"])
+@pytest.mark.parametrize("batch", [pairs(), groups(), mixed()], ids=["pairs", "groups", "mixed"])
 @pytest.mark.parametrize("name", SHARING)
 def test_answers_behind_one_prompt_are_scored_as_rows_of_their_own(name, batch):
     model = build(NAMED[name], 1).eval()
@@ -138,7 +146,7 @@ def test_answers_behind_one_prompt_are_scored_as_rows_of_their_own(name, batch):
     by_row = gradients(model)
     (rows * weights).sum().backward()
     shared = gradients(model)
-    assert columns(batch) < 0.8 * int(batch.attention.sum())
+    assert columns(batch) < 0.9 * int(batch.attention.sum())
     torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
     assert shared.keys() == by_row.keys()
     for parameter in shared:

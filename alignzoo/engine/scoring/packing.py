@@ -218,7 +218,8 @@ def _placed(batch: Batch, shape: Shape, cut: _Cut) -> Packing:
 def _laid(shape: Shape, pack: Sequence[int], width: int, columns: int) -> tuple[Tensor, Tensor]:
     """[w] places in the flattened batch, and [w] segments: 0 the prompt, then each answer."""
     if len(pack) == 1:  # with the batch's own padding
-        return torch.arange(width) + pack[0] * columns, torch.zeros(width, dtype=torch.int64)
+        places = torch.arange(width).clamp(max=columns - 1) + pack[0] * columns
+        return places, torch.zeros(width, dtype=torch.int64)
     prompt = shape.starts[pack[0]]
     parts = [torch.arange(prompt) + pack[0] * columns]
     parts += [torch.arange(prompt, shape.lengths[b]) + b * columns for b in pack]
@@ -229,7 +230,7 @@ def _laid(shape: Shape, pack: Sequence[int], width: int, columns: int) -> tuple[
 
 def _note(slots: Tensor, shape: Shape, pack: Sequence[int], source: Tensor, start: int) -> None:
     """Write where the rows of a pack come out, which lies at `start`."""
-    n = len(source) if len(pack) == 1 else _size(shape, pack)
+    n = _size(shape, pack)
     slots.view(-1)[source[:n]] = torch.arange(start, start + n)
     for b in pack[1:]:
         prompt = shape.starts[b]
