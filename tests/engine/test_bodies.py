@@ -1,4 +1,7 @@
-"""How the bodies of models are run: the same values and gradients as one row at a time."""
+"""How the bodies of models are run: one look-up of the embedding, rows behind shared prompts.
+
+Values and gradients are compared with transformers itself on one unpadded row after the other.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import torch
 from family_models import NAMED, VOCABULARY, build
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignzoo import Item, TextBatch, Tokens
-from alignzoo.engine.scoring.scorer import ScoringModule, dense
+from alignzoo import Item, PairBatch, TextBatch, Tokens
+from alignzoo.engine.models.prefixes import shares_prompts
+from alignzoo.engine.scoring.packing import Packer, batches_of
+from alignzoo.engine.scoring.scorer import ScoringModule, Special, dense
 from alignzoo.ops import log_prob
 
 LENGTHS = (40, 39, 20, 19, 9)  # three groups
@@ -68,3 +73,141 @@ def test_one_look_up_for_all_passes_gives_what_single_rows_give(name):
     for parameter in once:
         torch.testing.assert_close(once[parameter], by_row[parameter], rtol=1e-4, atol=1e-4)
     assert seen.n == {"gemma3n_text": 1 + 3}.get(name, 1)  # those per layer are as wide, by pass
+
+
+# --- prompts that are read once -------------------------------------------------------------------
+
+SHARING = ("llama", "gpt2", "cohere", "deepseek_v3", "mixtral", "qwen2_5_vl", "granite", "opt")
+EXPERTS = ("deepseek_v3", "mixtral")  # are multiplied in no wider numbers than float32
+ALONE = {
+    "qwen2 window": "a sliding window",
+    "gemma3": "windows in some layers, in the text of a wrapper",
+    "llama4_text": "chunks",
+    "qwen3_next": "linear attention",
+    "mamba": "a state-space model",
+    "lfm2": "convolutions",
+    "falcon alibi": "distances counted along the row",
+    "bloom": "eager attention with its own bias",
+}
+
+
+def ids(n, noise):
+    return tuple(torch.randint(10, 400, (n,), generator=noise).tolist())
+
+
+def pairs(prompts=(40, 35), answers=((12, 20), (17, 9)), view=None):
+    """Two rows of every prompt; `view` has other prompts for the same answers."""
+    noise = torch.Generator().manual_seed(1)
+    items = []
+    for n, sizes in zip(prompts, answers, strict=True):
+        prompt, other = ids(n, noise), ids(n + 3, noise)
+        rows = tuple(Tokens(prompt, ids(m, noise)) for m in sizes)
+        views = {view: tuple(Tokens(other, row.response) for row in rows)} if view else {}
+        items.append(Item(rows, views=views))
+    return PairBatch.collate(items, 0)
+
+
+def groups(prompt=40, answers=(9, 14, 3, 22, 1, 30)):
+    noise = torch.Generator().manual_seed(2)
+    asked = [ids(prompt, noise), ids(prompt, noise)]
+    rows = [Tokens(asked[k % 2], ids(n, noise)) for k, n in enumerate(answers)]
+    return TextBatch.collate([Item((row,)) for row in rows], 0)
+
+
+def mixed():
+    """A pair in one pass with a row that stands alone, which is shorter than the pair together."""
+    noise = torch.Generator().manual_seed(3)
+    prompt = ids(40, noise)
+    rows = [Tokens(prompt, ids(30, noise)), Tokens(ids(60, noise), ids(35, noise))]
+    return TextBatch.collate([Item((row,)) for row in (*rows, Tokens(prompt, ids(29, noise)))], 0)
+
+
+def columns(batch, hidden=64):
+    """Of all passes of a model that shares prompts."""
+    passes = Packer(batch)(None, batch.attention.any(-1), hidden).passes
+    return sum(one.ids.numel() for one in passes)
+
+
+def scored(model, batch):
+    return ScoringModule({"policy": model}, frozenset({"policy"}), dense)(
+        batch, {"x": log_prob("policy")}
+    )["x"]
+
+
+@pytest.mark.parametrize("batch", [pairs(), groups(), mixed()], ids=["pairs", "groups", "mixed"])
+@pytest.mark.parametrize("name", SHARING)
+def test_answers_behind_one_prompt_are_scored_as_rows_of_their_own(name, batch):
+    model = build(NAMED[name], 1).eval()
+    if name not in EXPERTS:
+        model.double()
+    expected, rows = plain_rows(model, batch), scored(model, batch)
+    weights = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0))
+    (expected * weights).sum().backward()
+    by_row = gradients(model)
+    (rows * weights).sum().backward()
+    shared = gradients(model)
+    assert columns(batch) < 0.9 * int(batch.attention.sum())
+    torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
+    assert shared.keys() == by_row.keys()
+    for parameter in shared:
+        torch.testing.assert_close(shared[parameter], by_row[parameter], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALONE, ids=ALONE.get)
+def test_a_model_whose_attention_does_not_allow_it_never_shares_a_prompt(name):
+    model, batch = build(NAMED[name], 1).eval(), pairs()
+    assert not shares_prompts(model)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            scored(model, batch), plain_rows(model, batch), atol=1e-4, rtol=0
+        )
+
+
+def test_a_role_behind_a_view_shares_the_prompts_of_the_view():
+    model, batch = build(NAMED["llama"], 1).double().eval(), pairs(view="told")
+    module = ScoringModule({"policy": model}, frozenset(), dense, Special(sees={"policy": "told"}))
+    found = module(batch, {"x": log_prob("policy")})["x"]
+    expected = plain_rows(model, batch.views["told"])
+    torch.testing.assert_close(found[batch.mask], expected[batch.views["told"].mask])
+    assert columns(batch.views["told"]) < int(batch.views["told"].attention.sum())
+
+
+def test_short_prompts_and_small_savings_are_not_worth_a_mask():
+    for batch in (pairs(prompts=(31, 31)), pairs(answers=((200, 210), (190, 220)))):
+        passes = Packer(batch)(None, batch.attention.any(-1), 64).passes
+        assert all(one.mask is None for one in passes)
+        assert sum(len(one.ids) for one in passes) == 4
+
+
+def test_no_row_grows_so_long_that_attention_costs_more_than_its_prompt():
+    batch = groups(prompt=33, answers=(300,) * 8)
+    passes = Packer(batch)(None, batch.attention.any(-1), 64).passes
+    assert max(one.ids.shape[1] for one in passes) < 1000
+
+
+def test_a_router_that_is_balanced_counts_every_token_of_every_row():
+    model, batch = build(NAMED["mixtral"], 1).eval(), pairs()
+    module = ScoringModule({"policy": model}, frozenset({"policy"}), dense)
+    rows = module(batch, {"x": log_prob("policy")}, frozenset({"policy"}))
+    assert set(rows) == {"x", "router/policy"}
+    assert (rows["router/policy"] > 0).equal(batch.attention)
+
+
+def test_rows_of_one_prompt_come_together_and_others_by_length():
+    assert batches_of([5, 9, 7, 9], range(4), 3) == [[1, 3, 2], [0]]
+    assert batches_of([5, 9, 7, 9], ["p", "p", "q", "r"], 2) == [[1, 0], [3, 2]]
+    assert batches_of([4, 3, 2, 9, 1], ["p", "p", "p", "q", "r"], 3) == [[3], [0, 1, 2], [4]]
+    assert batches_of([4, 3, 2, 1], "pppp", 3) == [[0, 1, 2], [3]]
+
+
+def test_models_that_share_prompts_pack_a_batch_once():
+    batch, seen = pairs(), []
+    models = {name: build(NAMED["llama"], 1).eval() for name in ("policy", "reference")}
+    module = ScoringModule(models, frozenset(), dense)
+    for model in models.values():
+        model.model.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(kwargs.get("attention_mask")), with_kwargs=True
+        )
+    module(batch, {name: log_prob(name) for name in models})
+    masks = [mask for mask in seen if mask is not None and mask.shape[-1] > 20]
+    assert len(masks) == 2 and masks[0] is masks[1]

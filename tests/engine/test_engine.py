@@ -17,7 +17,7 @@ from alignzoo_aligndistil import AlignDistil
 from alignzoo_dpo import DPO
 from alignzoo_ppo import PPO
 from alignzoo_sft import SFT
-from engine_jobs import assert_equal_runs, job, rollout, weights
+from engine_jobs import assert_equal_runs, behind_long_prompts, job, rollout, weights
 
 from alignzoo import Algorithm, Loss, Max, Mean, PairBatch, Term, TextBatch
 from alignzoo.contract.errors import PluginError, TrainingError
@@ -31,19 +31,20 @@ from alignzoo.testing import tiny_model, tiny_models, toy_items
 
 CASES = [
     (DPO(), {}),
+    (DPO(), {"items": behind_long_prompts(toy_items(PairBatch, 11))}),
     (AlignDistil(r=2.0), {}),
     (AlignDistil(r=2.0), {"rollout": rollout(epochs=1)}),
     (PPO(), {"rollout": rollout()}),
 ]
 
 
-@pytest.mark.parametrize(("algorithm", "changes"), CASES, ids=["dpo", "off", "on", "ppo"])
+@pytest.mark.parametrize(("algorithm", "changes"), CASES, ids=["dpo", "shared", "off", "on", "ppo"])
 def test_the_same_seed_gives_the_same_run_bit_for_bit(tmp_path, algorithm, changes):
     runs = [train(job(tmp_path / name, algorithm, **changes)) for name in ("a", "b")]
     assert_equal_runs(tmp_path / "a", tmp_path / "b", *runs)
 
 
-@pytest.mark.parametrize(("algorithm", "changes"), CASES, ids=["dpo", "off", "on", "ppo"])
+@pytest.mark.parametrize(("algorithm", "changes"), CASES, ids=["dpo", "shared", "off", "on", "ppo"])
 @pytest.mark.parametrize("when", [1, 3, 6])  # 6: the last step of all
 def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, algorithm, changes, when):
     whole = train(job(tmp_path / "whole", algorithm, **changes))

@@ -69,7 +69,7 @@ def compared(folder, strategies, cases, size=2, **how):
             assert_equal(folder / "one" / case, folder / strategy / case)
 
 
-ALIKE = ("ppo", "dpo-on", "grouped", "tr-dpo", "twin")  # cases under ddp
+ALIKE = ("ppo", "dpo-on", "grouped", "tr-dpo", "twin", "shared-prompts")  # cases under ddp
 CUT = {"case": "dpo", "optim": {"steps": 8, "save_every": 3}}
 
 

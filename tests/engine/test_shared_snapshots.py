@@ -16,11 +16,14 @@ ANCHOR = tiny_llama()
 ITEMS = [Item((Tokens((2, 3), tuple(4 + k for k in range(1 + n % 7))),)) for n in range(11)]
 
 
-def compute(path, crew, forwards):
+LONG = tuple(2 + k % 9 for k in range(40))
+
+
+def compute(path, crew, forwards, given=ITEMS):
     """The pass with batches of 2; the number of sequences of every forward is noted."""
     module = ScoringModule({"anchor": copy.deepcopy(ANCHOR)}, frozenset(), Chunked())
     module.register_forward_pre_hook(lambda module, given: forwards.append(len(given[0].ids)))
-    items = [Item(item.rows) for item in ITEMS]
+    items = [Item(item.rows) for item in given]
     return snapshots.compute_stored(module, "x", log_prob("anchor"), items, 2, [path], crew)
 
 
@@ -55,3 +58,25 @@ def test_a_pass_that_was_stopped_goes_on_with_another_number_of_ranks(tmp_path, 
     on_ranks(2, lambda crew: compute(path, crew, forwards[crew.rank]))
     assert forwards == [[2], []]
     assert path.read_bytes() == whole.read_bytes()
+
+
+def test_the_rows_of_a_prompt_are_scored_together_and_read_it_once(tmp_path):
+    """Between two rows of one prompt stand others of lengths between theirs."""
+    rows = [((*LONG[:-1], k), n) for k in (2, 3, 4) for n in (3 + k, 20 + k)]
+    items = [Item((Tokens(prompt, (5,) * n),)) for prompt, n in rows]
+    widths = []
+
+    def note(module, args, kwargs):
+        widths.append(tuple(kwargs["input_ids"].shape))
+
+    module = ScoringModule({"anchor": copy.deepcopy(ANCHOR)}, frozenset(), Chunked())
+    assert module.bodies.shared("anchor")
+    body = module.models["anchor"].model
+    body.register_forward_pre_hook(note, with_kwargs=True)
+    path = tmp_path / "x.safetensors"
+    snapshots.compute_stored(module, "x", log_prob("anchor"), items, 2, [path])
+    assert widths == [(1, 40 + 23 + 2 * k) for k in (4, 3, 2)]
+    alone = compute(tmp_path / "one.safetensors", ALONE, [], items)
+    path = tmp_path / "two.safetensors"
+    assert on_ranks(2, lambda crew: compute(path, crew, [], items)) == [path] * 2
+    assert path.read_bytes() == alone.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,6 +40,14 @@ def examples(role="policy", at=3, engine=None, n_prompts=3) -> Examples:
         return {"prompt": number, "ids": list(done.ids), "ended": done.ended}
 
     return Examples(role, prompts, at, engine, toy_sampling(6), row)
+
+
+def behind_long_prompts(items, n=40):
+    """The items behind prompts that are long enough to be read once for all rows."""
+    return [
+        replace(x, rows=tuple(replace(row, prompt=(row.prompt * n)[:n]) for row in x.rows))
+        for x in items
+    ]
 
 
 def job(folder: Path, algorithm=None, *, steps=6, **changes) -> Job:

@@ -25,7 +25,7 @@ from alignzoo_kto import KTO  # noqa: E402
 from alignzoo_ppo import PPO  # noqa: E402
 from alignzoo_rto import RTO  # noqa: E402
 from alignzoo_sft import SFT  # noqa: E402
-from engine_jobs import examples, job, rollout  # noqa: E402
+from engine_jobs import behind_long_prompts, examples, job, rollout  # noqa: E402
 from extra_methods import Grouped, Hinted, Renewed, Twin, TwoTeachers  # noqa: E402
 
 from alignzoo.contract.errors import Interrupted  # noqa: E402
@@ -57,6 +57,7 @@ METHODS = {
     "gkd-mixed": (GKD(), {"epochs": 1, "samples_per_prompt": 1, "share": 0.5}),
     "hinted": (Hinted(), None),
     "two-teachers": (TwoTeachers(), None),
+    "shared-prompts": (DPO(), None),
 }
 
 
@@ -75,6 +76,8 @@ def made(
         changes["rollout"] = rollout(n_prompts=8, prompts_per_buffer=prompts, **sampled)
     else:
         changes["items"] = items_for(algorithm, items)
+    if case == "shared-prompts":
+        changes["items"] = behind_long_prompts(changes["items"])
     folder.mkdir(parents=True, exist_ok=True)
     ranks = start_ranks(precision)
     return job(folder, algorithm, strategy=strategy, ranks=ranks, **changes)

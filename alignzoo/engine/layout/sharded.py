@@ -43,7 +43,7 @@ class Sharded(Layout):
 
     def __init__(self, ranks: Ranks, scoring: ScoringModule, optim: Optim) -> None:
         super().__init__(ranks, scoring)
-        scoring.padding = 1.0  # row groups are as many as a rank's lengths ask for
+        scoring.pass_once()  # groups of rows are as many as a rank's lengths ask for
         self.outlines = {role: outline(model) for role, model in scoring.by_role.items()}
         self.units = [*layers_of(scoring), scoring]  # wrapping changes the names of their classes
         refuse_scalars(scoring, ASKED)

@@ -217,7 +217,7 @@ class Zero3(Zero):
 
     def __init__(self, ranks: Ranks, scoring: ScoringModule, optim: Optim) -> None:
         refuse_routers(scoring, self.asked)
-        scoring.padding = 1.0  # row groups are as many as a rank's lengths ask for
+        scoring.pass_once()  # groups of rows are as many as a rank's lengths ask for
         self.outlines = {role: outline(model) for role, model in scoring.by_role.items()}
         super().__init__(ranks, scoring, optim)
         from deepspeed.runtime.zero import register_external_parameter

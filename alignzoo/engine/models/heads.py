@@ -92,7 +92,7 @@ def head_of(model: PreTrainedModel) -> Head:
     if len(possible) == 1:  # what `check_head` has verified needs no second trial
         return Head(linear)
     tried = torch.linspace(-WIDEST, WIDEST, linear.out_features, device=linear.weight.device)
-    made = _logits(model, _probe_ids(model)[:, :1], lambda hidden: tried.expand(1, 1, -1))[0, 0]
+    made = _logits(model, probe_ids(model)[:, :1], lambda hidden: tried.expand(1, 1, -1))[0, 0]
     for transform in possible:
         expected = transform(tried)
         if made.shape == expected.shape and _distance(made, expected) <= CLOSE:
@@ -119,9 +119,9 @@ def check_head(model: PreTrainedModel) -> None:
     rounding hides nothing; what follows the layer is tried on logits of every size.
     """
     linear = _output_layer(model)
-    ids = _probe_ids(model)
+    ids = probe_ids(model)
     own = _logits(model, ids, lambda hidden: product(linear, hidden))
-    with _evaluating(model):
+    with evaluating(model):
         hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state
     head = head_of(model)
     ours = head(hidden.to(linear.weight.dtype))  # some bodies keep float32, which the layer rounds
@@ -144,8 +144,8 @@ def called_in(model: PreTrainedModel, parts: Mapping[str, nn.Module]) -> set[str
 
     hooks = [part.register_forward_hook(partial(note, name)) for name, part in parts.items()]
     try:
-        with _evaluating(model):
-            body_of(model)(input_ids=_probe_ids(model), use_cache=False)
+        with evaluating(model):
+            body_of(model)(input_ids=probe_ids(model), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
@@ -177,7 +177,7 @@ def _candidates(config: PreTrainedConfig) -> list[Transform]:
     return [Transform(**s, cap=cap) for s in [*scaled, {}] for cap in [*caps, None]]
 
 
-def _probe_ids(model: PreTrainedModel) -> Tensor:
+def probe_ids(model: PreTrainedModel) -> Tensor:
     """[1, n] ids from all over the vocabulary, without those that stand for images or sound."""
     config = model.config
     text = config.get_text_config()
@@ -200,7 +200,7 @@ def _logits(model: PreTrainedModel, ids: Tensor, instead: Callable[[Tensor], Ten
 
     hook = _output_layer(model).register_forward_hook(replaced)
     try:
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             logits: Tensor = model(input_ids=ids, use_cache=False).logits
     finally:
         hook.remove()
@@ -208,7 +208,8 @@ def _logits(model: PreTrainedModel, ids: Tensor, instead: Callable[[Tensor], Ten
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """A model without dropout and noise; afterwards its parts are in the modes that they had."""
     modes = [(module, module.training) for module in model.modules()]
     cast(Any, model).eval()  # transformers leaves it untyped
     try:

@@ -1,14 +1,11 @@
-"""Run the bodies of models on the rows of a batch: [B, S] ids to hidden states [n, H].
-
-Rows of similar length share a forward pass, so that little is computed on padding.
-"""
+"""Run the bodies of models on the rows of a batch: [B, S] ids to hidden states [n, H]."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +15,9 @@ from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Batch
 from alignzoo.engine.models.fit import embedding_rows
 from alignzoo.engine.models.heads import body_of
+from alignzoo.engine.models.prefixes import shares_prompts
 from alignzoo.engine.models.routers import Router
-
-PADDING = 0.2  # share of a group's columns
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How the rows of a batch go through a body: the groups, and where a position comes out."""
-
-    groups: Sequence[Tensor]  # row numbers of every forward pass, the longest first
-    ids: Sequence[Tensor]  # [rows, columns] int64 of every pass
-    slots: Tensor  # [B, S] int64: place of (b, p) in the passes' flattened hidden states
+from alignzoo.engine.scoring.packing import Packer, Packing
 
 
 @dataclass(frozen=True)
@@ -52,54 +40,73 @@ class Bodies:
         routers: Mapping[str, Router],
     ) -> None:
         self.models, self.trainable, self.sees, self.routers = models, trainable, sees, routers
+        self._shared: dict[int, int | None] = {}  # by the model's id: what was tried
         self.readable = {role: embedding_rows(model) for role, model in models.items()}
 
-    def __call__(
-        self, role: str, batch: Batch, read: Tensor, limit: float, balanced: bool
-    ) -> Hidden:
-        """Hidden states of the rows [B] that are read; `limit` bounds the share of padding."""
-        seen = self._seen(role, batch)
-        packing = packed(seen, read, limit)
+    def __call__(self, role: str, packer: Packer, read: Tensor, balanced: bool) -> Hidden:
+        """Hidden states of the rows [B] that are read."""
+        batch, view = packer.batch, self.sees.get(role)
+        seen = packer.seen(view)
+        self._check_ids(role, seen)
+        may_share = packer.shape(view).repeats and not balanced  # a router counts every token
+        packing = packer(view, read, self.shared(role) if may_share else None)
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
             states, losses = self._states(role, seen, packing, balanced)
         slots = packing.slots
         if seen is not batch:
             slots = slots.gather(1, _columns(batch, seen))
-        balance = _at_tokens(torch.stack(losses), batch, packing.groups) if losses else None
+        groups = [one.rows for one in packing.passes]
+        balance = _at_tokens(torch.stack(losses), batch, groups) if losses else None
         return Hidden(states, slots, balance)
 
-    def _seen(self, role: str, batch: Batch) -> Batch:
-        """What a role reads: the batch, or a view of it.
+    def shared(self, role: str) -> int | None:
+        """H of a model whose rows may share their prompts, which is tried when it is first asked.
 
-        Samples of one model may hold ids that another has no row for.
+        Models that are about to be sharded are asked before, while they are whole.
         """
-        view = self.sees.get(role)
-        seen = batch if view is None else batch.views[view]
+        model = self.models[role]
+        if id(model) not in self._shared:
+            weight = cast(Tensor, model.get_input_embeddings().weight)
+            self._shared[id(model)] = weight.shape[-1] if shares_prompts(model) else None
+        return self._shared[id(model)]
+
+    def any_shared(self, roles: Iterable[str]) -> bool:
+        """Whether some of these models may share prompts."""
+        return any(self.shared(role) for role in sorted(roles))
+
+    def _check_ids(self, role: str, seen: Batch) -> None:
+        """Samples of one model may hold ids that another has no row for."""
         largest = int(seen.ids.max())
         if largest >= self.readable[role]:
             raise TrainingError(
                 f"a row holds id {largest}, but the embedding of '{role}' has "
                 f"{self.readable[role]} rows; take models with one vocabulary"
             )
-        return seen
 
     def _states(
         self, role: str, batch: Batch, packing: Packing, balanced: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """[n, H], pass by pass; the router's losses [].
 
-        No attention mask: padding is on the right, and a causal model never looks there.
+        No mask where rows stand alone: padding is on the right, and a causal model never looks
+        there.
         """
         body: Any = body_of(self.models[role])
-        more = {"output_router_logits": True} if balanced else {}
+        more: dict[str, Any] = {"output_router_logits": True} if balanced else {}
         parts, losses = [], []
-        found = embeddings(body, packing.ids)
-        for rows, ids, embedded in zip(packing.groups, packing.ids, found, strict=True):
-            with _looked_up(body, ids, embedded):
-                out = body(input_ids=ids, use_cache=False, **more)
+        found = embeddings(body, [one.ids for one in packing.passes])
+        for one, embedded in zip(packing.passes, found, strict=True):
+            placed = {"attention_mask": one.mask, "position_ids": one.positions}
+            with _looked_up(body, one.ids, embedded):
+                out = body(
+                    input_ids=one.ids,
+                    use_cache=False,
+                    **more,
+                    **(placed if one.mask is not None else {}),
+                )
             parts.append(out.last_hidden_state.flatten(0, 1))
             if balanced:
-                seen = batch.attention[rows, : ids.shape[1]]
+                seen = batch.attention[one.rows, : one.ids.shape[1]]
                 losses.append(self.routers[role].loss(out.router_logits, seen))
         return torch.cat(parts), losses
 
@@ -136,51 +143,6 @@ def _looked_up(body: Any, ids: Tensor, embedded: Tensor | None) -> Iterator[None
         yield
     finally:
         hook.remove()
-
-
-def packed(batch: Batch, read: Tensor, limit: float = PADDING) -> Packing:
-    """Passes over the rows that are read [B].
-
-    Where there is none, the shortest row: wrappers and other ranks wait for every model.
-    """
-    lengths = batch.attention.sum(-1)
-    rows = read.nonzero().squeeze(-1) if bool(read.any()) else lengths.argmin()[None]
-    groups = [rows[group] for group in row_groups(lengths[rows], limit)]
-    ids, slots, start = [], torch.zeros_like(batch.ids), 0
-    for group in groups:
-        width = int(lengths[group[0]])
-        n = len(group) * width
-        ids.append(batch.ids[group, :width])
-        slots[group, :width] = torch.arange(start, start + n, device=slots.device).view(-1, width)
-        start += n
-    return Packing(groups, ids, slots)
-
-
-def row_groups(lengths: Tensor, limit: float = PADDING) -> list[Tensor]:
-    """Row numbers cut into groups of similar length, longest first.
-
-    A group takes the next shorter row as long as padding stays under `limit` of its columns, so
-    the share of padding is bounded whatever the data.
-    """
-    order = torch.argsort(lengths, descending=True, stable=True).tolist()
-    sizes = lengths.tolist()
-    groups: list[list[int]] = []
-    total = 0
-    for row in order:
-        total += sizes[row]
-        width = sizes[groups[-1][0]] if groups else 0
-        if groups and total >= (1 - limit) * width * (len(groups[-1]) + 1):
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-            total = sizes[row]
-    return [torch.tensor(group, device=lengths.device) for group in groups]
-
-
-def padding_share(lengths: Tensor, limit: float = PADDING) -> float:
-    """Share of columns that are padding when these rows are scored."""
-    columns = sum(int(lengths[group[0]]) * len(group) for group in row_groups(lengths, limit))
-    return 1 - int(lengths.sum()) / columns
 
 
 def _columns(batch: Batch, view: Batch) -> Tensor:

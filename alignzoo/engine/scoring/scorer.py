@@ -19,7 +19,8 @@ from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Signal
 from alignzoo.engine.models.heads import Head, head_of
 from alignzoo.engine.models.routers import router_of
-from alignzoo.engine.scoring.bodies import PADDING, Bodies, Hidden
+from alignzoo.engine.scoring.bodies import Bodies, Hidden
+from alignzoo.engine.scoring.packing import PADDING, Packer
 
 States = Mapping[str, Tensor]  # role -> [N, H]
 Heads = Mapping[str, Head]
@@ -117,7 +118,7 @@ class ScoringModule(nn.Module):
     ) -> None:
         super().__init__()
         self.special = special or Special()
-        self.padding = PADDING  # 1: every forward passes each body once, as sharded ones must
+        self.padding = PADDING  # 1: one pass, whatever the lengths
         self.models = nn.ModuleDict(models)
         twins = self.special.shared.items()
         self.by_role = {**models, **{role: models[of] for role, of in twins}}
@@ -138,6 +139,15 @@ class ScoringModule(nn.Module):
         sees = self.special.sees
         self.bodies = Bodies(self.by_role, trainable, sees, self.routers)
         self.set_modes()
+
+    def pass_once(self) -> None:
+        """Every forward passes each body once, as sharded models must.
+
+        What has to be tried of a model is tried here, while it is whole.
+        """
+        self.padding = 1.0
+        for role in self.by_role:
+            self.bodies.shared(role)
 
     def set_modes(self) -> None:
         """Evaluation mode for all: a model that learns is the function that was sampled from.
@@ -163,9 +173,9 @@ class ScoringModule(nn.Module):
             return {}
         masks = {name: self._mask(name, signal, batch) for name, signal in signals.items()}
         rows: Named = {}
-        hidden = {}
+        hidden, packer = {}, Packer(batch, self.padding)
         for role, read in _rows_of_roles(signals, masks).items():
-            hidden[role] = self.bodies(role, batch, read, self.padding, role in balanced)
+            hidden[role] = self.bodies(role, packer, read, role in balanced)
             balance = hidden[role].balance
             if balance is not None:
                 rows[ROUTER + role] = balance

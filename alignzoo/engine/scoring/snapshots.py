@@ -23,6 +23,7 @@ from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Item, Signal, TextBatch, Tokens
 from alignzoo.engine.models.tensors import DamagedFile, read_tensors, write_tensors
 from alignzoo.engine.parallel.exchange import ALONE, Crew
+from alignzoo.engine.scoring.packing import Shape, batches_of, by_prompt, shared_prompt
 from alignzoo.engine.scoring.scorer import ScoringModule
 
 PART_SECONDS = 30.0  # of an interrupted pass that are scored again
@@ -48,7 +49,8 @@ def score_buffer(
     size: int,
     forwards: Callable[[int], int] = alone,
 ) -> dict[str, Tensor]:
-    """{row name: [B, S]} of a whole buffer (on CPU), `size` rows per forward, sorted by length.
+    """{row name: [B, S]} of a whole buffer (on CPU), up to `size` rows per forward, the longest
+    first, and those of one prompt together where that spares work.
 
     `forwards` says how many passes to make where so many are needed: models that lie over several
     ranks need as many on each, and the last one is made again.
@@ -60,8 +62,8 @@ def score_buffer(
     module.eval()
     found: dict[str, Tensor] = {}
     masks = {name: s.positions(batch) for name, s in signals.items() if s.positions is not None}
-    order = torch.argsort(rows.lengths, descending=True, stable=True)
-    parts = list(order.split(size))
+    prompts = by_prompt(Shape.of(rows).prompts, _sharing(module, signals))
+    parts = [torch.tensor(at) for at in batches_of(rows.lengths.tolist(), prompts, size)]
     parts += parts[-1:] * (forwards(len(parts)) - len(parts))
     for at in parts:
         part = rows.take(at)
@@ -71,6 +73,11 @@ def score_buffer(
             whole[at, : x.shape[1]] = x.cpu()
     module.set_modes()
     return found
+
+
+def _sharing(module: ScoringModule, signals: Mapping[str, Signal]) -> Callable[[], bool]:
+    """Says whether some of the models read can share prompts."""
+    return lambda: module.bodies.any_shared({r for s in signals.values() for r in s.roles})
 
 
 def _placed(signal: Signal, mask: Tensor | None, at: Tensor) -> Signal:
@@ -151,7 +158,7 @@ def cache_name(
     """Content hash of (models and what each reads, computation, set of sequences, how and by which
     code scored).
     """
-    digest = hashlib.sha256(f"{signal.key}/4/{scoring}".encode())
+    digest = hashlib.sha256(f"{signal.key}/5/{scoring}".encode())
     views = views_of(signal, sees)
     for role in signal.roles:
         digest.update(digests[role].encode())
@@ -176,15 +183,19 @@ def compute_stored(
     paths: Sequence[Path],
     crew: Crew = ALONE,
 ) -> Path:
-    """One pass over every sequence, longest first; the file, the first that could be written.
+    """One pass over every sequence, in the order of `score_buffer`; the file, the first that could
+    be written.
 
     Which sequences share a forward pass does not depend on the crew: its ranks take turns at the
     batches, and rank 0 keeps what is scored in parts beside the file, so that a stop costs half a
     minute. Raises OSError where the disk refuses every path.
     """
     rows = keyed_rows(items, views_of(signal, module.special.sees))
-    ordered = sorted(rows.items(), key=lambda pair: -len(pair[1]))
-    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    ordered = list(rows.items())
+    own = [shared_prompt(row.rows[0], n) for n, (_, row) in enumerate(ordered)]
+    prompts = by_prompt(own, _sharing(module, {name: signal}))
+    cut = batches_of([len(row) for row in rows.values()], prompts, size)
+    batches = [[ordered[n] for n in numbers] for numbers in cut]
     parts = [path.with_suffix(".parts") for path in paths]
     kept = [_kept(folder) for folder in parts] if crew.is_main else []
     found = {key: x for some in kept for key, x in some.items()}

@@ -11,6 +11,7 @@ import torch
 
 from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
+from alignzoo.engine.scoring.packing import Shape, batches_of, by_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,11 +110,17 @@ def _epoch(n_items: int, cut: Cut, seed: int | None, epoch: int) -> list[Tensor]
     return cut.parts(order)
 
 
-def micro_batches(batch: Batch, items: Tensor, size: int) -> list[Tensor]:
-    """Cut items [k] into micro-batches of similar length; the gradient does not depend on it."""
-    lengths = batch.lengths.view(batch.rows_per_item, -1).amax(0)  # [I]
-    order = torch.argsort(lengths[items], stable=True, descending=True)
-    return list(items[order].split(size))
+def micro_batches(
+    batch: Batch, items: Tensor, size: int, shared: Callable[[], bool] = lambda: False
+) -> list[Tensor]:
+    """Cut items [k] into micro-batches of similar length; the gradient does not depend on it.
+
+    Items of one prompt come together where a model may read it once for all of them, which
+    `shared` says.
+    """
+    lengths = batch.lengths.view(batch.rows_per_item, -1).amax(0)[items].tolist()
+    prompts = by_prompt(Shape.of(batch.take(items)).prompts[: len(items)], shared)
+    return [items[torch.tensor(at)] for at in batches_of(lengths, prompts, size)]
 
 
 def share_of_rank(items: Tensor, rank: int, size: int) -> Tensor:

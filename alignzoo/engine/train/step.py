@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, Sta
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
-from alignzoo.engine.scoring.bodies import padding_share
+from alignzoo.engine.scoring.packing import padding_share
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.guard import fingerprint, guarded_loss
@@ -249,13 +250,14 @@ class Stepper:
         sums.add("response_length", part.response.sum(-1), None)
         lengths = part.attention.sum(-1)
         share_of_padding = lengths.new_tensor(
-            [padding_share(lengths.cpu(), self.layout.scoring.padding)], dtype=torch.float64
+            [padding_share(lengths.tolist(), self.layout.scoring.padding)], dtype=torch.float64
         )
         sums.add("padding", share_of_padding, None)
 
     def micro(self, batch: Batch, items: Tensor) -> list[Tensor]:
         """The items of every forward pass."""
-        return micro_batches(batch, items, self.optim.micro_batch_size)
+        shared = partial(self.layout.scoring.bodies.any_shared, self.layout.trained)
+        return micro_batches(batch, items, self.optim.micro_batch_size, shared)
 
     def placed(
         self, batch: Batch, given: Signals, items: Tensor
