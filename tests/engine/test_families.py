@@ -61,10 +61,15 @@ def test_every_row_of_the_table_is_a_family_of_its_own():
 # --- ways of sampling ---------------------------------------------------------------------------
 
 WAYS = {
-    "qwen2": Way(),
+    "qwen2": Way(stepped=True),
+    "gpt_neox": Way(stepped=True),
+    "deepseek_v3": Way(stepped=True),  # keys and values of two widths
+    "qwen2_5_vl": Way(stepped=True),
+    "mistral": Way(),  # a window of keys and values
+    "bloom": Way(),  # says itself where a token stands
+    "falcon alibi": Way(),
     "jamba": Way(),  # recurrent layers beside attention: the cache knows its length
     "mamba": Way(continued=False),
-    "qwen2_5_vl": Way(continued=False),  # keeps positions of a batch's rows on its modules
     "minimax": Way(cached=False),
     "recurrent_gemma": Way(cached=False),
 }

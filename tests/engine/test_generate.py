@@ -171,7 +171,7 @@ def test_noise_is_the_published_splitmix64_stream():
 def test_a_token_without_probability_is_never_drawn():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(4, 5)
     u = torch.tensor([0.0, 0.4999, 0.5, 1.0], dtype=torch.float64)
-    assert drawing.draw(logits, u).tolist() == [1, 1, 3, 3]
+    assert drawing.draw(logits.softmax(-1), u).tolist() == [1, 1, 3, 3]
 
 
 def test_top_k_and_top_p_keep_only_the_head_of_the_distribution(model):
