@@ -210,11 +210,12 @@ def test_samples_do_not_depend_on_when_finished_rows_are_dropped(model, monkeypa
 
 def test_finished_rows_leave_the_batch(model):
     rows_fed: list[int] = []
-    hook = model.register_forward_hook(lambda _m, _a, out: rows_fed.append(len(out.logits)))
+    norm = model.model.norm
+    hook = norm.register_forward_hook(lambda _m, _a, out: rows_fed.append(len(out)))
     found = sample(model, some_prompts(100), Sampling(40, stop_ids=tuple(range(8))))
     hook.remove()
     tokens = sum(len(done.ids) for done in found)
-    assert sum(rows_fed) < 1.5 * tokens
+    assert tokens - 100 <= sum(rows_fed) < 1.5 * tokens
     assert 100 * max(len(done.ids) for done in found) > 2 * tokens  # it was worth dropping
 
 

@@ -57,6 +57,11 @@ class TransformersSession(RolloutSession):
     way: Way
     version: int = 0
 
+    @property
+    def remark(self) -> str:
+        """Why it is slower than it could be, where it is."""
+        return self.way.remark
+
     @torch.no_grad()
     def sync(self, weights: Iterator[tuple[str, Tensor]], version: int) -> None:
         """Copy what lies elsewhere; nothing does where the module is the trainer's own."""

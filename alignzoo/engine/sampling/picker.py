@@ -41,7 +41,9 @@ def draw(p: Tensor, u: Tensor) -> Tensor:
     """[B] tokens of p [B, V] by inverse CDF: the first i with CDF_i > u * CDF_V.
 
     Of a wide p the block of `BLOCK` tokens is found first, by sums in float32, and then the token
-    in it, by sums in float64: about one draw in 10^7 lands on the other side of a boundary.
+    in it, by sums in float64. So blocks begin at points that are off by some 1e-8, which moves as
+    much probability between two neighbours, and about one token in 10^4 draws of a vocabulary of
+    32,000.
     """
     if p.shape[1] <= FEW:
         cdf = p.cumsum(-1, dtype=_wide(p.device))

@@ -209,6 +209,18 @@ def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
         cast(Any, model).train(was_training)
         for module, training in modes:  # a frozen part may have been in evaluation mode before
             module.training = training
+            _make_usable(module)
+
+
+def _make_usable(module: torch.nn.Module) -> None:
+    """What steps have left on a module cannot be trained with, because they ran in inference mode.
+
+    A copy can.
+    """
+    for kept in (vars(module), module._buffers):
+        for name, x in kept.items():
+            if isinstance(x, Tensor) and x.is_inference():
+                kept[name] = x.clone()
 
 
 def _config(**options: Any) -> GenerationConfig:
