@@ -83,7 +83,7 @@ def _stepped(model: PreTrainedModel, decoding: Decoding, live: Live) -> None:
     picker = Picker.of(decoding.sampling, torch.device("cpu"))
     noise = torch.zeros(decoding.rows, dtype=torch.float64)
     tokens = torch.zeros(decoding.rows, dtype=torch.int64)
-    picker(decoder.begin(_prompts(decoding, decoder.head.width)), noise, 0)
+    picker(decoder.begin(_prompts(decoding, len(decoder.head.weight))), noise, 0)
     moved = decoding.prompt + (decoding.longest - 1 - decoding.prompt) // ROOM * ROOM
     for width in (moved, decoding.longest - 1):
         if width >= decoding.prompt:

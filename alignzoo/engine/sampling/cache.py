@@ -69,6 +69,12 @@ class RoomyCache(DynamicCache):
         self.roomy = [RoomyLayer() for _ in self.layers]
         self.layers = list(self.roomy)
 
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """All keys and values so far of a layer."""
+        return self.roomy[layer_idx].update(key_states, value_states)
+
     def take(self, rows: Tensor) -> None:
         """Only the rows [k], in their order."""
         for layer in self.roomy:

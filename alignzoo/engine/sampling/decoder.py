@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from alignzoo.engine.models.heads import Head, body_of, head_of
+from alignzoo.engine.models.heads import body_of, head_of
 from alignzoo.engine.sampling.cache import ROOM, RoomyCache
 from alignzoo.engine.sampling.rows import left_pad
 from alignzoo.engine.sampling.ways import cache_word
@@ -44,7 +44,7 @@ class ModelDecoder:
     def __init__(self, model: PreTrainedModel) -> None:
         self.body: nn.Module = body_of(model)
         self.read = _bare(self.body)
-        self.head: Head = head_of(model)
+        self.head = head_of(model).widened()
         self.dtype, self.device = model.dtype, model.device
         config = model.config.get_text_config(decoder=True)
         self.additive = config._attn_implementation in ADDITIVE

@@ -45,17 +45,22 @@ def draw(p: Tensor, u: Tensor) -> Tensor:
     much probability between two neighbours, and about one token in 10^4 draws of a vocabulary of
     32,000.
     """
+    wide = _wide(p.device)
+    u = u.clamp(max=1 - torch.finfo(wide).eps)[:, None]  # u * CDF_V is below CDF_V
     if p.shape[1] <= FEW:
-        cdf = p.cumsum(-1, dtype=_wide(p.device))
-        return _first_above(cdf, u[:, None] * cdf[:, -1:])[:, 0]
-    blocks = _block_sums(p).cumsum(-1, dtype=_wide(p.device))  # [B, V / BLOCK]
-    target = u[:, None] * blocks[:, -1:]
-    block = _first_above(blocks, target)  # [B, 1]
+        cdf = p.cumsum(-1, dtype=wide)
+        token = torch.searchsorted(cdf, u * cdf[:, -1:], right=True)
+        return token[:, 0].clamp(max=p.shape[1] - 1)  # of numbers that are not finite
+    blocks = _block_sums(p).cumsum(-1, dtype=wide)  # [B, V / BLOCK]
+    target = u * blocks[:, -1:]
+    block = torch.searchsorted(blocks, target, right=True).clamp(max=blocks.shape[1] - 1)
     before = pad(blocks, (1, 0)).gather(1, block)
     tokens = block * BLOCK + torch.arange(BLOCK, device=p.device)  # [B, BLOCK]
     inside = p.gather(1, tokens.clamp(max=p.shape[1] - 1)).masked_fill(tokens >= p.shape[1], 0)
-    cdf = before + inside.cumsum(-1, dtype=_wide(p.device))
-    return (block * BLOCK + _first_above(cdf, target))[:, 0]
+    cdf = before + inside.cumsum(-1, dtype=wide)
+    first = torch.searchsorted(cdf, target, right=True)
+    last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())  # where the block's sum was too large
+    return (block * BLOCK + torch.minimum(first, last))[:, 0].clamp(max=p.shape[1] - 1)
 
 
 def _block_sums(p: Tensor) -> Tensor:
@@ -64,13 +69,6 @@ def _block_sums(p: Tensor) -> Tensor:
     sums = p[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
     rest = p[:, whole:]
     return torch.cat([sums, rest.sum(-1, keepdim=True)], 1) if rest.shape[1] else sums
-
-
-def _first_above(cdf: Tensor, target: Tensor) -> Tensor:
-    """[B, 1] the first i with cdf_i > target, or the last that adds something to the sum."""
-    first = torch.searchsorted(cdf, target.contiguous(), right=True)
-    last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())  # where rounding leaves none above
-    return torch.minimum(first, last).clamp(max=cdf.shape[1] - 1)
 
 
 def _wide(device: torch.device) -> torch.dtype:
