@@ -12,10 +12,10 @@ from transformers import DynamicCache, PreTrainedModel
 from alignzoo.contract.rollout import Sampling
 from alignzoo.engine.memory.live import Live
 from alignzoo.engine.parallel.ranks import Ranks
-from alignzoo.engine.sampling.cache import ROOM, RoomyLayer, other_layers
+from alignzoo.engine.sampling.cache import ROOM, RoomyLayer, cache_word, other_layers
 from alignzoo.engine.sampling.decoder import ModelDecoder
 from alignzoo.engine.sampling.picker import Picker, TokenPicker
-from alignzoo.engine.sampling.ways import cache_word, sampling_mode
+from alignzoo.engine.sampling.ways import sampling_mode
 
 SAMPLING, CACHE = "sampling", "KV cache"
 

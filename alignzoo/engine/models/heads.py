@@ -69,7 +69,6 @@ class Head:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.still):
             return self.transform(product(self.linear, hidden))
 
-
     def widened(self) -> Widened:
         """The same function for many calls without gradient, as long as the weights stay."""
         weight, bias = self.linear.weight.detach(), self.linear.bias

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 ROOM = 64  # tokens that fit before keys and values are moved to a larger place
 
@@ -79,6 +81,12 @@ class RoomyCache(DynamicCache):
         """Only the rows [k], in their order."""
         for layer in self.roomy:
             layer.take(rows)
+
+
+def cache_word() -> str:
+    """What the installed transformers calls a cache; its older name makes it warn."""
+    names = {field.name for field in fields(GenerateDecoderOnlyOutput)}
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def other_layers(config: PreTrainedConfig) -> str:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from alignzoo.engine.models.heads import body_of, head_of
-from alignzoo.engine.sampling.cache import ROOM, RoomyCache
+from alignzoo.engine.sampling.cache import ROOM, RoomyCache, cache_word
 from alignzoo.engine.sampling.rows import left_pad
-from alignzoo.engine.sampling.ways import cache_word
 
 ADDITIVE = ("eager", "sdpa")  # attention that takes a mask of numbers as it is
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -164,6 +164,8 @@ def grow(
         output_logits=not hooks,
         use_cache=use_cache,
     )
+    from alignzoo.engine.sampling.cache import cache_word
+
     known = {} if cache is None else {cache_word(): cache}
     return cast(Any, model).generate(
         ids, attention_mask=attention, generation_config=config, **known, **hooks
@@ -172,15 +174,9 @@ def grow(
 
 def cache_of(output: Any) -> Any:
     """The cache in what `generate` returned."""
+    from alignzoo.engine.sampling.cache import cache_word
+
     return getattr(output, cache_word(), None)
-
-
-def cache_word() -> str:
-    """What the installed transformers calls a cache; its older name makes it warn."""
-    from transformers.generation.utils import GenerateDecoderOnlyOutput
-
-    names = {field.name for field in fields(GenerateDecoderOnlyOutput)}
-    return "cache" if "cache" in names else "past_key_values"
 
 
 @contextmanager
