@@ -113,6 +113,11 @@ class RolloutEngine:
 class RolloutSession:
     """A started engine."""
 
+    @property
+    def remark(self) -> str:
+        """What a stage tells once about how it samples; usually nothing."""
+        return ""
+
     def sync(self, weights: Iterator[tuple[str, torch.Tensor]], version: int) -> None:
         """Take over the trainer's weights; returns when `generate` uses version `version`."""
         raise TypeError(f"{type(self).__name__} defines no sync")

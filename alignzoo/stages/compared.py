@@ -6,7 +6,7 @@ no loop, and a wrong sampler would go unseen there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,17 @@ FEW = 2  # rows with short prompts, which are padded most, and of long responses
 LIMITS = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # mean nats a token; bf16 rounds
 
 
-def start_compared(engine: RolloutEngine, model: PreTrainedModel) -> RolloutSession:
-    """The engine, started; it raises PluginError when it samples from another model than this."""
-    return _Compared(engine.start(model), model)
+def start_compared(
+    engine: RolloutEngine, model: PreTrainedModel, say: Callable[[str], None] = lambda text: None
+) -> RolloutSession:
+    """The engine, started; it raises PluginError when it samples from another model than this.
+
+    `say` is told what the engine remarks about how it samples.
+    """
+    session = engine.start(model)
+    if session.remark:
+        say(session.remark)
+    return _Compared(session, model)
 
 
 @dataclass

@@ -84,7 +84,7 @@ def sample_answers(
     engine = context.engine(spec.engine, spec.batch_size)
     batches = _batches(jobs, ids, spec.batch_size)
     answers: dict[tuple[int, int], Response] = {}
-    with closing(start_compared(engine, speaker.model)) as session:
+    with closing(start_compared(engine, speaker.model, context.note)) as session:
 
         def complete(batch: Sequence[tuple[int, int]]) -> list[tuple[Sequence[int], bool]]:
             with context.arithmetic():

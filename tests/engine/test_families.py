@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from family_checks import try_family
-from family_models import FAMILIES, NAMED, VOCABULARY, build, save
+from family_models import FAMILIES, NAMED, VOCABULARY, WINDOW, build, save
 from safetensors.torch import load_file, save_file
 
 from alignzoo import Completion, RolloutEngine, RolloutSession, Sampling
@@ -61,18 +61,29 @@ def test_every_row_of_the_table_is_a_family_of_its_own():
 # --- ways of sampling ---------------------------------------------------------------------------
 
 WAYS = {
-    "qwen2": Way(),
+    "qwen2": Way(stepped=True),
+    "gpt_neox": Way(stepped=True),
+    "deepseek_v3": Way(stepped=True),  # keys and values of two widths
+    "qwen2_5_vl": Way(stepped=True),
+    "qwen2_5_vl window": Way(continued=False),  # keeps positions of a batch's rows on its modules
+    "mistral": Way(),  # a window of keys and values
+    "bloom": Way(),  # says itself where a token stands
+    "falcon alibi": Way(),
     "jamba": Way(),  # recurrent layers beside attention: the cache knows its length
     "mamba": Way(continued=False),
-    "qwen2_5_vl": Way(continued=False),  # keeps positions of a batch's rows on its modules
     "minimax": Way(cached=False),
     "recurrent_gemma": Way(cached=False),
 }
 
 
+VL_TEXT = NAMED["qwen2_5_vl"].config["text_config"]
+WINDOWED = {"text_config": VL_TEXT | WINDOW | {"use_sliding_window": True, "max_window_layers": 1}}
+VL_WINDOW = replace(NAMED["qwen2_5_vl"], config=NAMED["qwen2_5_vl"].config | WINDOWED)
+
+
 @pytest.mark.parametrize("name", WAYS)
 def test_how_a_model_is_sampled_follows_from_the_cache_it_leaves_behind(name):
-    model = build(NAMED[name], 0)
+    model = build(NAMED.get(name, VL_WINDOW), 0)
     assert way_of(model) == WAYS[name]
     assert way_of(model) == WAYS[name]  # also when an earlier trial left a state
 

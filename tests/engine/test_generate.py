@@ -171,7 +171,7 @@ def test_noise_is_the_published_splitmix64_stream():
 def test_a_token_without_probability_is_never_drawn():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(4, 5)
     u = torch.tensor([0.0, 0.4999, 0.5, 1.0], dtype=torch.float64)
-    assert drawing.draw(logits, u).tolist() == [1, 1, 3, 3]
+    assert drawing.draw(logits.softmax(-1), u).tolist() == [1, 1, 3, 3]
 
 
 def test_top_k_and_top_p_keep_only_the_head_of_the_distribution(model):
@@ -210,11 +210,12 @@ def test_samples_do_not_depend_on_when_finished_rows_are_dropped(model, monkeypa
 
 def test_finished_rows_leave_the_batch(model):
     rows_fed: list[int] = []
-    hook = model.register_forward_hook(lambda _m, _a, out: rows_fed.append(len(out.logits)))
+    norm = model.model.norm
+    hook = norm.register_forward_hook(lambda _m, _a, out: rows_fed.append(len(out)))
     found = sample(model, some_prompts(100), Sampling(40, stop_ids=tuple(range(8))))
     hook.remove()
     tokens = sum(len(done.ids) for done in found)
-    assert sum(rows_fed) < 1.5 * tokens
+    assert tokens - 100 <= sum(rows_fed) < 1.5 * tokens
     assert 100 * max(len(done.ids) for done in found) > 2 * tokens  # it was worth dropping
 
 

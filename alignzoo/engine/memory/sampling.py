@@ -12,8 +12,10 @@ from transformers import DynamicCache, PreTrainedModel
 from alignzoo.contract.rollout import Sampling
 from alignzoo.engine.memory.live import Live
 from alignzoo.engine.parallel.ranks import Ranks
-from alignzoo.engine.sampling.picker import TokenPicker
-from alignzoo.engine.sampling.ways import cache_word, sampling_mode
+from alignzoo.engine.sampling.cache import ROOM, RoomyLayer, cache_word, other_layers
+from alignzoo.engine.sampling.decoder import ModelDecoder
+from alignzoo.engine.sampling.picker import Picker, TokenPicker
+from alignzoo.engine.sampling.ways import sampling_mode
 
 SAMPLING, CACHE = "sampling", "KV cache"
 
@@ -26,21 +28,84 @@ class Decoding:
     prompt: int  # tokens of each
     sampling: Sampling
 
+    @property
+    def longest(self) -> int:
+        """Tokens in the cache after the last step."""
+        return self.prompt + self.sampling.max_new_tokens - 1
+
 
 @torch.no_grad()
 def sample(model: PreTrainedModel, decoding: Decoding, ranks: Ranks, live: Live) -> None:
-    """The pass over the prompts, and the step to the last token, when the cache is longest.
+    """The pass over the prompts, and the steps when the cache is longest.
 
-    What lies between only grows. The rows are all alive to the end, as the worst ones are.
+    What lies between only grows. The rows are all alive to the end, and no two prompts are the
+    same, as the worst ones are.
     """
-    ids = torch.zeros(decoding.rows, decoding.prompt, dtype=torch.int64)
-    longest = decoding.prompt + decoding.sampling.max_new_tokens - 1
     with live.during(SAMPLING), ranks.autocast(), sampling_mode(model):
-        cache = Noted(live, model.config)
-        _step(model, ids, cache, decoding)
-        for layer in cache.layers:
-            _grow(layer, longest - 1, live)
-        _step(model, ids.new_zeros(decoding.rows, longest), cache, decoding)
+        if other_layers(model.config):
+            _generated(model, decoding, live)
+        else:
+            _stepped(model, decoding, live)
+
+
+class NotedLayer(RoomyLayer):
+    """Keys and values that are counted as such from the moment that they have their place."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self.live = live
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values so far."""
+        held = super().update(*args, **kwargs)
+        self.live.mark(held, CACHE)
+        return held
+
+    def take(self, rows: Tensor, room: int = ROOM) -> None:
+        """Move them to a place with room."""
+        super().take(rows, room)
+        self.live.mark(self.places, CACHE)
+
+    def fill(self, width: int) -> None:
+        """As after so many tokens, which have room where they are, or filled the last place."""
+        if width > self.places[0].shape[2]:
+            shapes = [(*x.shape[:2], width, x.shape[3]) for x in (self.keys, self.values)]
+            self.places = [self.keys.new_empty(shape) for shape in shapes]
+            self.live.mark(self.places, CACHE)
+        self.keys, self.values = (place[:, :, :width] for place in self.places)
+
+
+def _stepped(model: PreTrainedModel, decoding: Decoding, live: Live) -> None:
+    """The prompts, the last move to a larger place if there is one, and the last step."""
+    decoder = ModelDecoder(model)
+    layers = [NotedLayer(live) for _ in decoder.cache.layers]
+    decoder.cache.roomy, decoder.cache.layers = list(layers), list(layers)
+    picker = Picker.of(decoding.sampling, torch.device("cpu"))
+    noise = torch.zeros(decoding.rows, dtype=torch.float64)
+    tokens = torch.zeros(decoding.rows, dtype=torch.int64)
+    picker(decoder.begin(_prompts(decoding, len(decoder.head.weight))), noise, 0)
+    moved = decoding.prompt + (decoding.longest - 1 - decoding.prompt) // ROOM * ROOM
+    for width in (moved, decoding.longest - 1):
+        if width >= decoding.prompt:
+            for layer in layers:
+                layer.fill(width)
+            decoder.width = width
+            picker(decoder.next(tokens), noise, decoding.sampling.max_new_tokens - 1)
+
+
+def _prompts(decoding: Decoding, vocabulary: int) -> list[list[int]]:
+    """As many different ones as there may be."""
+    several = [[n // vocabulary % vocabulary, n % vocabulary] for n in range(decoding.rows)]
+    return [[0] * max(0, decoding.prompt - 2) + ids[-decoding.prompt :] for ids in several]
+
+
+def _generated(model: PreTrainedModel, decoding: Decoding, live: Live) -> None:
+    ids = torch.zeros(decoding.rows, decoding.prompt, dtype=torch.int64)
+    cache = Noted(live, model.config)
+    _step(model, ids, cache, decoding)
+    for layer in cache.layers:
+        _grow(layer, decoding.longest - 1, live)
+    _step(model, ids.new_zeros(decoding.rows, decoding.longest), cache, decoding)
 
 
 class Noted(DynamicCache):

@@ -69,6 +69,29 @@ class Head:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.still):
             return self.transform(product(self.linear, hidden))
 
+    def widened(self) -> Widened:
+        """The same function for many calls without gradient, as long as the weights stay."""
+        weight, bias = self.linear.weight.detach(), self.linear.bias
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return Widened(weight.to(dtype), None if bias is None else bias.to(dtype), self.transform)
+
+
+@dataclass(frozen=True)
+class Widened:
+    """A head whose weights have been widened once."""
+
+    weight: Tensor
+    bias: Tensor | None
+    transform: Transform
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """[n, V] in at least float32."""
+        hidden = hidden.to(self.weight.dtype)
+        if not torch.is_autocast_enabled(hidden.device.type):
+            return self.transform(functional.linear(hidden, self.weight, self.bias))
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.transform(functional.linear(hidden, self.weight, self.bias))
+
 
 def product(linear: nn.Linear, hidden: Tensor) -> Tensor:
     """A linear layer in at least float32, outside any autocast."""

@@ -1,4 +1,6 @@
-"""The rollout engine on transformers' `generate`: samples in the trainer's own process.
+"""The rollout engine on transformers: samples in the trainer's own process.
+
+Models of plain attention are sampled by our own steps (`stepped`), all others by `generate`.
 
 Importing this module does not import transformers, so that planning a recipe stays fast.
 """
@@ -6,7 +8,7 @@ Importing this module does not import transformers, so that planning a recipe st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +26,7 @@ from alignzoo.contract.rollout import (
     check_request,
 )
 from alignzoo.engine.models.context import context_of
+from alignzoo.engine.sampling.rows import completions, left_pad
 from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, way_of
 
 if TYPE_CHECKING:
@@ -54,6 +57,11 @@ class TransformersSession(RolloutSession):
     way: Way
     version: int = 0
 
+    @property
+    def remark(self) -> str:
+        """Why it is slower than it could be, where it is."""
+        return self.way.remark
+
     @torch.no_grad()
     def sync(self, weights: Iterator[tuple[str, Tensor]], version: int) -> None:
         """Copy what lies elsewhere; nothing does where the module is the trainer's own."""
@@ -78,13 +86,21 @@ class TransformersSession(RolloutSession):
         # Prompts of similar length share a batch; the longest come first to fail early on memory.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         done: dict[int, Completion] = {}
-        sampler = _Sampler(self.model, self.way, sampling)
+        sampler = self._sampler(sampling)
         with sampling_mode(self.model):
             for rows in self._batches(order, [len(prompt) for prompt in prompts]):
                 batch = [prompts[i] for i in rows], [keys[i] for i in rows]
                 done.update(zip(rows, sampler(*batch), strict=True))
         _refuse_bad_numbers(done, self.version)
         return [done[i] for i in range(len(prompts))]
+
+    def _sampler(self, sampling: Sampling) -> Callable[..., list[Completion]]:
+        if not self.way.stepped:
+            return _Sampler(self.model, self.way, sampling)
+        from alignzoo.engine.sampling.decoder import ModelDecoder
+        from alignzoo.engine.sampling.stepped import Stepped
+
+        return Stepped(lambda: ModelDecoder(self.model), sampling, self.model.device)
 
     def _batches(self, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
         """Rows side by side; of one length only, where padding would change the samples."""
@@ -123,7 +139,7 @@ class _Live:
 
 @dataclass(frozen=True)
 class _Sampler:
-    """Samples one batch in segments; finished rows are dropped between segments."""
+    """Samples one batch by segments of `generate`; finished rows are dropped between them."""
 
     model: PreTrainedModel
     way: Way
@@ -136,7 +152,8 @@ class _Sampler:
         limit = sampling.max_new_tokens
         noise = uniform(keys, limit, device)  # [B, limit]
         stops = torch.tensor(sampling.stop_ids, dtype=torch.int64, device=device)
-        live = _left_pad(prompts, device)
+        ids, attention = left_pad(prompts, device)
+        live = _Live(torch.arange(len(prompts), device=device), ids, attention)
         tokens = live.ids.new_zeros(len(prompts), limit)
         log_probs = torch.zeros(len(prompts), limit, device=device)
         taken = 0
@@ -150,10 +167,7 @@ class _Sampler:
             unfinished = ~torch.isin(new, stops).any(1)
             if taken < limit:
                 live = live.take(unfinished.nonzero()[:, 0])
-        return [
-            _completion(ids, values, frozenset(sampling.stop_ids))
-            for ids, values in zip(tokens.tolist(), log_probs.tolist(), strict=True)
-        ]
+        return completions(tokens, log_probs, sampling.stop_ids)
 
     def _segment(self, live: _Live, picker: TokenPicker, limit: int) -> tuple[_Live, Tensor]:
         """Generate until enough rows have finished: the rows grown, their new tokens [L, n]."""
@@ -177,19 +191,3 @@ class _Sampler:
         grown = torch.nn.functional.pad(live.attention, (0, ids.shape[1] - start), value=1)
         cache = cache_of(output) if self.way.continued else None
         return _Live(live.rows, ids, grown, cache), ids[:, start:]
-
-
-def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> _Live:
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    attention = (torch.arange(width) >= width - lengths[:, None]).long()
-    rows = torch.arange(len(prompts), device=device)
-    return _Live(rows, ids.to(device), attention.to(device))
-
-
-def _completion(ids: list[int], log_probs: list[float], stops: frozenset[int]) -> Completion:
-    """Cut a row behind its first stop token."""
-    ends = (t for t, token in enumerate(ids, start=1) if token in stops)
-    length = next(ends, None)
-    return Completion(tuple(ids[:length]), tuple(log_probs[:length]), length is not None)

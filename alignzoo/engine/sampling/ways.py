@@ -1,5 +1,7 @@
 """How a model can be sampled from exactly, found by trying it; and the call of `generate`.
 
+Plain attention is stepped through a cache of our own (`stepped`); all else is the library's.
+
 Importing this module does not import transformers, so that planning a recipe stays fast.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,8 +29,16 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 0.1}  # sh
 class Way:
     """What of a fast way of sampling gives the samples that full forwards would give."""
 
+    stepped: bool = False  # by our own loop; what follows is of `generate`
     cached: bool = True  # False: the cache is not the library's own, or not all of the state
     continued: bool = True  # False: a call of `generate` cannot go on from a cache of other rows
+    because: str = field(default="", compare=False)  # it is not stepped
+
+    @property
+    def remark(self) -> str:
+        """What a stage says of it once; '' where there is nothing to say."""
+        said = f"sampled by transformers' `generate`, because {self.because}"
+        return said if self.because else ""
 
     @property
     def padded(self) -> bool:
@@ -44,7 +54,7 @@ class Way:
 
 
 def way_of(model: PreTrainedModel) -> Way:
-    """Sample a few tokens and look at what is left behind.
+    """Step through a few tokens; where that is not exact, `generate` them.
 
     Activations on the modules themselves are a memory that belongs to no cache, and a cache of a
     family's own may hold more than its `reorder_cache` moves: such a model is sampled without a
@@ -53,9 +63,31 @@ def way_of(model: PreTrainedModel) -> Way:
     the whole sequence again: such a batch runs to its end. A family whose cached step is another
     function than its full forward is sampled without a cache too.
     """
+    because = _why_not_stepped(model)
+    return _generated(model, because) if because else Way(stepped=True)
+
+
+def _why_not_stepped(model: PreTrainedModel) -> str:
+    """In words that follow 'because'; '' where steps give what full forwards give."""
+    from alignzoo.engine.sampling.stepped import trial, why_not
+
+    if because := why_not(model):
+        return because
+    room, before = (context_of(model.config) or TRIED + 3) - 3, _ages(model)
+    with sampling_mode(model):
+        try:
+            error = trial(model, max(1, min(TRIED, room)))
+        except Exception as failure:  # whatever it is, `generate` knows the family's own way
+            return f"{type(failure).__name__} came up when it was stepped"
+    if not error <= _rounding(model):
+        return f"steps through its cache differ from full forwards by {error:.1e}"
+    return "its modules keep a memory of their own" if _new_states(model, before) else ""
+
+
+def _generated(model: PreTrainedModel, because: str) -> Way:
     from transformers import DynamicCache
 
-    before = {place: (id(x), age) for place, (x, age) in _states(model).items()}
+    before = _ages(model)
     config = model.config.get_text_config(decoder=True)
     ids = torch.tensor([[config.vocab_size // 3, config.vocab_size // 2]], device=model.device)
     room = (context_of(model.config) or TRIED + 2) - 2
@@ -63,12 +95,13 @@ def way_of(model: PreTrainedModel) -> Way:
         output = grow(
             model, ids, torch.ones_like(ids), None, max_new_tokens=max(1, min(TRIED, room))
         )
-        new = [x for place, (x, age) in _states(model).items() if (id(x), age) != before.get(place)]
+        new = _new_states(model, before)
         exact = _is_exact(model, output)
     cache = cache_of(output)
     if not exact or type(cache) is not DynamicCache or any(x.is_floating_point() for x in new):
-        return Way(cached=False)
-    return Way(continued=not new and _length(cache) == output.sequences.shape[1] - 1)
+        return Way(cached=False, because=because)
+    continued = not new and _length(cache) == output.sequences.shape[1] - 1
+    return Way(continued=continued, because=because)
 
 
 @torch.no_grad()
@@ -77,7 +110,23 @@ def _is_exact(model: PreTrainedModel, output: Any) -> bool:
     full = model(input_ids=output.sequences, use_cache=False).logits[0, 1:-1].float()
     steps = torch.cat(output.logits).float()
     error = (full - steps).abs().max() / (1 + full.abs().max())
-    return bool(error <= ROUNDING.get(model.dtype, max(ROUNDING.values())))
+    return bool(error <= _rounding(model))
+
+
+def _rounding(model: PreTrainedModel) -> float:
+    return ROUNDING.get(model.dtype, max(ROUNDING.values()))
+
+
+def _ages(model: PreTrainedModel) -> dict[tuple[str, str], tuple[int, int]]:
+    return {place: (id(x), age) for place, (x, age) in _states(model).items()}
+
+
+def _new_states(
+    model: PreTrainedModel, before: dict[tuple[str, str], tuple[int, int]]
+) -> list[Tensor]:
+    """Tensors that modules have written since."""
+    found = _states(model).items()
+    return [x for place, (x, age) in found if (id(x), age) != before.get(place)]
 
 
 def _states(model: PreTrainedModel) -> dict[tuple[str, str], tuple[Tensor, int]]:
@@ -115,6 +164,8 @@ def grow(
         output_logits=not hooks,
         use_cache=use_cache,
     )
+    from alignzoo.engine.sampling.cache import cache_word
+
     known = {} if cache is None else {cache_word(): cache}
     return cast(Any, model).generate(
         ids, attention_mask=attention, generation_config=config, **known, **hooks
@@ -123,15 +174,9 @@ def grow(
 
 def cache_of(output: Any) -> Any:
     """The cache in what `generate` returned."""
+    from alignzoo.engine.sampling.cache import cache_word
+
     return getattr(output, cache_word(), None)
-
-
-def cache_word() -> str:
-    """What the installed transformers calls a cache; its older name makes it warn."""
-    from transformers.generation.utils import GenerateDecoderOnlyOutput
-
-    names = {field.name for field in fields(GenerateDecoderOnlyOutput)}
-    return "cache" if "cache" in names else "past_key_values"
 
 
 @contextmanager
@@ -160,6 +205,18 @@ def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
         cast(Any, model).train(was_training)
         for module, training in modes:  # a frozen part may have been in evaluation mode before
             module.training = training
+            _make_usable(module)
+
+
+def _make_usable(module: torch.nn.Module) -> None:
+    """What steps have left on a module cannot be trained with, because they ran in inference mode.
+
+    A copy can.
+    """
+    for kept in (vars(module), module._buffers):
+        for name, x in kept.items():
+            if isinstance(x, Tensor) and x.is_inference():
+                kept[name] = x.clone()
 
 
 def _config(**options: Any) -> GenerationConfig:

@@ -49,12 +49,15 @@ def buffers_of(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored])
         job.seed,
         lambda n: job.cut.updates(n * each, rollout.epochs),
     )
+    sampled = Sampled.by(rollout.engine, layout)
+    if sampled.session.remark:
+        job.rails.say(sampled.session.remark)
     return RolloutSource(
         rollout,
         job.kind,
         batches,
         job.cut,
-        Sampled.by(rollout.engine, layout),
+        sampled,
         job.pad_id,
         job.seed,
         job.ranks,

@@ -242,7 +242,7 @@ def _sample(
     total = sum(1 + len(question.later) for question in questions)
     done = 0
     engine = context.engine(spec.engine, spec.batch_size)
-    with closing(start_compared(engine, speaker.model)) as session:
+    with closing(start_compared(engine, speaker.model, context.note)) as session:
         talk = Talk(questions, speaker, session, spec.batch_size, context)
         for turn in range(1 + max(len(question.later) for question in questions)):
             file = folder / "state" / f"turn-{turn + 1}-by-{spec.batch_size}.jsonl"
