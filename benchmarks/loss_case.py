@@ -3,9 +3,10 @@
     python benchmarks/loss_case.py jsd engine --positions 512 --vocabulary 151936 --hidden 256
 
 `engine` is a micro-batch through the step of alignzoo: rows of all metrics, the loss, gradients.
-`naive` is the same loss by autograd and nothing else: one log-softmax of each model's logits, no
-metrics, teachers without gradient. `matmuls` are the matrix products that the gradient needs when
-no logits are kept or computed twice, on reused memory. `error` compares gradients with float64.
+`naive` is the same loss by autograd and nothing else: the logits of each model, their log-softmax,
+no metrics, teachers without gradient. `leanest` forgets logits at once. `matmuls` are the matrix
+products that the gradient needs when no logits are kept or computed twice, on reused memory.
+`error` compares gradients with float64.
 
 Models are an embedding, a norm and a head: hidden states cost nothing, so the loss is all there is.
 The embedding is frozen, because its gradient would be as large as the head's. The peak is the
@@ -20,6 +21,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -173,17 +175,23 @@ def reference(policy: LlamaForCausalLM, batch: Batch) -> Tensor:
 # --- ways ------------------------------------------------------------------------------------
 
 
-def naive(case: Case, models: Mapping[str, LlamaForCausalLM]) -> Callable[[Batch, Tensor], float]:
+def naive(
+    case: Case, models: Mapping[str, LlamaForCausalLM], *, keep: bool = True
+) -> Callable[[Batch, Tensor], float]:
     """One step by autograd."""
 
     def step(batch: Batch, given: Tensor) -> float:
-        logs = {}
+        logits, logs = {}, {}
         for role, net in models.items():
             with torch.set_grad_enabled(role == "policy"):
                 hidden = net.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-                logs[role] = functional.log_softmax(net.lm_head(hidden[batch.mask]), -1)
+                made = net.lm_head(hidden[batch.mask])
+                logs[role] = functional.log_softmax(made, -1)
+                logits |= {role: made} if keep else {}
+            del made
         loss = case.naive(logs, batch.labels[batch.mask], given[batch.mask])
-        del logs
+        if not keep:
+            del logs
         loss.backward()
         return loss.item()
 
@@ -230,7 +238,12 @@ def matmuls(case: Case, models: Mapping[str, LlamaForCausalLM]) -> Callable[[Bat
     return step
 
 
-WAYS = {"naive": naive, "engine": engine, "matmuls": matmuls}
+WAYS = {
+    "naive": naive,
+    "leanest": partial(naive, keep=False),
+    "engine": engine,
+    "matmuls": matmuls,
+}
 
 
 # --- figures ---------------------------------------------------------------------------------
