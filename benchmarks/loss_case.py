@@ -20,7 +20,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import log
 from pathlib import Path
@@ -128,6 +128,9 @@ class Shape:
     hidden: int
 
 
+TOY = Shape(WARM, 64, 8)  # so that everything is imported before memory is looked at
+
+
 def model(shape: Shape, seed: int, *, open_embedding: bool = False) -> LlamaForCausalLM:
     """A model without layers."""
     torch.manual_seed(seed)
@@ -170,6 +173,16 @@ def reference(policy: LlamaForCausalLM, batch: Batch) -> Tensor:
         p = functional.log_softmax(policy(input_ids=row[None], use_cache=False).logits[0], -1)
         grid[n, batch.mask[n]] = _label(p, batch.labels[n])[batch.mask[n]]
     return grid
+
+
+def given(
+    case: Case, shape: Shape, models: Mapping[str, LlamaForCausalLM] | None = None
+) -> tuple[Batch, Tensor]:
+    """A batch, and what a snapshot says of it: of a policy at its start, or nothing."""
+    batch = batch_of(case, shape.positions, shape.vocabulary)
+    if models is None or not case.method.snapshots():
+        return batch, torch.zeros(batch.ids.shape)
+    return batch, reference(models["policy"], batch)
 
 
 # --- ways ------------------------------------------------------------------------------------
@@ -257,19 +270,19 @@ def memory(key: str) -> float:
 
 def measure(case: Case, way: str, shape: Shape) -> dict[str, float]:
     """CPU seconds and peak of one step, after a small one."""
-    models = {role: model(shape, n) for n, role in enumerate(read_roles(case))}
-    small, batch = (batch_of(case, n, shape.vocabulary) for n in (WARM, shape.positions))
-    given = [
-        reference(models["policy"], x) if case.method.snapshots() else torch.zeros(x.ids.shape)
-        for x in (small, batch)
-    ]
+    roles = read_roles(case)
+    WAYS[way](case, {role: model(TOY, n) for n, role in enumerate(roles)})(*given(case, TOY))
+    models = {role: model(shape, n) for n, role in enumerate(roles)}
+    small, batch = (
+        given(case, replace(shape, positions=n), models) for n in (WARM, shape.positions)
+    )
+    step = WAYS[way](case, models)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = memory("VmRSS")
-    step = WAYS[way](case, models)
-    step(small, given[0])
+    step(*small)
     models["policy"].zero_grad()
     started = os.times()
-    loss = step(batch, given[1])
+    loss = step(*batch)
     ended = os.times()
     system = ended.system - started.system
     return {
@@ -282,14 +295,14 @@ def measure(case: Case, way: str, shape: Shape) -> dict[str, float]:
 
 def gradient_error(case: Case, shape: Shape) -> dict[str, float]:
     """Distance of gradients from those of float64, of the engine as a multiple of naive ones."""
-    batch, grads = batch_of(case, shape.positions, shape.vocabulary), {}
+    grads = {}
     for name, way in (("exact", naive), ("naive", naive), ("engine", engine)):
         made = {r: model(shape, n, open_embedding=True) for n, r in enumerate(read_roles(case))}
-        given = reference(made["policy"], batch)
+        batch, known = given(case, shape, made)
         if name == "exact":
-            made, given = {role: net.double() for role, net in made.items()}, given.double()
+            made, known = {role: net.double() for role, net in made.items()}, known.double()
         more = {"chunk_mb": 1} if way is engine else {}  # so that there are several chunks
-        way(case, made, **more)(batch, given)
+        way(case, made, **more)(batch, known)
         grads[name] = [p.grad.double() for p in made["policy"].parameters()]
     errors = {
         name: [float((a - b).norm()) for a, b in zip(grads[name], grads["exact"], strict=True)]
