@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def write_pairs(file: Path, count: int) -> None:
 
     every = list(Written(size=count + 1).samples(0))
     with file.open("w", encoding="utf-8") as out:
-        for one, other in zip(every[:-1], every[1:], strict=True):
+        for one, other in pairwise(every):
             row = {"prompt": [dict(message) for message in one.prompt]}
             row |= {"chosen": one.response.text, "rejected": other.response.text}
             out.write(json.dumps(row) + "\n")
