@@ -201,6 +201,14 @@ def test_a_resumed_stage_counts_what_its_first_attempt_took(tmp_path):
     assert stage["seconds"] == pytest.approx(sum(row["seconds"] for row in every))
 
 
+def test_a_summary_is_not_counted_again(tmp_path):
+    train(job(tmp_path, steps=2))
+    train(job(tmp_path, steps=2))
+    *every, stage = rows(tmp_path)
+    assert [row["work"] for row in every if "shares" in row] == ["stage"]
+    assert stage["seconds"] == pytest.approx(sum(r["seconds"] for r in every if "shares" not in r))
+
+
 def test_rows_of_an_older_version_are_counted_whole(tmp_path):
     train(job(tmp_path, steps=2))
     log = tmp_path / "timing.jsonl"
