@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 VOCABULARY = 32_000
 # Of log tokens in 2,308 pairs of hh-rlhf harmless-base: mean, standard deviation; the longest.
 LENGTHS = {"prompt": (4.10, 1.08, 774), "chosen": (3.14, 0.98, 236), "rejected": (3.35, 1.03, 532)}
+STRATA = 8
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Size:
     hidden: int = 256
     layers: int = 4
     batch: int = 8  # pairs, answers
-    more: int = 2  # batches that the longer run has beyond the shorter
+    more: int = 1  # batches that the longer run has beyond the shorter
     new_tokens: int = 48  # of a sampled answer
     samples: int = 4  # to a prompt, for methods that compare them
 
@@ -63,12 +66,19 @@ def make_models(folder: Path, size: Size) -> None:
 
 
 def pairs(count: int, vocabulary: int) -> Iterator[dict[str, str]]:
-    """Prompts with two answers as long as those of hh-rlhf, of words drawn at random."""
-    draw = random.Random(0)
-    for _ in range(count):
+    """Prompts with two answers as long as those of hh-rlhf, of words drawn at random.
+
+    Eight pairs have the quantiles of each length in an order drawn at random: every batch of them
+    is as long as the next one, so few batches are enough to compare.
+    """
+    draw, order = random.Random(0), {name: list[int]() for name in LENGTHS}
+    for number in range(count):
         row = {}
         for name, (mean, spread, longest) in LENGTHS.items():
-            n = min(longest, max(1, round(draw.lognormvariate(mean, spread))))
+            if number % STRATA == 0:
+                order[name] = draw.sample(range(STRATA), STRATA)
+            at = (order[name][number % STRATA] + 0.5) / STRATA
+            n = min(longest, max(1, round(math.exp(NormalDist(mean, spread).inv_cdf(at)))))
             row[name] = " ".join(f"w{draw.randrange(1, vocabulary)}" for _ in range(n))
         yield {name: text if name == "prompt" else f" {text}" for name, text in row.items()}
 
