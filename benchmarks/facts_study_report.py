@@ -64,7 +64,7 @@ def trained_tokens(run: Path, stage: str) -> int:
     """Tokens (prompt and answer, no padding) that went forward and backward in a stage."""
     (folder,) = (run / "stages").glob(f"[0-9]*-{stage}")
     rows = map(json.loads, (folder / "timing.jsonl").read_text().splitlines())
-    return round(sum(row["seconds"] * row["tokens_per_second"] for row in rows))
+    return round(sum(row["seconds"] * row["tokens_per_second"] for row in rows if "step" in row))
 
 
 # --- arithmetic ------------------------------------------------------------------------------

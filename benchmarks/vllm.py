@@ -104,7 +104,8 @@ def trained(folder: Path, name: str) -> dict[str, object]:
     """What a finished stage logged of its rollouts."""
     (stage,) = (folder / "stages").glob(f"*{name}")
     rows = steps(stage)
-    timing = [json.loads(x)["seconds"] for x in (stage / "timing.jsonl").read_text().splitlines()]
+    rows = map(json.loads, (stage / "timing.jsonl").read_text().splitlines())
+    timing = [row["seconds"] for row in rows if "step" in row]
     gaps = [row["rollout/logprob_gap"] for row in rows]
     return {
         "stage": name,

@@ -142,7 +142,7 @@ def _flops(log: Log) -> Figures:
         raise UsageError(f"--x flops: {log.run}/{log.stage} has no saved model to count; "
                          "let its run end first")  # fmt: skip
     tokens = {row["step"]: row["seconds"] * row["tokens_per_second"]
-              for row in _rows(log.folder / "timing.jsonl")}  # fmt: skip
+              for row in _rows(log.folder / "timing.jsonl") if "step" in row}  # fmt: skip
     missing = [row["step"] for row in log.rows if row["step"] not in tokens]
     if missing:
         raise DataError(f"{log.folder / 'timing.jsonl'}: step {missing[0]:g} is missing, so its "

@@ -37,7 +37,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "types": 5,
     "data": 1985,
     "recipe": 2430,  # who values answers, and what may be asked of judges
-    "engine": 5990,
+    "engine": 6050,
     "store": 1180,
     "judging": 1720,  # and answers to one prompt, ranked or graded
     "launch": 530,  # worker processes: what was asked, starting, watching, ending together

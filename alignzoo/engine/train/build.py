@@ -62,4 +62,5 @@ def buffers_of(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored])
         job.seed,
         job.ranks,
         sorted(set(job.special.sees.values())),
+        job.clock,
     )

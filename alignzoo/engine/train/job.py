@@ -24,6 +24,7 @@ from alignzoo.engine.train.batches import Cut
 from alignzoo.engine.train.examples import Examples
 from alignzoo.engine.train.making import batch_of
 from alignzoo.engine.train.moving import special_of
+from alignzoo.engine.train.phases import Clock
 from alignzoo.engine.train.sources import Rollout
 
 OnStep = Callable[[int, int, Mapping[str, float], Mapping[str, float]], None]
@@ -65,6 +66,7 @@ class Job:
     adapted: Mapping[str, Adapted] = field(default_factory=dict)  # role -> what lies over its base
     scoring: str = ""  # precision and code behind cached snapshots
     rails: rails.Rails = field(default_factory=rails.Rails)
+    clock: Clock = field(default_factory=Clock)
     examples: Examples | None = None  # prompts that are answered now and then
     on_step: OnStep = field(default=lambda step, total, metrics, timing: None)
     say: Callable[[str], None] = field(default=lambda text: None)  # a sentence worth reading

@@ -50,7 +50,7 @@ def interrupts() -> Iterator[Asked]:
             signal.signal(number, handler)
 
 
-def append_row(path: Path, row: Mapping[str, float]) -> None:
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one line."""
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -71,10 +71,14 @@ def keep_bytes(path: Path, size: int) -> None:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop lines after a step, of a log whose bytes differ between equal runs."""
+    """Drop lines after a step, of a log whose bytes differ between equal runs.
+
+    Lines of other work stay: it was done.
+    """
     if path.exists():
-        rows = path.read_text().splitlines()
-        path.write_text("".join(f"{r}\n" for r in rows if _step_of(_row(r)) <= step))
+        rows = [(line, _row(line)) for line in path.read_text().splitlines()]
+        kept = [line for line, row in rows if "work" in row or _step_of(row) <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
 
 
 def _row(line: str) -> dict[str, float]:

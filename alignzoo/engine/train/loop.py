@@ -21,7 +21,7 @@ from alignzoo.engine.layout.build import build_layout
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
-from alignzoo.engine.train import checkpoint, faults, rails, words
+from alignzoo.engine.train import checkpoint, faults, phases, rails, words
 from alignzoo.engine.train.alike import check_alike
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.batches import permutation, share_of_rank
@@ -57,9 +57,11 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     Raises Interrupted after saving when SIGINT or SIGTERM arrives, TrainingError when a metric
     stops being finite, DataError when the ranks hold other data.
     """
+    job.clock.lap()  # what was before is not the stage's training
     check_alike(job)
     with job.ranks.attention():
-        stored = stored_snapshots(job)
+        with job.clock.during(phases.SNAPSHOTS):
+            stored = stored_snapshots(job)
         module = module_of(job)
         for text in words.frozen({role: module.by_role[role] for role in sorted(job.trainable)}):
             job.rails.say(text)
@@ -86,11 +88,12 @@ class _Loop:
         balance, off = balance_of(job.algorithm, layout.scoring, job.optim.aux_loss)
         if off:
             job.rails.say(off)
-        self.stepper = Stepper(job.algorithm, layout, job.optim, job.ranks, balance)
+        self.stepper = Stepper(job.algorithm, layout, job.optim, job.ranks, balance, job.clock)
         self.held_out = self._held_out(stored)
         self.state = dict(job.algorithm.init_state())
         self.cursor = Cursor()
         self.saves = Saves(job.optim.save_every)
+        self.times = phases.Times(job.folder / "timing.jsonl", job.ranks.is_main)
         same = rails.same_start(job.algorithm, job.digests)
         self.watch = rails.Watch(job.algorithm, same, job.rails)
         self.gallery = Gallery(job.examples, layout, job.seed, job.folder / FILE, job.say)
@@ -102,10 +105,13 @@ class _Loop:
         """Train to the end, or raise; checkpoints are taken between buffers and at the end."""
         self._resume()
         if not self.cursor.step:
-            self.gallery.show(0, self.total)
+            self._show()
+        self.times.note({"work": "start", **self.job.clock.lap()})
         try:
             while not self._is_over():
-                self._train_on(self._buffer())
+                with self.job.clock.during(phases.DATA):
+                    buffer = self._buffer()
+                self._train_on(buffer)
                 self.cursor = replace(self.cursor, buffer=self.cursor.buffer + 1)
                 self._follow(self.cursor.buffer, buffers=True)
                 signal, due = self._decided()
@@ -118,6 +124,8 @@ class _Loop:
         if self.saves.step != self.cursor.step:
             self._save()  # a kill while the model is written must not cost the training
         self._restore_best()
+        self.times.note({"work": "end", **self.job.clock.lap()})
+        self.times.close(self.job.say)
 
     def _buffer(self) -> Buffer:
         """The next one. Whoever stops while judges are asked stops on all ranks: work is kept."""
@@ -157,7 +165,6 @@ class _Loop:
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
             ranks = replace(job.ranks, idle=not len(share_of_update))
             stepper = replace(self.stepper, ranks=ranks)
-            started = time.perf_counter()
             torch.manual_seed(sample_key(job.seed, "step", self.cursor.step) % 2**63)
             share = rate(job.optim, self.cursor.step, self.total)
             set_rate(self.layout.optimizer, share)
@@ -175,7 +182,7 @@ class _Loop:
                 metrics |= gap_metrics(pair, limit, ranks)
             compare = {}
             metrics |= {"lr": share * job.optim.lr, **known}
-            self._after_step(buffer, items, metrics, started)
+            self._after_step(buffer, items, metrics)
 
     def _ready(self, buffer: Buffer) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What is known of a buffer before its first update: signals, and figures to log."""
@@ -188,30 +195,36 @@ class _Loop:
         faults.refuse(known, done + 1, done, search)
         return given, known
 
-    def _after_step(
-        self, buffer: Buffer, items: Tensor, metrics: dict[str, float], started: float
-    ) -> None:
+    def _after_step(self, buffer: Buffer, items: Tensor, metrics: dict[str, float]) -> None:
         self.state = dict(self.job.algorithm.next_state(self.state, dict(metrics)))
         self.cursor = replace(self.cursor, step=self.cursor.step + 1)
         self._follow(self.cursor.step, buffers=False)
         validation = self.job.validation
         at_end = self.cursor.step == self.total
         if validation and (at_end or self.cursor.step % validation.every == 0):
-            metrics |= self._validate(validation)
+            with self.job.clock.during(phases.VALIDATION):
+                metrics |= self._validate(validation)
             if not at_end and self._is_over():
                 at_end = True
                 self.job.rails.say(words.early(validation.patience, self.cursor, self.total))
         if at_end and self.job.rails.max_kl is not None and not self.job.on_policy:
-            metrics |= self._drift(buffer)
+            with self.job.clock.during(phases.SNAPSHOTS):
+                metrics |= self._drift(buffer)
         self.watch.see(self.cursor.step, metrics)
-        seconds = time.perf_counter() - started
         tokens = int(buffer.batch.take(items).attention.sum()) * self.job.ranks.size
-        timing = {"seconds": seconds, "tokens_per_second": tokens / seconds}
         if self.job.ranks.is_main:
             append_row(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
-            append_row(self.job.folder / "timing.jsonl", {"step": self.cursor.step, **timing})
+        spent = self.job.clock.lap()
+        timing = {"seconds": spent["seconds"], "tokens_per_second": tokens / spent["seconds"]}
+        self.times.note({"step": self.cursor.step, **timing, **spent})
+        if self.job.ranks.is_main:
             self.job.on_step(self.cursor.step, self.total, metrics, timing)
-        self.gallery.show(self.cursor.step, self.total)
+        self._show()
+
+    def _show(self) -> None:
+        """Answers to a few prompts, where it is time for them."""
+        with self.job.clock.during(phases.SAMPLING):
+            self.gallery.show(self.cursor.step, self.total)
 
     def _follow(self, done: int, *, buffers: bool) -> None:
         """Move the roles whose turn it is."""
@@ -238,7 +251,7 @@ class _Loop:
 
     def _snapshots(self, batch: Batch) -> dict[str, Tensor]:
         size = self.job.optim.micro_batch_size * batch.rows_per_item
-        with self.job.ranks.autocast():
+        with self.job.clock.during(phases.SNAPSHOTS), self.job.ranks.autocast():
             return snapshots.score_buffer(
                 self.layout.scoring, batch, self.job.scored[1], size, self.layout.forwards
             )
@@ -309,7 +322,8 @@ class _Loop:
         best = self.cursor.best
         if best is None or validation.sign * (value - best) > 0:
             self.cursor = replace(self.cursor, best=value, best_step=self.cursor.step)
-            checkpoint.save_best(self.place, self.layout, self.cursor.step)
+            with self.job.clock.during(phases.CHECKPOINT):
+                checkpoint.save_best(self.place, self.layout, self.cursor.step)
         self.job.rails.say(words.validated(validation.metric, value, self.cursor))
         return {f"validation/{name}": x for name, x in metrics.items()}
 
@@ -319,7 +333,8 @@ class _Loop:
         if self.job.validation is not None:
             self.job.rails.say(words.kept(self.job.validation.metric, self.cursor))
         if self.job.validation is not None and self.cursor.best_step != self.cursor.step:
-            checkpoint.load_best(self.place, self.layout, self.cursor.best_step)
+            with self.job.clock.during(phases.CHECKPOINT):
+                checkpoint.load_best(self.place, self.layout, self.cursor.best_step)
 
     @property
     def place(self) -> Path:
@@ -329,8 +344,9 @@ class _Loop:
     def _save(self) -> None:
         started = time.monotonic()
         more = self.cursor.step < self.total
-        checkpoint.save_checkpoint(self.place, self.layout, self.state, self.cursor, more)
-        self.job.ranks.barrier()
+        with self.job.clock.during(phases.CHECKPOINT):
+            checkpoint.save_checkpoint(self.place, self.layout, self.state, self.cursor, more)
+            self.job.ranks.barrier()
         first, self.saves = self.saves.step is None, self.saves.saved(self.cursor.step, started)
         by_the_clock = self.saves.every is None and self.cursor.step < self.total
         if first and by_the_clock and self.job.ranks.is_main:
@@ -340,12 +356,13 @@ class _Loop:
         """Go on from the newest checkpoint that is intact for every rank, else from the start."""
         found = self._intact()
         if found is not None:
-            self.state, self.cursor = checkpoint.restore(found, self.layout)
+            with self.job.clock.during(phases.CHECKPOINT):
+                self.state, self.cursor = checkpoint.restore(found, self.layout)
             self.saves = self.saves.resumed(self.cursor.step)
             self.watch.recall(rows_until(self.job.folder / checkpoint.LOG, self.cursor.step))
         if self.job.ranks.is_main:
             keep_bytes(self.job.folder / checkpoint.LOG, found.log_bytes if found else 0)
-            keep_until(self.job.folder / "timing.jsonl", self.cursor.step)
+            keep_until(self.times.file, self.cursor.step)
         self.gallery.resume(self.cursor.step if found else -1)
 
     def _intact(self) -> checkpoint.Checkpoint | None:

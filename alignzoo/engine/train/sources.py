@@ -28,6 +28,7 @@ from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.snapshots import Stored
 from alignzoo.engine.train.batches import Cut, Schedule, batches_for, share_of_rank
 from alignzoo.engine.train.making import Group, Made, made_of
+from alignzoo.engine.train.phases import REWARD, SAMPLING, Clock
 from alignzoo.ops import log_prob, watched
 
 ROLLOUT_LOG_PROB = "rollout/log_prob"
@@ -219,6 +220,7 @@ class RolloutSource:
     seed: int
     ranks: Ranks
     views: Sequence[str] = ()  # names
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def items_per_prompt(self) -> int:
@@ -236,7 +238,8 @@ class RolloutSource:
         n, every = self.items_per_prompt, self.batches[index]
         at = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
         positions = (at[:, None] * n + torch.arange(n)).flatten()
-        self.policy.sync(index)  # on a rank without prompts too: the weights may lie on all of them
+        with self.clock.during(SAMPLING):  # on a rank without prompts too: weights may lie on all
+            self.policy.sync(index)
         asked = [n for n in every.tolist() if self._is_sampled(n, index)]
         mine = every[at].tolist()
         groups: list[Group] = []
@@ -294,10 +297,11 @@ class RolloutSource:
         ]
         done: Sequence[Completion] = ()
         if mine:
-            with self.ranks.autocast():  # the arithmetic of training
+            with self.clock.during(SAMPLING), self.ranks.autocast():  # the arithmetic of training
                 prompts = [r.prompts[p] for p in numbers]
                 done = self.policy.session.generate(prompts, r.sampling, keys)
-        found = [0.0] * len(done) if r.reward is None else r.reward(numbers, done)
+        with self.clock.during(REWARD):
+            found = [0.0] * len(done) if r.reward is None else r.reward(numbers, done)
         earned = found if isinstance(found, Earned) else Earned(found)
         scores = list(earned.values)
         groups = [

@@ -21,6 +21,7 @@ from alignzoo.engine.scoring.packing import padding_share
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.guard import fingerprint, guarded_loss
+from alignzoo.engine.train.phases import BACKWARD, FORWARD, OPTIMISER, Clock
 from alignzoo.engine.train.rails import AUX
 
 LossOf = Callable[[Batch, Signals, State], Loss]
@@ -196,6 +197,7 @@ class Stepper:
     optim: Optim
     ranks: Ranks
     balance: Balance = field(default_factory=Balance)
+    clock: Clock = field(default_factory=Clock)
 
     def loss_of(self, batch: Batch, signals: Signals, state: State) -> Loss:
         """The method's loss, and that of routers where it is asked for."""
@@ -211,9 +213,11 @@ class Stepper:
         """
         sums, known_terms, extras = self.gradients(batch, given, items, state, extra)
         check_denominators(self.algorithm, known_terms, sums, self.ranks)
-        norms = self.layout.clip(self.optim.max_grad_norm)
+        with self.clock.during(OPTIMISER):
+            norms = self.layout.clip(self.optim.max_grad_norm)
         metrics = self._finish(sums, known_terms.scales, norms)
-        self.layout.step()
+        with self.clock.during(OPTIMISER):
+            self.layout.step()
         return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}
 
     def gradients(
@@ -229,10 +233,12 @@ class Stepper:
         for turn in self.layout.turns(self.micro(batch, items)):
             part, signals = self.placed(batch, given, turn.part)
             with self.layout.unsynced(turn.last):
-                live = self._forward(part, {**self.algorithm.signals(), **extra})
+                with self.clock.during(FORWARD):
+                    live = self._forward(part, {**self.algorithm.signals(), **extra})
                 loss = self.loss_of(part, {**signals, **live}, state)
                 scale = self.ranks.loss_scale if turn.counts else 0
-                self.layout.backward(share_of_loss(loss, known_terms) * scale)
+                with self.clock.during(BACKWARD):
+                    self.layout.backward(share_of_loss(loss, known_terms) * scale)
             if not turn.counts:
                 continue
             self._count(sums, part, loss)
