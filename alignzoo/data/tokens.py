@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -22,21 +22,20 @@ from alignzoo.contract.types import (
     Response,
     RolloutBatch,
     Sample,
-    TextBatch,
     TextSample,
     Tokens,
 )
 from alignzoo.data.conversions import convert
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import Reader, reader_of
-from alignzoo.data.sequences import prompt_start, sequence
+from alignzoo.data.report import SHOWN, Report, report_of
+from alignzoo.data.rounds import Steps, at_once, in_rounds
+from alignzoo.data.sequences import prompt_start, sequence_steps, start_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 SHORTEST_ROOM = 2  # a prompt that leaves no more tokens than this is too long
-UNEVEN = 1.1  # ratio of mean lengths from which a pair set gets a warning
-SHOWN = 3  # places that a report lists
 
 
 @dataclass(frozen=True)
@@ -58,26 +57,6 @@ class TooLong:
     """Why a sample is left out."""
 
     cause: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the samples."""
-
-    items: int
-    truncated: int
-    dropped: int
-    dropped_at: tuple[str, ...]  # the first places with their causes
-    prompt_length: float  # mean, in tokens
-    response_lengths: Mapping[str, float]  # column -> mean, in tokens, stop token included
-    warnings: tuple[str, ...] = ()
-    bad: tuple[str, ...] = ()  # samples that cannot be used, with place and cause
-    left_out: Mapping[str, int] = field(default_factory=dict)  # what templates skip -> samples
-    spelt: int = 0  # samples in which control tokens are read as letters
-    equal: int = 0  # pairs whose two answers became the same tokens
-    empty: tuple[str, ...] = ()  # the first places of rows with an answer that is an end alone
-    n_empty: int = 0  # such rows
-    unlearnt: int = 0  # samples of which a method of this kind learns nothing: undesirable answers
 
 
 @dataclass(frozen=True)
@@ -112,7 +91,7 @@ def encode(
     answer without tokens, no end token to append), and for a long sample if `too_long` is "error".
     """
     reader, limits = _ending(reader_of(tokenizer), limits)
-    return _fitted(_whole(sample, reader, place), limits, place)
+    return _fitted(at_once(_whole(sample, reader, place)), limits, place)
 
 
 def encode_all(
@@ -149,7 +128,7 @@ def encode_all(
     if issubclass(kind, LabelledBatch):
         items = _with_mismatched(items, kept, reader, limits)
     report = replace(
-        _report(items, kind, truncated, dropped),
+        report_of(items, kind, truncated, dropped),
         bad=tuple(bad),
         empty=empty[:SHOWN],
         n_empty=len(empty),
@@ -176,17 +155,22 @@ def _wholes(
     nothing is learnt of.
     """
     named = places or [f"sample {number}" for number in range(1, len(samples) + 1)]
-    made: list[tuple[Sample, str, _Whole]] = []
-    bad: list[str] = []
-    unlearnt = 0
-    for sample, place in zip(samples, named, strict=True):
-        try:
-            found = convert(sample, kind, place)
-            unlearnt += not found
-            made += [(s, place, _complete(_whole(s, reader, place), kind, place)) for s in found]
-        except DataError as error:
-            bad.append(str(error))
-    return made, bad, unlearnt
+    pairs = zip(samples, named, strict=True)
+    every = in_rounds([_made(sample, kind, reader, place) for sample, place in pairs], reader)
+    bad = [str(error) for error in every if isinstance(error, DataError)]
+    made = [some for some in every if not isinstance(some, DataError)]
+    return [one for some in made for one in some], bad, sum(not some for some in made)
+
+
+def _made(
+    sample: Sample, kind: type[Batch], reader: Reader, place: str
+) -> Steps[list[tuple[Sample, str, _Whole]]]:
+    """What is made of one sample, with its place."""
+    made = []
+    for one in convert(sample, kind, place):
+        whole = yield from _whole(one, reader, place)
+        made.append((one, place, _complete(whole, kind, place)))
+    return made
 
 
 def _complete(whole: _Whole, kind: type[Batch], place: str) -> _Whole:
@@ -229,10 +213,13 @@ def prompt_ids(
     return prompt_start(sample, reader_of(tokenizer), place).ids
 
 
-def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:
+def _whole(sample: Sample, reader: Reader, place: str) -> Steps[_Whole]:
     responses, values = responses_of(sample)
-    start = prompt_start(sample, reader, place)
-    rows = [sequence(sample, start, response, reader, place) for response in responses]
+    start = yield from start_steps(sample, reader, place)
+    rows = []
+    for response in responses:
+        row = yield from sequence_steps(sample, start, response, reader, place)
+        rows.append(row)
     tokens = tuple(row.tokens for row in rows)
     lost = [*start.left_out, *("parts of answers" for row in rows if row.left_out)]
     spells = start.spells or any(row.spells for row in rows)
@@ -307,13 +294,20 @@ def _with_mismatched(
     items: Sequence[Item], samples: Sequence[Sample], reader: Reader, limits: Limits
 ) -> list[Item]:
     """Add to each item its prompt with an answer to another prompt, cut to `max_length`."""
+    others = [responses_of(samples[j])[0][0] for j in _partners(samples)]
+    steps = [_mismatched(sample, y, reader) for sample, y in zip(samples, others, strict=True)]
     paired = []
-    for item, sample, j in zip(items, samples, _partners(samples), strict=True):
-        other = responses_of(samples[j])[0][0]
-        start = prompt_start(sample, reader, "the sample")
-        row = sequence(sample, start, other, reader, "the sample").tokens
+    for item, other, row in zip(items, others, in_rounds(steps, reader), strict=True):
+        if isinstance(row, DataError):
+            raise row
         paired.append(Item((*item.rows, cut(row, other, limits)), item.values))
     return paired
+
+
+def _mismatched(sample: Sample, other: Response, reader: Reader) -> Steps[Tokens]:
+    start = yield from start_steps(sample, reader, "the sample")
+    row = yield from sequence_steps(sample, start, other, reader, "the sample")
+    return row.tokens
 
 
 def _partners(samples: Sequence[Sample]) -> list[int]:
@@ -331,51 +325,6 @@ def _partners(samples: Sequence[Sample]) -> list[int]:
         differs = samples[here].prompt != samples[after].prompt
         partners[here] = after if differs else partners[after]
     return partners
-
-
-# --- the report ----------------------------------------------------------------------------
-
-
-def _report(
-    items: Sequence[Item], kind: type[Batch], truncated: int, dropped: Sequence[str]
-) -> Report:
-    lengths = {
-        name: sum(len(item.rows[k].response) for item in items) / len(items)
-        for k, name in enumerate(_columns(items, kind))
-    }
-    prompt = sum(len(item.rows[0].prompt) for item in items) / len(items)
-    shown = tuple(dropped[:SHOWN])
-    warnings = _warnings(len(items), truncated, dropped, lengths)
-    return Report(len(items), truncated, len(dropped), shown, prompt, lengths, tuple(warnings))
-
-
-def _columns(items: Sequence[Item], kind: type[Batch]) -> tuple[str, ...]:
-    if issubclass(kind, PairBatch):
-        return ("chosen", "rejected")
-    if issubclass(kind, LabelledBatch):
-        return ("matched", "mismatched")
-    return ("response",) if issubclass(kind, TextBatch) and items[0].rows[0].response else ()
-
-
-def _warnings(
-    items: int, truncated: int, dropped: Sequence[str], lengths: Mapping[str, float]
-) -> Iterable[str]:
-    total = items + len(dropped)
-    if dropped:
-        more = "; ..." if len(dropped) > SHOWN else ""
-        first = "; ".join(dropped[:SHOWN])
-        yield f"{len(dropped)} of {total} items left out, too long: {first}{more}"
-    if truncated:
-        yield f"{truncated} of {total} items cut to the length limit"
-    if "chosen" in lengths:
-        longer, shorter = sorted(("chosen", "rejected"), key=lambda name: -lengths[name])
-        ratio = lengths[longer] / lengths[shorter]
-        if ratio > UNEVEN:
-            yield (
-                f"{longer} answers are {ratio - 1:.0%} longer than {shorter} ones (mean "
-                f"{lengths[longer]:.1f} and {lengths[shorter]:.1f} tokens): a model may learn "
-                "length instead of preference"
-            )
 
 
 # --- sampled ids ---------------------------------------------------------------------------
