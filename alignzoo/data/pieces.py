@@ -48,6 +48,9 @@ class Pieces:
 
     def _read(self, pieces: Iterable[Text]) -> None:
         new = list(pieces)
+        self.backend.no_truncation()  # whoever else asks the tokenizer may have set them
+        self.backend.no_padding()
+        self.backend.encode_special_tokens = False
         for added in {alone for _, alone in new}:
             some = [text for text, alone in new if alone == added]
             made = self.backend.encode_batch_fast(some, add_special_tokens=added)
@@ -58,15 +61,12 @@ class Pieces:
 def pieces_of(tokenizer: Tokenizer) -> Pieces | None:
     """How this tokenizer's texts are read in pieces; None where they may not be."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or getattr(backend.model, "dropout", None):
+    letters = getattr(tokenizer, "split_special_tokens", False)  # are control tokens letters?
+    if backend is None or letters or getattr(backend.model, "dropout", None):
         return None
     tokens = sorted(_clear(list(tokenizer.added_tokens_decoder.values())))
-    copy = type(backend).from_str(backend.to_str())
-    copy.encode_special_tokens = backend.encode_special_tokens
-    copy.no_padding()
-    copy.no_truncation()
     starts = re.compile(f"(?={'|'.join(map(re.escape, tokens))})") if tokens else None
-    made = Pieces(copy, starts)
+    made = Pieces(backend, starts)
     return made if _agrees(made, tokens, tokenizer) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -74,6 +75,16 @@ class Reader:
     @cached_property
     def _pieces(self) -> Pieces | None:
         return pieces_of(self.tokenizer)
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of all in the tokenizer that decides what is read; empty where that is not known."""
+        if self._pieces is None:
+            return ""
+        own = self.tokenizer
+        named = (own.bos_token, own.eos_token, own.pad_token, type(own).__qualname__, self.template)
+        whole = self._pieces.backend.to_str() + repr(named)
+        return hashlib.sha256(whole.encode()).hexdigest()
 
     @cached_property
     def _content(self) -> Any:
