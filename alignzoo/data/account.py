@@ -19,8 +19,8 @@ from alignzoo.contract.types import (
     TextSample,
 )
 from alignzoo.data.reader import Rules
+from alignzoo.data.report import Report
 from alignzoo.data.samples import Loaded
-from alignzoo.data.tokens import Report
 
 WIDTH = 9  # of the words before the figures
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alignzoo.contract.errors import DataError
 from alignzoo.contract.types import Message
 from alignzoo.data.control import RESERVED, Control, Letters, control_of, letters_of, text_filter
+from alignzoo.data.pieces import Pieces, Text, pieces_of
 from alignzoo.data.rows import shared_length
 
 if TYPE_CHECKING:
@@ -68,6 +71,20 @@ class Reader:
     @cached_property
     def _letters(self) -> Letters | None:
         return letters_of(self.tokenizer, self.control)
+
+    @cached_property
+    def _pieces(self) -> Pieces | None:
+        return pieces_of(self.tokenizer)
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of all in the tokenizer that decides what is read; empty where that is not known."""
+        if self._pieces is None:
+            return ""
+        own = self.tokenizer
+        named = (own.bos_token, own.eos_token, own.pad_token, type(own).__qualname__, self.template)
+        whole = self._pieces.backend.to_str() + repr(named)
+        return hashlib.sha256(whole.encode()).hexdigest()
 
     @cached_property
     def _content(self) -> Any:
@@ -149,7 +166,9 @@ class Reader:
 
     def ids(self, text: str, place: str, *, alone: bool) -> tuple[int, ...]:
         """The ids of a text, marked or not; `alone`: with the BOS that the tokenizer adds."""
-        if self.rules.special == "parse" or text.isascii() or not RESERVED.search(text):
+        if self._is_read_as_it_stands(text):
+            if self._pieces:
+                return self.with_rows(self._pieces.ids(text, alone=alone), place)
             made = self.tokenizer(text, add_special_tokens=alone, verbose=False)
             return self.with_rows(tuple(made["input_ids"]), place)
         ids = self._letters.encode(text, alone=alone) if self._letters else None
@@ -161,10 +180,20 @@ class Reader:
             )
         return self.with_rows(ids, place)
 
+    def prepare(self, texts: Iterable[Text]) -> None:
+        """Read several texts at a time, so that `ids` of each costs little; errors wait for it."""
+        plain = [(text, alone) for text, alone in texts if self._is_read_as_it_stands(text)]
+        if self._pieces and plain:
+            with suppress(Exception):
+                self._pieces.prepare(plain)
+
+    def _is_read_as_it_stands(self, text: str) -> bool:
+        return self.rules.special == "parse" or text.isascii() or not RESERVED.search(text)
+
     def with_rows(self, ids: tuple[int, ...], place: str) -> tuple[int, ...]:
         """The ids, if the model has a row for each."""
-        largest = max(ids, default=0)
-        if self._lacking and self.embedding and largest >= self.embedding.rows:
+        largest = max(ids, default=0) if self._lacking else 0
+        if self.embedding and largest >= self.embedding.rows:
             token = str(self.tokenizer.convert_ids_to_tokens(largest))
             raise self._no_row(place, "holds", token, largest)
         return ids

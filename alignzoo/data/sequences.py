@@ -18,6 +18,7 @@ from alignzoo.data.control import RESERVED
 from alignzoo.data.ends import end_token
 from alignzoo.data.messages import message_of
 from alignzoo.data.reader import Reader
+from alignzoo.data.rounds import Steps, at_once
 from alignzoo.data.rows import shared_length
 from alignzoo.data.turns import all_turns
 
@@ -51,13 +52,20 @@ class Row:
 
 def prompt_start(sample: Sample, reader: Reader, place: str) -> Start:
     """A prompt alone, with the opening of the answer's turn if it is a chat."""
+    return at_once(start_steps(sample, reader, place))
+
+
+def start_steps(sample: Sample, reader: Reader, place: str) -> Steps[Start]:
+    """The same in steps."""
     prompt, tokenizer = sample.prompt, reader.tokenizer
     if not isinstance(prompt, str):
         chat = Chat.of(sample, reader, place)
         text = render(chat, reader, place, opening=True)
+        yield text, False
         ids, left_out = reader.ids(text, place, alone=False), left_out_of(chat, text, reader)
     else:
         text, left_out = reader.protected_prompt(prompt, place), ()
+        yield text, True
         ids = reader.ids(text, place, alone=True)
         eos = tokenizer.eos_token_id
         if ids[-1:] == (eos,) and not prompt.endswith(str(tokenizer.eos_token)):
@@ -75,8 +83,15 @@ def prompt_start(sample: Sample, reader: Reader, place: str) -> Start:
 
 def sequence(sample: Sample, start: Start, response: Response, reader: Reader, place: str) -> Row:
     """Prompt and response ids; `start` is the prompt alone."""
+    return at_once(sequence_steps(sample, start, response, reader, place))
+
+
+def sequence_steps(
+    sample: Sample, start: Start, response: Response, reader: Reader, place: str
+) -> Steps[Row]:
+    """The same in steps."""
     is_chat = not isinstance(sample.prompt, str)
-    row = _answered(sample, start, response, reader, place)
+    row = yield from _answered(sample, start, response, reader, place)
     if is_chat and reader.rules.learn == "all":
         tokens, earlier = all_turns(sample, row.tokens, reader, place)
         row = replace(row, tokens=tokens, left_out=(*row.left_out, *earlier))
@@ -88,7 +103,9 @@ def sequence(sample: Sample, start: Start, response: Response, reader: Reader, p
     return row
 
 
-def _answered(sample: Sample, start: Start, response: Response, reader: Reader, place: str) -> Row:
+def _answered(
+    sample: Sample, start: Start, response: Response, reader: Reader, place: str
+) -> Steps[Row]:
     tokenizer, is_chat = reader.tokenizer, not isinstance(sample.prompt, str)
     if response.ids is not None:
         if not response.ids:
@@ -97,6 +114,7 @@ def _answered(sample: Sample, start: Start, response: Response, reader: Reader, 
         empty = response.ended and len(response.ids) == 1
         return Row(Tokens(start.ids, response.ids), empty=empty)
     text = _joint_text(sample, start, response, reader, place)
+    yield text, not is_chat
     joint = reader.ids(text, place, alone=not is_chat)
     if is_chat:
         _check_prompt(sample, start.ids, joint, reader, place)

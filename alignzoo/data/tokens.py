@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from alignzoo.contract.choosing import fills_itself
 from alignzoo.contract.errors import DataError, counted
@@ -22,21 +22,20 @@ from alignzoo.contract.types import (
     Response,
     RolloutBatch,
     Sample,
-    TextBatch,
     TextSample,
     Tokens,
 )
 from alignzoo.data.conversions import convert
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import Reader, reader_of
-from alignzoo.data.sequences import prompt_start, sequence
+from alignzoo.data.report import SHOWN, Report, report_of
+from alignzoo.data.rounds import Steps, at_once, in_rounds
+from alignzoo.data.sequences import prompt_start, sequence_steps, start_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 SHORTEST_ROOM = 2  # a prompt that leaves no more tokens than this is too long
-UNEVEN = 1.1  # ratio of mean lengths from which a pair set gets a warning
-SHOWN = 3  # places that a report lists
 
 
 @dataclass(frozen=True)
@@ -61,26 +60,6 @@ class TooLong:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What became of the samples."""
-
-    items: int
-    truncated: int
-    dropped: int
-    dropped_at: tuple[str, ...]  # the first places with their causes
-    prompt_length: float  # mean, in tokens
-    response_lengths: Mapping[str, float]  # column -> mean, in tokens, stop token included
-    warnings: tuple[str, ...] = ()
-    bad: tuple[str, ...] = ()  # samples that cannot be used, with place and cause
-    left_out: Mapping[str, int] = field(default_factory=dict)  # what templates skip -> samples
-    spelt: int = 0  # samples in which control tokens are read as letters
-    equal: int = 0  # pairs whose two answers became the same tokens
-    empty: tuple[str, ...] = ()  # the first places of rows with an answer that is an end alone
-    n_empty: int = 0  # such rows
-    unlearnt: int = 0  # samples of which a method of this kind learns nothing: undesirable answers
-
-
-@dataclass(frozen=True)
 class Encoded:
     """Items in the order of the samples they were made of."""
 
@@ -91,15 +70,32 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """A sample's sequences before anything is cut."""
+class Read:
+    """A sample's sequences before anything is cut, and what was seen while it was read."""
 
     rows: tuple[Tokens, ...]
-    responses: tuple[Response, ...]
-    values: Mapping[str, float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # what the chat template did not write, in words
     spells: bool = False  # control tokens stand in it that are read as letters
     empty: int = 0  # answers that are an end alone
+
+
+# What became of every sample: what was read of all that it is converted to, or why nothing was.
+AllRead: TypeAlias = "list[list[Read] | str]"
+Remember: TypeAlias = Callable[[Callable[[], AllRead]], AllRead]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What was read of a sample, beside its answers and numbers."""
+
+    read: Read
+    responses: tuple[Response, ...]
+    values: Mapping[str, float]
+
+
+def anew(read: Callable[[], AllRead]) -> AllRead:
+    """Nothing is remembered."""
+    return read()
 
 
 def encode(
@@ -112,7 +108,9 @@ def encode(
     answer without tokens, no end token to append), and for a long sample if `too_long` is "error".
     """
     reader, limits = _ending(reader_of(tokenizer), limits)
-    return _fitted(_whole(sample, reader, place), limits, place)
+    return _fitted(
+        _Whole(at_once(_read(sample, reader, place)), *responses_of(sample)), limits, place
+    )
 
 
 def encode_all(
@@ -121,11 +119,13 @@ def encode_all(
     tokenizer: Tokenizer | Reader,
     limits: Limits,
     places: Sequence[str] = (),
+    remember: Remember = anew,
 ) -> Encoded:
     """The items a kind of batch is made of; raises DataError when none is left.
 
     A sample that cannot be used is left out and named in `report.bad`. An item of a LabelledBatch
-    has a second row: its prompt with a response to another prompt.
+    has a second row: its prompt with a response to another prompt. `remember` may know what was
+    read of these samples before.
     """
     reader, limits = _ending(reader_of(tokenizer), limits)
     items: list[Item] = []
@@ -133,13 +133,13 @@ def encode_all(
     found: list[str] = []
     dropped: list[str] = []
     truncated = 0
-    wholes, bad, unlearnt = _wholes(samples, kind, reader, places)
+    wholes, bad, unlearnt = _wholes(samples, kind, reader, places, remember)
     for sample, place, whole in wholes:
         item = _fitted(whole, limits, place)
         if isinstance(item, TooLong):
             dropped.append(f"{place}: {item.cause}")
             continue
-        truncated += item.rows != whole.rows
+        truncated += item.rows != whole.read.rows
         items.append(item)
         kept.append(sample)
         found.append(place)
@@ -149,13 +149,13 @@ def encode_all(
     if issubclass(kind, LabelledBatch):
         items = _with_mismatched(items, kept, reader, limits)
     report = replace(
-        _report(items, kind, truncated, dropped),
+        report_of(items, kind, truncated, dropped),
         bad=tuple(bad),
         empty=empty[:SHOWN],
         n_empty=len(empty),
         unlearnt=unlearnt,
-        left_out=Counter(part for *_, whole in wholes for part in whole.left_out),
-        spelt=sum(whole.spells for *_, whole in wholes),
+        left_out=Counter(part for *_, whole in wholes for part in whole.read.left_out),
+        spelt=sum(whole.read.spells for *_, whole in wholes),
         equal=sum(item.rows[0] == item.rows[1] for item in items)
         if issubclass(kind, PairBatch)
         else 0,
@@ -170,39 +170,54 @@ def _ending(reader: Reader, limits: Limits) -> tuple[Reader, Limits]:
 
 
 def _wholes(
-    samples: Sequence[Sample], kind: type[Batch], reader: Reader, places: Sequence[str]
+    samples: Sequence[Sample],
+    kind: type[Batch],
+    reader: Reader,
+    places: Sequence[str],
+    remember: Remember,
 ) -> tuple[list[tuple[Sample, str, _Whole]], list[str], int]:
     """What is made of the samples, which of them cannot be used, with the cause, and how many
     nothing is learnt of.
     """
     named = places or [f"sample {number}" for number in range(1, len(samples) + 1)]
+    pairs = list(zip(samples, named, strict=True))
+
+    def read() -> AllRead:
+        every = in_rounds([_made(sample, kind, reader, place) for sample, place in pairs], reader)
+        return [str(found) if isinstance(found, DataError) else found for found in every]
+
+    every = remember(read)
     made: list[tuple[Sample, str, _Whole]] = []
-    bad: list[str] = []
-    unlearnt = 0
-    for sample, place in zip(samples, named, strict=True):
-        try:
-            found = convert(sample, kind, place)
-            unlearnt += not found
-            made += [(s, place, _complete(_whole(s, reader, place), kind, place)) for s in found]
-        except DataError as error:
-            bad.append(str(error))
-    return made, bad, unlearnt
+    for (sample, place), found in zip(pairs, every, strict=True):
+        if isinstance(found, str) or not found:
+            continue
+        for one, its in zip(convert(sample, kind, place), found, strict=True):
+            made.append((one, place, _Whole(its, *responses_of(one))))
+    return made, [x for x in every if isinstance(x, str)], sum(x == [] for x in every)
 
 
-def _complete(whole: _Whole, kind: type[Batch], place: str) -> _Whole:
-    """What was made, if it has every number that a batch of given data holds."""
+def _made(sample: Sample, kind: type[Batch], reader: Reader, place: str) -> Steps[list[Read]]:
+    """What is read of one sample."""
+    made = []
+    for one in convert(sample, kind, place):
+        made.append((yield from _read(one, reader, place)))
+        _check_values(responses_of(one)[1], kind, place)
+    return made
+
+
+def _check_values(values: Mapping[str, float], kind: type[Batch], place: str) -> None:
+    """Raise DataError without a number that a batch of given data holds."""
     free = issubclass(kind, RolloutBatch | GroupBatch) or fills_itself(kind)
     wanted = {f.name for f in fields(kind)} - {f.name for f in fields(Batch)}
-    if lost := [] if free else sorted(wanted - whole.values.keys()):
+    if lost := [] if free else sorted(wanted - values.keys()):
         what = f"has no number '{lost[0]}', which the method's batch {kind.__name__} holds"
         raise DataError(f"{place}: {what} for every row; give the row one")
-    return whole
 
 
 def _empty(wholes: Sequence[tuple[str, _Whole]]) -> tuple[str, ...]:
     """The places of rows with an answer that is an end alone; DataError when all answers are."""
-    found = dict.fromkeys(place for place, whole in wholes if whole.empty)
-    if found and all(whole.empty == len(whole.rows) for _, whole in wholes):
+    found = dict.fromkeys(place for place, whole in wholes if whole.read.empty)
+    if found and all(whole.read.empty == len(whole.read.rows) for _, whole in wholes):
         raise DataError(
             f"{next(iter(found))}: the answer is empty, and so are all others; nothing but to end "
             "at once can be learnt from them: name the column that holds the answers"
@@ -229,17 +244,19 @@ def prompt_ids(
     return prompt_start(sample, reader_of(tokenizer), place).ids
 
 
-def _whole(sample: Sample, reader: Reader, place: str) -> _Whole:
-    responses, values = responses_of(sample)
-    start = prompt_start(sample, reader, place)
-    rows = [sequence(sample, start, response, reader, place) for response in responses]
+def _read(sample: Sample, reader: Reader, place: str) -> Steps[Read]:
+    start = yield from start_steps(sample, reader, place)
+    rows = []
+    for response in responses_of(sample)[0]:
+        row = yield from sequence_steps(sample, start, response, reader, place)
+        rows.append(row)
     tokens = tuple(row.tokens for row in rows)
     lost = [*start.left_out, *("parts of answers" for row in rows if row.left_out)]
     spells = start.spells or any(row.spells for row in rows)
     prompt_alone = (Tokens(start.ids, ()),)
     lost = list(dict.fromkeys(lost))
     empty = sum(row.empty for row in rows)
-    return _Whole(tokens or prompt_alone, responses, values, tuple(lost), spells, empty)
+    return Read(tokens or prompt_alone, tuple(lost), spells, empty)
 
 
 def responses_of(sample: Sample) -> tuple[tuple[Response, ...], Mapping[str, float]]:
@@ -270,15 +287,15 @@ def _fitted(whole: _Whole, limits: Limits, place: str) -> Item | TooLong:
         raise DataError(f"{place}: {cause}")
     if cause:
         return TooLong(cause)
-    pairs = zip(whole.rows, whole.responses or (Response(""),), strict=True)
+    pairs = zip(whole.read.rows, whole.responses or (Response(""),), strict=True)
     rows = tuple(cut(row, response, limits) for row, response in pairs)
     return Item(rows, whole.values)
 
 
 def _too_long(whole: _Whole, limits: Limits) -> str:
     """Why the sample cannot be used within the limits, or an empty string."""
-    prompt = max(len(row.prompt) for row in whole.rows)
-    longest = max(len(row) for row in whole.rows)
+    prompt = max(len(row.prompt) for row in whole.read.rows)
+    longest = max(len(row) for row in whole.read.rows)
     if limits.max_prompt_length is not None and prompt > limits.max_prompt_length:
         return f"the prompt has {prompt} tokens, max_prompt_length is {limits.max_prompt_length}"
     if prompt >= limits.max_length - SHORTEST_ROOM:
@@ -307,13 +324,20 @@ def _with_mismatched(
     items: Sequence[Item], samples: Sequence[Sample], reader: Reader, limits: Limits
 ) -> list[Item]:
     """Add to each item its prompt with an answer to another prompt, cut to `max_length`."""
+    others = [responses_of(samples[j])[0][0] for j in _partners(samples)]
+    steps = [_mismatched(sample, y, reader) for sample, y in zip(samples, others, strict=True)]
     paired = []
-    for item, sample, j in zip(items, samples, _partners(samples), strict=True):
-        other = responses_of(samples[j])[0][0]
-        start = prompt_start(sample, reader, "the sample")
-        row = sequence(sample, start, other, reader, "the sample").tokens
+    for item, other, row in zip(items, others, in_rounds(steps, reader), strict=True):
+        if isinstance(row, DataError):
+            raise row
         paired.append(Item((*item.rows, cut(row, other, limits)), item.values))
     return paired
+
+
+def _mismatched(sample: Sample, other: Response, reader: Reader) -> Steps[Tokens]:
+    start = yield from start_steps(sample, reader, "the sample")
+    row = yield from sequence_steps(sample, start, other, reader, "the sample")
+    return row.tokens
 
 
 def _partners(samples: Sequence[Sample]) -> list[int]:
@@ -331,51 +355,6 @@ def _partners(samples: Sequence[Sample]) -> list[int]:
         differs = samples[here].prompt != samples[after].prompt
         partners[here] = after if differs else partners[after]
     return partners
-
-
-# --- the report ----------------------------------------------------------------------------
-
-
-def _report(
-    items: Sequence[Item], kind: type[Batch], truncated: int, dropped: Sequence[str]
-) -> Report:
-    lengths = {
-        name: sum(len(item.rows[k].response) for item in items) / len(items)
-        for k, name in enumerate(_columns(items, kind))
-    }
-    prompt = sum(len(item.rows[0].prompt) for item in items) / len(items)
-    shown = tuple(dropped[:SHOWN])
-    warnings = _warnings(len(items), truncated, dropped, lengths)
-    return Report(len(items), truncated, len(dropped), shown, prompt, lengths, tuple(warnings))
-
-
-def _columns(items: Sequence[Item], kind: type[Batch]) -> tuple[str, ...]:
-    if issubclass(kind, PairBatch):
-        return ("chosen", "rejected")
-    if issubclass(kind, LabelledBatch):
-        return ("matched", "mismatched")
-    return ("response",) if issubclass(kind, TextBatch) and items[0].rows[0].response else ()
-
-
-def _warnings(
-    items: int, truncated: int, dropped: Sequence[str], lengths: Mapping[str, float]
-) -> Iterable[str]:
-    total = items + len(dropped)
-    if dropped:
-        more = "; ..." if len(dropped) > SHOWN else ""
-        first = "; ".join(dropped[:SHOWN])
-        yield f"{len(dropped)} of {total} items left out, too long: {first}{more}"
-    if truncated:
-        yield f"{truncated} of {total} items cut to the length limit"
-    if "chosen" in lengths:
-        longer, shorter = sorted(("chosen", "rejected"), key=lambda name: -lengths[name])
-        ratio = lengths[longer] / lengths[shorter]
-        if ratio > UNEVEN:
-            yield (
-                f"{longer} answers are {ratio - 1:.0%} longer than {shorter} ones (mean "
-                f"{lengths[longer]:.1f} and {lengths[shorter]:.1f} tokens): a model may learn "
-                "length instead of preference"
-            )
 
 
 # --- sampled ids ---------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from alignzoo.contract.errors import AlignzooError, DataError, PluginError
 from alignzoo.contract.types import Item, PromptText, Sample, Tokens
 from alignzoo.contract.views import Case, seen_by
 from alignzoo.data.reader import Reader
+from alignzoo.data.report import SHOWN
 from alignzoo.data.sequences import prompt_start, sequence
-from alignzoo.data.tokens import SHORTEST_ROOM, SHOWN, Encoded, Limits, cut, responses_of
+from alignzoo.data.tokens import SHORTEST_ROOM, Encoded, Limits, cut, responses_of
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from alignzoo.data.account import item_lines, prompt_lines, table
 from alignzoo.data.mixture import drawn, told
 from alignzoo.data.reader import Reader, Rules
 from alignzoo.data.samples import Loaded, check_bad
-from alignzoo.data.tokens import Encoded, Limits, encode_all
+from alignzoo.data.tokens import Encoded, Limits, Remember, encode_all
 from alignzoo.data.views import Views, with_views
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.recipe.blocks import DataSpec
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.tokenised import remembered
 from alignzoo.store.files import write_text
 
 
@@ -49,7 +50,8 @@ def read_items(
     `data.max_equal` have two answers of the same tokens.
     """
     loaded = context.load(spec)
-    encoded = encode_all(loaded.samples, kind, reader, limits, loaded.places)
+    known = _remembered(spec, loaded, kind, reader, limits, context)
+    encoded = encode_all(loaded.samples, kind, reader, limits, loaded.places, known)
     report = encoded.report
     loaded = _with_bad(loaded, report.bad, spec)
     if issubclass(kind, PairBatch) and report.equal > spec.max_equal * report.items:
@@ -70,7 +72,9 @@ def read_prompts(spec: DataSpec, reader: Reader, context: StageContext) -> Promp
     Raises DataError as `read_items` does.
     """
     loaded = context.load(spec)
-    made = encode_all(loaded.samples, RolloutBatch, reader, Limits(sys.maxsize), loaded.places)
+    limits = Limits(sys.maxsize)
+    known = _remembered(spec, loaded, RolloutBatch, reader, limits, context)
+    made = encode_all(loaded.samples, RolloutBatch, reader, limits, loaded.places, known)
     loaded = _with_bad(loaded, made.report.bad, spec)
     _tell(spec, loaded, prompt_lines(loaded.samples, made.report), context)
     prompts = (PromptSample(s.prompt, s.meta) for s in made.samples)
@@ -107,6 +111,20 @@ def read_samples(spec: DataSpec, context: StageContext) -> Loaded:
     loaded = context.load(spec)
     _tell(spec, loaded, [], context)
     return loaded
+
+
+def _remembered(
+    spec: DataSpec,
+    loaded: Loaded,
+    kind: type[Batch],
+    reader: Reader,
+    limits: Limits,
+    context: StageContext,
+) -> Remember:
+    def say(text: str) -> None:
+        context.note(f"{spec.name}: {text}")
+
+    return remembered(loaded, kind, reader, limits.ends, say)
 
 
 def _with_bad(loaded: Loaded, bad: Sequence[str], spec: DataSpec) -> Loaded:
