@@ -1,0 +1,156 @@
+"""The closed forms of some signals, run over a chunk of logits block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignzoo.contract.closed import Scratch
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.types import Rows, Signal
+
+ELEMENTS = 2**20  # of a block [b, V]: small beside a chunk, large beside what a call costs
+SMALLEST = 8  # rows of a block
+
+Named = dict[str, Tensor]
+
+
+def named(name: str, rows: Rows) -> Named:
+    """Rows as a loss sees them: "signal", or "signal/row" where a signal has several."""
+    if isinstance(rows, Tensor):
+        return {name: rows}
+    return {f"{name}/{row}": x for row, x in rows.items()}
+
+
+@dataclass(frozen=True)
+class Form:
+    """A signal with a closed form, and what is wanted of it."""
+
+    name: str
+    signal: Signal
+    row: str = ""  # the one with gradient
+    wanted: frozenset[str] = frozenset()  # roles that it reaches
+
+    def __call__(self, block: Named, labels: Tensor, scratch: Scratch) -> tuple[Named, Named]:
+        """Rows [b] and gradients [b, V]. Raises PluginError where a wanted one is missing."""
+        closed = self.signal.closed
+        assert closed is not None
+        outputs = {role: block[role] for role in self.signal.roles}
+        rows, gradients = closed(outputs, labels, scratch, self.wanted)
+        if lost := sorted(self.wanted - gradients.keys()):
+            raise PluginError(
+                f"signal '{self.name}': its closed form gives no gradient for '{lost[0]}', which "
+                "learns; return one, or leave `closed` out"
+            )
+        return named(self.name, rows), {role: gradients[role] for role in self.wanted}
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Closed forms of signals that are read at the same positions.
+
+    Logits [n, V] belong to whoever is asked: they are written over.
+    """
+
+    forms: tuple[Form, ...]  # those without gradient first: the others write over logits
+    scratch: Scratch
+
+    @classmethod
+    def of(
+        cls,
+        signals: Mapping[str, Signal],
+        scratch: Scratch,
+        live_rows: Mapping[str, bool],
+        live_roles: Collection[str],
+    ) -> Forms | None:
+        """None where a signal has no form, or has several rows with gradient.
+
+        `live_rows` says of each row whether it depends on a role that learns.
+        """
+        forms = []
+        for name, signal in signals.items():
+            rows = [r for r, live in live_rows.items() if live and r.partition("/")[0] == name]
+            if signal.closed is None or len(rows) > 1:
+                return None
+            reached = frozenset(live_roles).intersection(signal.roles) if rows else frozenset()
+            forms.append(Form(name, signal, rows[0] if rows else "", reached))
+        return cls(tuple(sorted(forms, key=lambda form: bool(form.wanted))), scratch)
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Roles of which several rows with gradient are read."""
+        every = [role for form in self.forms for role in form.wanted]
+        return frozenset(role for role in every if every.count(role) > 1)
+
+    @property
+    def alone(self) -> bool:
+        """Whether `unit` may be asked: each role that learns is read by one row with gradient."""
+        return not self.shared
+
+    def rows(self, z: Named, labels: Tensor) -> Named:
+        """[n] each. z may be left as log-probabilities, of which `pull` gives the same."""
+        dead = [Form(form.name, form.signal) for form in self.forms]
+        parts = []
+        for block, at in self._blocks(z):
+            self.scratch.begin(block)
+            found: Named = {}
+            for form in dead:
+                found |= form(block, labels[at], self.scratch)[0]
+            parts.append(found)
+        return _joined(parts)
+
+    def unit(self, z: Named, labels: Tensor) -> tuple[Named, dict[str, str]]:
+        """Rows [n], and {role: the row whose d row / d logits its z now holds}."""
+        parts = []
+        for block, at in self._blocks(z):
+            self.scratch.begin(block)
+            found: Named = {}
+            for form in self.forms:
+                rows, gradients = form(block, labels[at], self.scratch)
+                found |= rows
+                for role, gradient in gradients.items():
+                    _move(gradient, block[role])
+            parts.append(found)
+        return _joined(parts), {role: form.row for form in self.forms for role in form.wanted}
+
+    def pull(self, z: Named, labels: Tensor, upstream: Mapping[str, Tensor]) -> None:
+        """sum over rows of upstream [n] times d row / d logits, over z of the roles that learn."""
+        live = [form for form in self.forms if form.wanted and form.row in upstream]
+        for block, at in self._blocks(z):
+            self.scratch.begin(block, self.shared)
+            sums: Named = {}
+            for form in live:
+                gradients = form(block, labels[at], self.scratch)[1]
+                for role, gradient in gradients.items():
+                    self._add(sums, role, gradient, upstream[form.row][at, None])
+            for role in {role for form in self.forms for role in form.wanted}:
+                _move(sums[role], block[role]) if role in sums else block[role].zero_()
+
+    def _add(self, sums: Named, role: str, gradient: Tensor, upstream: Tensor) -> None:
+        if role in sums:
+            sums[role].addcmul_(gradient, upstream)
+        elif role in self.shared:
+            kept = self.scratch.empty(f"sum of {role}", gradient)
+            sums[role] = torch.mul(gradient, upstream, out=kept)
+        else:
+            sums[role] = gradient.mul_(upstream)
+
+    @staticmethod
+    def _blocks(z: Named) -> Iterator[tuple[Named, slice]]:
+        n, width = len(next(iter(z.values()))), max(x.shape[-1] for x in z.values())
+        size = max(SMALLEST, ELEMENTS // width)
+        for start in range(0, n, size):
+            at = slice(start, start + size)
+            yield {role: x[at] for role, x in z.items()}, at
+
+
+def _move(made: Tensor, place: Tensor) -> None:
+    if made.data_ptr() != place.data_ptr():
+        place.copy_(made)
+
+
+def _joined(parts: list[Named]) -> Named:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
