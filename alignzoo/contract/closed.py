@@ -43,7 +43,9 @@ class Scratch:
         key = (name, *like.shape[1:], like.dtype, like.device)
         kept = self._storage.get(key)
         if kept is None or len(kept) < len(like):
-            kept = self._storage[key] = torch.empty_like(like, memory_format=torch.contiguous_format)
+            kept = self._storage[key] = torch.empty_like(
+                like, memory_format=torch.contiguous_format
+            )
         return kept[: len(like)]
 
     def probs(self, role: str, temperature: float = 1.0) -> Tensor:

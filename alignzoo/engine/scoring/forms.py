@@ -72,12 +72,18 @@ class Forms:
         """
         forms = []
         for name, signal in signals.items():
-            rows = [r for r, live in live_rows.items() if live and r.partition("/")[0] == name]
+            own = (r for r in live_rows if r == name or r.startswith(f"{name}/"))
+            rows = [r for r in own if live_rows[r]]
             if signal.closed is None or len(rows) > 1:
                 return None
             reached = frozenset(live_roles).intersection(signal.roles) if rows else frozenset()
             forms.append(Form(name, signal, rows[0] if rows else "", reached))
         return cls(tuple(sorted(forms, key=lambda form: bool(form.wanted))), scratch)
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Roles that rows with gradient reach."""
+        return frozenset().union(*(form.wanted for form in self.forms))
 
     @property
     def shared(self) -> frozenset[str]:
@@ -126,7 +132,7 @@ class Forms:
                 gradients = form(block, labels[at], self.scratch)[1]
                 for role, gradient in gradients.items():
                     self._add(sums, role, gradient, upstream[form.row][at, None])
-            for role in {role for form in self.forms for role in form.wanted}:
+            for role in self.live:
                 _move(sums[role], block[role]) if role in sums else block[role].zero_()
 
     def _add(self, sums: Named, role: str, gradient: Tensor, upstream: Tensor) -> None:
