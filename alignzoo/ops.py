@@ -15,11 +15,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from alignzoo import closed
-from alignzoo.closed import Between as Between
-from alignzoo.closed import absolute_sum as absolute_sum
-from alignzoo.closed import expected as expected
-from alignzoo.closed import expected_gradient as expected_gradient
-from alignzoo.closed import normalised as normalised
 from alignzoo.contract.types import Mean, Outputs, PairBatch, Rows, Signal, Signals, Term, World
 
 if TYPE_CHECKING:
@@ -146,6 +141,14 @@ def watched(signal: Signal) -> Signal:
     form = None if signal.closed is None else closed.watched(signal.closed)
     return dataclasses.replace(signal, reduce=reduce, closed=form)
 
+
+# --- parts of closed forms, for those of methods -------------------------------------------------
+
+Between = closed.Between
+absolute_sum = closed.absolute_sum
+expected = closed.expected
+expected_gradient = closed.expected_gradient
+normalised = closed.normalised
 
 # --- per sequence -------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Scratch:
         self._scaled.clear()
 
     def empty(self, name: str, like: Tensor) -> Tensor:
-        """Storage of the shape of `like` [b, V], with anything in it; a name's is always the same."""
+        """Storage of the shape of `like` [b, V] with anything in it; always the same of a name."""
         key = (name, *like.shape[1:], like.dtype, like.device)
         kept = self._storage.get(key)
         if kept is None or len(kept) < len(like):
@@ -83,7 +83,7 @@ class Scratch:
 
 
 class Scaled:
-    """Logits [b, V], their softmax, and when asked for their log-probabilities in the same place."""
+    """Logits [b, V], their softmax, and when asked for, in their place, their log-probabilities."""
 
     def __init__(self, logits: Tensor, probs: Tensor) -> None:
         """Fill `probs`.

@@ -27,7 +27,7 @@ def named(name: str, rows: Rows) -> Named:
 
 @dataclass(frozen=True)
 class Form:
-    """A signal with a closed form, and what is wanted of it."""
+    """A signal, and what is wanted of it; `reduce` serves where nothing is but rows."""
 
     name: str
     signal: Signal
@@ -36,9 +36,11 @@ class Form:
 
     def __call__(self, block: Named, labels: Tensor, scratch: Scratch) -> tuple[Named, Named]:
         """Rows [b] and gradients [b, V]. Raises PluginError where a wanted one is missing."""
-        closed = self.signal.closed
-        assert closed is not None
         outputs = {role: block[role] for role in self.signal.roles}
+        closed = self.signal.closed
+        if closed is None:
+            plain = named(self.name, self.signal.reduce(outputs, labels))
+            return {name: x.clone() for name, x in plain.items()}, {}  # it may be a view of logits
         rows, gradients = closed(outputs, labels, scratch, self.wanted)
         if lost := sorted(self.wanted - gradients.keys()):
             raise PluginError(
@@ -50,12 +52,13 @@ class Form:
 
 @dataclass(frozen=True)
 class Forms:
-    """Closed forms of signals that are read at the same positions.
+    """Signals that are read at the same positions; those with gradient have closed forms.
 
-    Logits [n, V] belong to whoever is asked: they are written over.
+    Logits [n, V] belong to whoever is asked: they are written over. So those that need them as they
+    are come first, then those without gradient.
     """
 
-    forms: tuple[Form, ...]  # those without gradient first: the others write over logits
+    forms: tuple[Form, ...]
     scratch: Scratch
 
     @classmethod
@@ -66,7 +69,7 @@ class Forms:
         live_rows: Mapping[str, bool],
         live_roles: Collection[str],
     ) -> Forms | None:
-        """None where a signal has no form, or has several rows with gradient.
+        """None where a signal with gradient has no form, or several rows with gradient.
 
         `live_rows` says of each row whether it depends on a role that learns.
         """
@@ -74,11 +77,12 @@ class Forms:
         for name, signal in signals.items():
             own = (r for r in live_rows if r == name or r.startswith(f"{name}/"))
             rows = [r for r in own if live_rows[r]]
-            if signal.closed is None or len(rows) > 1:
+            if len(rows) > (signal.closed is not None):
                 return None
             reached = frozenset(live_roles).intersection(signal.roles) if rows else frozenset()
             forms.append(Form(name, signal, rows[0] if rows else "", reached))
-        return cls(tuple(sorted(forms, key=lambda form: bool(form.wanted))), scratch)
+        forms.sort(key=lambda form: (bool(form.wanted), form.signal.closed is not None))
+        return cls(tuple(forms), scratch)
 
     @property
     def live(self) -> frozenset[str]:
@@ -123,7 +127,7 @@ class Forms:
         return _joined(parts), {role: form.row for form in self.forms for role in form.wanted}
 
     def pull(self, z: Named, labels: Tensor, upstream: Mapping[str, Tensor]) -> None:
-        """sum over rows of upstream [n] times d row / d logits, over z of the roles that learn."""
+        """Sum over rows of upstream [n] times d row / d logits, over z of the roles that learn."""
         live = [form for form in self.forms if form.wanted and form.row in upstream]
         for block, at in self._blocks(z):
             self.scratch.begin(block, self.shared)
@@ -148,7 +152,7 @@ class Forms:
     def _blocks(z: Named) -> Iterator[tuple[Named, slice]]:
         n, width = len(next(iter(z.values()))), max(x.shape[-1] for x in z.values())
         size = max(SMALLEST, ELEMENTS // width)
-        for start in range(0, n, size):
+        for start in range(0, max(n, 1), size):
             at = slice(start, start + size)
             yield {role: x[at] for role, x in z.items()}, at
 
