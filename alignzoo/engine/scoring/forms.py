@@ -12,8 +12,10 @@ from alignzoo.contract.closed import Scratch
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.types import Rows, Signal
 
-ELEMENTS = 2**20  # of a block [b, V]: small beside a chunk, large beside what a call costs
-SMALLEST = 8  # rows of a block
+# Elements of a block [b, V]. On the CPU two rows of a large vocabulary are as fast as eight; on
+# other devices a call costs as much as a pass over some megabytes.
+ELEMENTS = {"cpu": 2**19}
+ELSEWHERE = 2**24
 
 Named = dict[str, Tensor]
 
@@ -150,8 +152,9 @@ class Forms:
 
     @staticmethod
     def _blocks(z: Named) -> Iterator[tuple[Named, slice]]:
-        n, width = len(next(iter(z.values()))), max(x.shape[-1] for x in z.values())
-        size = max(SMALLEST, ELEMENTS // width)
+        some = next(iter(z.values()))
+        n, width = len(some), max(x.shape[-1] for x in z.values())
+        size = max(1, ELEMENTS.get(some.device.type, ELSEWHERE) // width)
         for start in range(0, max(n, 1), size):
             at = slice(start, start + size)
             yield {role: x[at] for role, x in z.items()}, at
