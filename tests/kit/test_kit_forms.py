@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from source_tree import ROOT
 from test_kit import Sound
 
 from alignzoo import PluginError, Signal
@@ -103,3 +104,12 @@ def test_a_sound_form_passes_and_a_method_without_forms_is_not_asked():
 
     assert trial(SOUND).startswith("1 signals, largest difference")
     assert list(form_trials(Bare())) == []
+
+
+def test_the_form_that_the_page_for_authors_shows_is_sound():
+    page = (ROOT / "docs/write-a-plugin.md").read_text(encoding="utf-8")
+    section = page.partition("## A closed form")[2]
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], names)
+    assert trial(names["closed"], names["reduce"])
+    assert names["signal"].closed.form is names["closed"]
