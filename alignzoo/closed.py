@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from alignzoo.contract.closed import Closed, Derived, Scaled, Scratch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NONE: tuple[str, ...] = ()  # no role: rows alone
 

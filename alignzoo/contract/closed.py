@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Row or rows [b], and {role: d row / d logits [b, V]} of the row with gradient.
-Derived: TypeAlias = tuple[Tensor | Mapping[str, Tensor], Mapping[str, Tensor]]
+Derived: TypeAlias = tuple[Union["Tensor", Mapping[str, "Tensor"]], Mapping[str, "Tensor"]]
 
 
 class Scratch:
@@ -115,7 +117,7 @@ class Scaled:
 
 
 # (outputs of a block, labels [b], scratch, roles whose gradient is wanted)
-Closed: TypeAlias = Callable[[Mapping[str, Tensor], Tensor, Scratch, Collection[str]], Derived]
+Closed: TypeAlias = Callable[[Mapping[str, "Tensor"], "Tensor", Scratch, Collection[str]], Derived]
 
 
 @dataclass(frozen=True)

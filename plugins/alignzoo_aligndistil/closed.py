@@ -3,13 +3,18 @@
 With q = softmax(z*/T) and p = softmax(z/T): KL = E_p log(p/q), d KL / d z = p (log(p/q) - KL) / T.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from alignzoo import Outputs, Scratch, ops
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
