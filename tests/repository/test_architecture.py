@@ -32,7 +32,7 @@ FLOOR = 20  # entries of alignzoo/ that a newcomer sees first
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
 CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 133, "alignzoo_ppo": 120}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
-    "contract": 1195,
+    "contract": 1200,
     "ops": 195,
     "types": 5,
     "data": 1985,
@@ -40,7 +40,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "engine": 6050,
     "store": 1180,
     "judging": 1720,  # and answers to one prompt, ranked or graded
-    "closed": 100,  # rows and gradients by formula: of the signals of ops, and what methods' need
+    "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need
     "launch": 530,  # worker processes: what was asked, starting, watching, ending together
     "pages": 250,  # what every page shares: the shell, its policy, axes and curves
     "leaderboard": 1080,
