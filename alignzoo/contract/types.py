@@ -305,7 +305,6 @@ class Signal:
 
     `reduce(outputs, labels)` maps {role: [n, V]} and labels [n] to [n], or to several named rows
     which arrive in the loss as "signal/row". The engine chooses n: no one holds [B, S, V].
-
     `key` identifies the computation across runs; a signal with a key whose roles are all frozen
     is computed once per sequence and cached on disk. `closed` gives what `reduce` gives, faster.
     """
