@@ -32,7 +32,7 @@ FLOOR = 20  # entries of alignzoo/ that a newcomer sees first
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
 CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 133, "alignzoo_ppo": 120}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
-    "contract": 1200,
+    "contract": 1245,
     "ops": 195,
     "types": 5,
     "data": 1985,
@@ -50,7 +50,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "stages": 2460,  # rewards of judges that are asked, their ledger
     "plan": 535,  # and what is refused before anything trains
     "run": 305,
-    "testing": 1635,
+    "testing": 1685,
     "cli": 3155,  # with torch imported on first use
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]

@@ -161,7 +161,7 @@ class Forms:
 
 
 def _move(made: Tensor, place: Tensor) -> None:
-    if made.data_ptr() != place.data_ptr():
+    if made is not place:
         place.copy_(made)
 
 
