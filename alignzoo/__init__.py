@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alignzoo.contract.algorithm import Algorithm, Metric, Role, option
+    from alignzoo.contract.closed import Scratch
     from alignzoo.contract.datafiles import DataFile, file_digest, locate
     from alignzoo.contract.dataset import Dataset
     from alignzoo.contract.errors import (
@@ -89,6 +90,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "contract.algorithm": ("Algorithm", "Metric", "Role", "option"),
+    "contract.closed": ("Scratch",),
     "contract.datafiles": ("DataFile", "file_digest", "locate"),
     "contract.dataset": ("Dataset",),
     "contract.errors": (
@@ -177,6 +179,7 @@ __all__ = [
     "Sampling",
     "Score",
     "ScoredBenchmark",
+    "Scratch",
     "Signal",
     "Signals",
     "Stage",

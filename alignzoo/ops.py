@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from alignzoo import closed
 from alignzoo.contract.types import Mean, Outputs, PairBatch, Rows, Signal, Signals, Term, World
 
 if TYPE_CHECKING:
@@ -97,17 +98,24 @@ def log_sigmoid(x: Tensor) -> Tensor:
 
 def log_prob(role: str) -> Signal:
     """Log p(label) under a role."""
-    return Signal((role,), lambda out, labels: label_log_prob(out[role], labels), key="log_prob")
+    form = closed.log_prob(role)
+    return Signal(
+        (role,), lambda out, labels: label_log_prob(out[role], labels), key="log_prob", closed=form
+    )
 
 
 def entropy(role: str) -> Signal:
     """Entropy of a role's next-token distribution."""
-    return Signal((role,), lambda out, _: entropy_of(log_softmax(out[role])), key="entropy")
+    form = closed.entropy(role)
+    return Signal(
+        (role,), lambda out, _: entropy_of(log_softmax(out[role])), key="entropy", closed=form
+    )
 
 
 def value(role: str) -> Signal:
     """Output of a scalar head: V(s_t), read where the logits of token t would be."""
-    return Signal((role,), lambda out, _: out[role].squeeze(-1), key="value")
+    form = closed.value(role)
+    return Signal((role,), lambda out, _: out[role].squeeze(-1), key="value", closed=form)
 
 
 def kl(of: str, to: str) -> Signal:
@@ -116,7 +124,7 @@ def kl(of: str, to: str) -> Signal:
     def reduce(out: Outputs, _: Tensor) -> Tensor:
         return kl_divergence(log_softmax(out[of]), log_softmax(out[to]))
 
-    return Signal((of, to), reduce, key="kl")
+    return Signal((of, to), reduce, key="kl", closed=closed.kl(of, to))
 
 
 def watched(signal: Signal) -> Signal:
@@ -130,8 +138,17 @@ def watched(signal: Signal) -> Signal:
         with torch.no_grad():
             return signal.reduce(out, labels)
 
-    return dataclasses.replace(signal, reduce=reduce)
+    form = None if signal.closed is None else closed.watched(signal.closed)
+    return dataclasses.replace(signal, reduce=reduce, closed=form)
 
+
+# --- parts of closed forms, for those of methods -------------------------------------------------
+
+Between = closed.Between
+absolute_sum = closed.absolute_sum
+expected = closed.expected
+expected_gradient = closed.expected_gradient
+normalised = closed.normalised
 
 # --- per sequence -------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ both can be looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.closed import Scratch
 from alignzoo.contract.errors import PluginError, described
 from alignzoo.contract.types import Batch, Item, Outputs, Signal, TextBatch, Tokens
 from alignzoo.engine.parallel.ranks import arithmetic
@@ -89,7 +90,12 @@ def _log_ratio(of: str, to: str) -> Signal:
     def reduce(out: Outputs, labels: Tensor) -> Tensor:
         return label_log_prob(out[of], labels) - label_log_prob(out[to], labels)
 
-    return Signal((of, to), reduce, key="log_prob")
+    def form(
+        out: Outputs, labels: Tensor, scratch: Scratch, wanted: Collection[str]
+    ) -> tuple[Tensor, Outputs]:
+        return scratch.label_log_prob(of, labels) - scratch.label_log_prob(to, labels), {}
+
+    return Signal((of, to), reduce, key="log_prob", closed=form)
 
 
 def _of_role(role: str, out: Outputs) -> Tensor:

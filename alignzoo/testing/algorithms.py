@@ -36,6 +36,7 @@ from alignzoo.testing.checks import (
     try_all,
 )
 from alignzoo.testing.extras import extra_trials
+from alignzoo.testing.forms import form_trials
 from alignzoo.testing.processes import STRATEGIES, check_strategies, differences
 from alignzoo.testing.toys import (
     Gradients,
@@ -77,7 +78,7 @@ def run_algorithm_checks(
     check_strategies(processes, strategies)
     batch = toy_batch(algorithm, 8)
     trials = [*_given(algorithm, batch), *_gradients(algorithm, batch)]
-    trials += [*extra_trials(algorithm, batch), *_loop(algorithm)]
+    trials += [*form_trials(algorithm), *extra_trials(algorithm, batch), *_loop(algorithm)]
     checks = [*try_all(_static(algorithm), algorithm), *try_all(trials, algorithm, "loss")]
     if processes == 1:
         return checks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from alignzoo import (
     Metric,
     Outputs,
     Role,
+    Scratch,
     Signal,
     Signals,
     State,
@@ -24,16 +25,14 @@ from alignzoo import (
     ops,
     option,
 )
+from alignzoo_aligndistil.closed import How, derived
 
 # Teacher logits from the DPO model, the anchor and the weight alpha (Eq. 15/17 and Eq. 11).
 TEACHERS: Mapping[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "contrastive": lambda dpo, anchor, alpha: dpo + alpha * ops.log_ratio(dpo, anchor),
     "vanilla": ops.interpolated,
 }
-DISTANCES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "half": ops.total_variation,
-    "l1": lambda p, q: 2 * ops.total_variation(p, q),
-}
+DISTANCES = {"half": 1.0, "l1": 2.0}  # in TVD
 POSITIONS: Mapping[str, Callable[[Batch], torch.Tensor]] = {
     "aligned": lambda batch: batch.mask,
     "official": lambda batch: batch.response,
@@ -124,19 +123,21 @@ class AlignDistil(Algorithm[TextBatch]):
     def signals(self) -> Mapping[str, Signal]:
         """Everything is read in one pass over the three models' logits."""
         roles = ("policy", "teacher", "anchor")
-        return {"distil": Signal(roles, self.rows, POSITIONS[self.positions])}
+        where = POSITIONS[self.positions]
+        return {"distil": Signal(roles, self.rows, where, closed=self.closed)}
 
     def rows(self, outputs: Outputs, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """[n] rows: the KL with gradient, and what the metrics need without."""
         dpo, anchor = ops.log_softmax(outputs["teacher"]), ops.log_softmax(outputs["anchor"])
-        alpha = self.alpha(dpo, anchor)
+        tvd = ops.total_variation(dpo, anchor)
+        alpha = self.alpha(tvd)
         target = TEACHERS[self.reward](dpo, anchor, alpha[:, None])
         policy = ops.log_softmax(outputs["policy"] / self.temperature)
         with torch.no_grad():
             student = ops.log_softmax(outputs["policy"])
             reward = self.beta0 * ops.log_ratio(dpo, anchor)
             rows = {
-                "tvd": ops.total_variation(dpo, anchor),
+                "tvd": tvd,
                 "alpha": alpha,
                 "beta_t": self.beta0 / alpha,
                 "kl_dpo": ops.kl_divergence(student, dpo),
@@ -148,18 +149,25 @@ class AlignDistil(Algorithm[TextBatch]):
         # Where the anchor forbids what the DPO model allows, all of the teacher's mass is there.
         return {"kl": kl.masked_fill(target.amax(-1).isposinf(), torch.inf), **rows}
 
+    def closed(
+        self, outputs: Outputs, labels: torch.Tensor, scratch: Scratch, wanted: Collection[str]
+    ) -> tuple[dict[str, torch.Tensor], Outputs]:
+        """The same rows and the gradient of the KL, a few positions at a time."""
+        how = How(self.alpha, self.beta0, self.reward == "contrastive", self.temperature)
+        return derived(how, labels, scratch, wanted)
+
     def distributions(self, outputs: Outputs) -> Mapping[str, torch.Tensor]:
         """The synthetic teacher softmax(z*_t)."""
         dpo, anchor = ops.log_softmax(outputs["teacher"]), ops.log_softmax(outputs["anchor"])
-        target = TEACHERS[self.reward](dpo, anchor, self.alpha(dpo, anchor)[:, None])
+        alpha = self.alpha(ops.total_variation(dpo, anchor))
+        target = TEACHERS[self.reward](dpo, anchor, alpha[:, None])
         return {"synthetic teacher": target / self.temperature}
 
-    def alpha(self, dpo: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
-        """[n] extrapolation weight from log-probabilities [n, V]."""
-        distance = DISTANCES[self.tvd](dpo, anchor)
+    def alpha(self, tvd: torch.Tensor) -> torch.Tensor:
+        """[n] extrapolation weight from the TVD [n] of teacher and anchor."""
         if self.extrapolation == "constant" and self.beta:
-            return torch.full_like(distance, self.beta0 / self.beta)
-        alpha = (self.r or 0.0) * distance + self.epsilon
+            return torch.full_like(tvd, self.beta0 / self.beta)
+        alpha = (self.r or 0.0) * (DISTANCES[self.tvd] * tvd) + self.epsilon
         return alpha if self.alpha_max is None else alpha.clamp(max=self.alpha_max)
 
     def loss(self, batch: TextBatch, signals: Signals, state: State) -> Loss:

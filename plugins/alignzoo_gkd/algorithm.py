@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,13 +15,22 @@ from alignzoo import (
     Metric,
     Outputs,
     Role,
+    Scratch,
     Signal,
     Signals,
     State,
     TextBatch,
     option,
 )
-from alignzoo.ops import REDUCTIONS, jsd, kl_divergence, log_softmax, sequence_mean, sequence_sum
+from alignzoo.ops import (
+    REDUCTIONS,
+    Between,
+    jsd,
+    kl_divergence,
+    log_softmax,
+    sequence_mean,
+    sequence_sum,
+)
 
 # Log-probabilities [n, V] of teacher and student and the weight beta -> [n].
 DIVERGENCES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
@@ -29,6 +38,8 @@ DIVERGENCES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Te
     "reverse": lambda teacher, student, _: kl_divergence(student, teacher),
     "jsd": jsd,
 }
+
+ENDS = {"forward": ("teacher", "policy"), "reverse": ("policy", "teacher")}  # of a KL
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class GKD(Algorithm[TextBatch]):
 
     def signals(self) -> Mapping[str, Signal]:
         """The divergence with gradient, and the KL to look at."""
-        return {"distil": Signal(("policy", "teacher"), self.rows)}
+        return {"distil": Signal(("policy", "teacher"), self.rows, closed=self.closed)}
 
     def rows(self, outputs: Outputs, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """[n] rows from logits [n, V]."""
@@ -80,6 +91,19 @@ class GKD(Algorithm[TextBatch]):
         with torch.no_grad():
             seen = kl_divergence(log_softmax(outputs["policy"]), log_softmax(outputs["teacher"]))
         return {"loss": DIVERGENCES[self.divergence](teacher, student, self.beta), "kl": seen}
+
+    def closed(
+        self, outputs: Outputs, labels: torch.Tensor, scratch: Scratch, wanted: Collection[str]
+    ) -> tuple[dict[str, torch.Tensor], Outputs]:
+        """The same rows and the gradient of the first, a few positions at a time."""
+        kl, _ = Between("policy", "teacher").kl(scratch)
+        if self.divergence == "jsd":
+            between = Between("teacher", "policy", self.temperature)
+            loss, gradient = between.jsd(self.beta, scratch, wanted)
+        else:
+            between = Between(*ENDS[self.divergence], self.temperature)
+            loss, gradient = between.kl(scratch, wanted)
+        return {"loss": loss, "kl": kl}, gradient
 
     def loss(self, batch: TextBatch, signals: Signals, state: State) -> Loss:
         """One value per sequence (or token, with reduction: token_mean)."""

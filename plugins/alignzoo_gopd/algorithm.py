@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from alignzoo import (
     Metric,
     Outputs,
     Role,
+    Scratch,
     Signal,
     Signals,
     State,
@@ -45,11 +46,19 @@ class RewardDistillation(Algorithm[TextBatch]):
 
     def signals(self) -> Mapping[str, Signal]:
         """Everything is read in one pass over the three models' logits."""
-        return {"distil": Signal(("policy", "teacher", "reference"), self.rows)}
+        roles = ("policy", "teacher", "reference")
+        return {"distil": Signal(roles, self.rows, closed=self.closed)}
 
     def value(self, policy: Tensor, teacher: Tensor, reference: Tensor) -> Tensor:
         """[n] loss of a position from log-probabilities [n, V]."""
         raise TypeError(f"{type(self).__name__} defines no value")
+
+    def inside(self, ratio: Tensor, reward: Tensor) -> Tensor:
+        """[b, V] f of a loss E_pi f(v), in either place.
+
+        From log(pi/reference) and log(teacher/reference).
+        """
+        raise TypeError(f"{type(self).__name__} defines no inside")
 
     def rows(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """[n] rows: the loss with gradient, and what the metrics need without."""
@@ -61,6 +70,27 @@ class RewardDistillation(Algorithm[TextBatch]):
                 "kl_full/reference_token": ops.kl_divergence(pi, reference),
             }
         return {"loss": self.value(pi, teacher, reference), **seen}
+
+    def closed(
+        self, outputs: Outputs, labels: Tensor, scratch: Scratch, wanted: Collection[str]
+    ) -> tuple[dict[str, Tensor], Outputs]:
+        """The same rows and the gradient of the first, a few positions at a time."""
+        p = scratch.probs("policy")
+        pi, teacher, reference = (scratch.log_probs(role) for role in self.roles)
+        reward, ratio = scratch.empty("reward", pi), scratch.empty("ratio", pi)
+        torch.sub(teacher, reference, out=reward)
+        seen = {"reward/token": ops.expected(p, reward, ratio)}
+        torch.sub(pi, teacher, out=ratio)
+        seen["kl_full/teacher_token"] = ops.expected(p, ratio, ratio)
+        torch.sub(pi, reference, out=ratio)
+        products = scratch.empty("product", pi)
+        seen["kl_full/reference_token"] = ops.expected(p, ratio, products)
+        loss = ops.expected(p, self.inside(ratio, reward), products)
+        rows = {"loss": loss, **seen}
+        if "policy" not in wanted:
+            return rows, {}
+        place = scratch.gradient("policy")
+        return rows, {"policy": ops.expected_gradient(p, products, loss, place)}
 
     def loss(self, batch: TextBatch, signals: Signals, state: State) -> Loss:
         """One value per sequence."""
@@ -88,6 +118,10 @@ class GOPD(RewardDistillation):
         """[n] loss of a position."""
         reward = ops.expectation(policy, ops.log_ratio(teacher, reference))
         return ops.kl_divergence(policy, reference) - self.reward_scale * reward
+
+    def inside(self, ratio: Tensor, reward: Tensor) -> Tensor:
+        """[b, V] log(pi/reference) - reward_scale log(teacher/reference)."""
+        return ratio.sub_(reward, alpha=self.reward_scale)
 
 
 @dataclass(frozen=True)
@@ -117,3 +151,7 @@ class OPD2(RewardDistillation):
     def value(self, policy: Tensor, teacher: Tensor, reference: Tensor) -> Tensor:
         """[n] loss of a position."""
         return -ops.expectation(policy, ops.log_ratio(teacher, reference))
+
+    def inside(self, ratio: Tensor, reward: Tensor) -> Tensor:
+        """[b, V] -log(teacher/reference)."""
+        return reward.neg_()

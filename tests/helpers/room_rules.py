@@ -3,7 +3,8 @@
 # Each room, and all that it may import. An arrow that is missing here is a decision to be made.
 ROOMS = {
     "contract": set(),
-    "ops": {"contract"},
+    "closed": {"contract"},
+    "ops": {"contract", "closed"},
     "types": {"contract"},
     "data": {"contract"},
     "recipe": {"contract"},

@@ -24,7 +24,7 @@ from alignzoo import (
     Term,
 )
 from alignzoo.engine.sampling.generate import TransformersEngine
-from alignzoo.ops import log_prob, sequence_sum
+from alignzoo.ops import entropy, log_prob, sequence_sum
 from alignzoo.testing import algorithms, run_algorithm_checks, run_engine_checks
 from alignzoo.testing.checks import try_all
 
@@ -145,6 +145,14 @@ class Rootless(Sound):
         return Loss(Term(-total + (total - total).sqrt()), {"nll": Mean(-total.detach())})
 
 
+class Forged(Sound):
+    """L = -S(y_w), and a closed form of another signal. Source: https://example.org."""
+
+    def signals(self):
+        plain = log_prob("policy")
+        return {"policy": replace(plain, reduce=plain.reduce, closed=entropy("policy").closed.form)}
+
+
 CARELESS = [
     (Scribbles, LEFT),
     (PreparesInPlace, LEFT),
@@ -156,6 +164,7 @@ CARELESS = [
     (Unbound, "roles can be bound"),
     (Centred, "chunked scoring equals dense"),
     (Rootless, "finite gradients, on trainable roles only"),
+    (Forged, "closed forms give what reduce gives"),
     (Hoards, "no tensor of positions x vocabulary"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -46,8 +47,7 @@ def sequence_values(
     """A reward model's output at the last token of each sequence, wherever the padding is."""
     role = "reward model"  # how errors call it
     module = ScoringModule({role: model}, frozenset(), Chunked())
-    signal = value(role)
-    at_end = type(signal)(signal.roles, signal.reduce, _last_token)
+    at_end = replace(value(role), positions=_last_token)
     batch = TextBatch.collate([Item((row,)) for row in rows], pad_id)
     return score_buffer(module, batch, {"value": at_end}, batch_size)["value"].sum(-1).tolist()
 

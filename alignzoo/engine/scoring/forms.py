@@ -1,0 +1,169 @@
+"""The closed forms of some signals, run over a chunk of logits block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignzoo.contract.closed import Scratch
+from alignzoo.contract.errors import PluginError
+from alignzoo.contract.types import Rows, Signal
+
+# Elements of a block [b, V]. On the CPU two rows of a large vocabulary are as fast as eight; on
+# other devices a call costs as much as a pass over some megabytes.
+ELEMENTS = {"cpu": 2**19}
+ELSEWHERE = 2**24
+
+Named = dict[str, Tensor]
+
+
+def named(name: str, rows: Rows) -> Named:
+    """Rows as a loss sees them: "signal", or "signal/row" where a signal has several."""
+    if isinstance(rows, Tensor):
+        return {name: rows}
+    return {f"{name}/{row}": x for row, x in rows.items()}
+
+
+@dataclass(frozen=True)
+class Form:
+    """A signal, and what is wanted of it; `reduce` serves where nothing is but rows."""
+
+    name: str
+    signal: Signal
+    row: str = ""  # the one with gradient
+    wanted: frozenset[str] = frozenset()  # roles that it reaches
+
+    def __call__(self, block: Named, labels: Tensor, scratch: Scratch) -> tuple[Named, Named]:
+        """Rows [b] and gradients [b, V]. Raises PluginError where a wanted one is missing."""
+        outputs = {role: block[role] for role in self.signal.roles}
+        closed = self.signal.closed
+        if closed is None:
+            plain = named(self.name, self.signal.reduce(outputs, labels))
+            return {name: x.clone() for name, x in plain.items()}, {}  # it may be a view of logits
+        rows, gradients = closed(outputs, labels, scratch, self.wanted)
+        if lost := sorted(self.wanted - gradients.keys()):
+            raise PluginError(
+                f"signal '{self.name}': its closed form gives no gradient for '{lost[0]}', which "
+                "learns; return one, or leave `closed` out"
+            )
+        return named(self.name, rows), {role: gradients[role] for role in self.wanted}
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Signals that are read at the same positions; those with gradient have closed forms.
+
+    Logits [n, V] belong to whoever is asked: they are written over. So those that need them as they
+    are come first, then those without gradient.
+    """
+
+    forms: tuple[Form, ...]
+    scratch: Scratch
+
+    @classmethod
+    def of(
+        cls,
+        signals: Mapping[str, Signal],
+        scratch: Scratch,
+        live_rows: Mapping[str, bool],
+        live_roles: Collection[str],
+    ) -> Forms | None:
+        """None where a signal with gradient has no form, or several rows with gradient.
+
+        `live_rows` says of each row whether it depends on a role that learns.
+        """
+        forms = []
+        for name, signal in signals.items():
+            own = (r for r in live_rows if r == name or r.startswith(f"{name}/"))
+            rows = [r for r in own if live_rows[r]]
+            if len(rows) > (signal.closed is not None):
+                return None
+            reached = frozenset(live_roles).intersection(signal.roles) if rows else frozenset()
+            forms.append(Form(name, signal, rows[0] if rows else "", reached))
+        forms.sort(key=lambda form: (bool(form.wanted), form.signal.closed is not None))
+        return cls(tuple(forms), scratch)
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Roles that rows with gradient reach."""
+        return frozenset().union(*(form.wanted for form in self.forms))
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Roles of which several rows with gradient are read."""
+        every = [role for form in self.forms for role in form.wanted]
+        return frozenset(role for role in every if every.count(role) > 1)
+
+    @property
+    def alone(self) -> bool:
+        """Whether `unit` may be asked: each role that learns is read by one row with gradient."""
+        return not self.shared
+
+    def rows(self, z: Named, labels: Tensor) -> Named:
+        """[n] each. z may be left as log-probabilities, of which `pull` gives the same."""
+        dead = [Form(form.name, form.signal) for form in self.forms]
+        parts = []
+        for block, at in self._blocks(z):
+            self.scratch.begin(block)
+            found: Named = {}
+            for form in dead:
+                found |= form(block, labels[at], self.scratch)[0]
+            parts.append(found)
+        return _joined(parts)
+
+    def unit(self, z: Named, labels: Tensor) -> tuple[Named, dict[str, str]]:
+        """Rows [n], and {role: the row whose d row / d logits its z now holds}."""
+        parts = []
+        for block, at in self._blocks(z):
+            self.scratch.begin(block)
+            found: Named = {}
+            for form in self.forms:
+                rows, gradients = form(block, labels[at], self.scratch)
+                found |= rows
+                for role, gradient in gradients.items():
+                    _move(gradient, block[role])
+            parts.append(found)
+        return _joined(parts), {role: form.row for form in self.forms for role in form.wanted}
+
+    def pull(self, z: Named, labels: Tensor, upstream: Mapping[str, Tensor]) -> None:
+        """Sum over rows of upstream [n] times d row / d logits, over z of the roles that learn."""
+        live = [form for form in self.forms if form.wanted and form.row in upstream]
+        for block, at in self._blocks(z):
+            self.scratch.begin(block, self.shared)
+            sums: Named = {}
+            for form in live:
+                gradients = form(block, labels[at], self.scratch)[1]
+                for role, gradient in gradients.items():
+                    self._add(sums, role, gradient, upstream[form.row][at, None])
+            for role in self.live:
+                _move(sums[role], block[role]) if role in sums else block[role].zero_()
+
+    def _add(self, sums: Named, role: str, gradient: Tensor, upstream: Tensor) -> None:
+        if role in sums:
+            sums[role].addcmul_(gradient, upstream)
+        elif role in self.shared:
+            kept = self.scratch.empty(f"sum of {role}", gradient)
+            sums[role] = torch.mul(gradient, upstream, out=kept)
+        else:
+            sums[role] = gradient.mul_(upstream)
+
+    @staticmethod
+    def _blocks(z: Named) -> Iterator[tuple[Named, slice]]:
+        some = next(iter(z.values()))
+        n, width = len(some), max(x.shape[-1] for x in z.values())
+        size = max(1, ELEMENTS.get(some.device.type, ELSEWHERE) // width)
+        for start in range(0, max(n, 1), size):
+            at = slice(start, start + size)
+            yield {role: x[at] for role, x in z.items()}, at
+
+
+def _move(made: Tensor, place: Tensor) -> None:
+    if made is not place:
+        place.copy_(made)
+
+
+def _joined(parts: list[Named]) -> Named:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
