@@ -76,7 +76,7 @@ def test_a_setting_runs_in_a_process_of_its_own(gpu, stages):
     assert found["predicted_bytes"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.grid  # every setting, minutes; one of them runs above
 def test_the_whole_script_runs_in_a_toy_shape():
     done = subprocess.run(
         [sys.executable, SCRIPT, "--tiny"], check=False, capture_output=True, text=True

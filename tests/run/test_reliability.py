@@ -54,7 +54,7 @@ def start(folder, cache, *more, recipe=None):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     assert "Traceback" not in err
     return out
@@ -144,10 +144,10 @@ def test_ctrl_c_says_how_to_resume_and_until_then_the_folder_is_taken(place, und
     try:
         assert stop_when(first, lambda: steps(folder, "01-sft") >= 7, signal.SIGSTOP)
         second = start(folder, cache)
-        _, refusal = second.communicate(timeout=60)
+        _, refusal = second.communicate(timeout=900)
         first.send_signal(signal.SIGINT)
         first.send_signal(signal.SIGCONT)
-        _, err = first.communicate(timeout=60)
+        _, err = first.communicate(timeout=900)
     finally:
         first.kill()
     assert second.returncode == 1

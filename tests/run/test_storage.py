@@ -76,7 +76,7 @@ def test_fresh_touches_nothing_while_another_process_works_there(tmp_path, cache
     try:
         waited_for(lambda: kept(folder) > 2, working)
         refused = started(long, folder, "--fresh")
-        _, err = refused.communicate(timeout=60)
+        _, err = refused.communicate(timeout=900)
         assert refused.returncode == 1
         assert f"process {working.pid} is running here" in err
         assert kept(folder) > 2
@@ -118,7 +118,7 @@ def test_a_signal_outside_training_leaves_a_truthful_record_and_the_words_to_res
     working = started(long, folder)
     waited_for(lambda: kept(folder) > 2, working)
     working.send_signal(number)
-    _, err = working.communicate(timeout=60)
+    _, err = working.communicate(timeout=900)
     assert working.returncode == 128 + number
     assert "interrupted; `alignzoo run" in err
     assert "Traceback" not in err
@@ -132,7 +132,7 @@ def test_two_quick_signals_end_a_command_at_once_and_it_can_go_on(tmp_path, cach
     waited_for(lambda: kept(folder) > 2, working)
     working.send_signal(signal.SIGTERM)
     working.send_signal(signal.SIGINT)
-    _, err = working.communicate(timeout=60)
+    _, err = working.communicate(timeout=900)
     assert working.returncode in (130, 143)
     assert "interrupted" in err or "stopped at once" in err
     assert kept(folder) > 2
