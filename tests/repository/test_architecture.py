@@ -30,7 +30,13 @@ from alignzoo.recipe.registry import load_plugins
 FLOOR = 20  # entries of alignzoo/ that a newcomer sees first
 
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
-CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 133, "alignzoo_ppo": 120}
+CODE_LINES = {  # of a method's file
+    "alignzoo_dpo/algorithm.py": 40,
+    "alignzoo_aligndistil/algorithm.py": 133,
+    "alignzoo_ppo/algorithm.py": 120,
+    "alignzoo_bco/algorithm.py": 60,
+    "alignzoo_tisdpo/algorithm.py": 60,
+}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
     "contract": 1245,
     "ops": 195,
@@ -125,8 +131,7 @@ def test_no_function_is_longer_than_60_lines():
 
 @pytest.mark.parametrize("name", CODE_LINES)
 def test_a_method_stays_readable_in_one_sitting(name):
-    algorithm = PLUGINS / name / "algorithm.py"
-    assert code_lines(algorithm) <= CODE_LINES[name]
+    assert code_lines(PLUGINS / name) <= CODE_LINES[name]
 
 
 def test_every_plugin_folder_is_an_entry_point_and_the_reverse():
