@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import Batch, Item, Max, Mean, State, Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WORDS, ITEMS, TRIES = 5, 8, 3
 OF_TOKENS = ("ids", "attention", "response", "views")
@@ -83,11 +85,11 @@ def _read(
     found: dict[str, Tensor] = {}
     for name, signal in signals.items():
         rows = signal.reduce({r: outputs[r] for r in signal.roles}, batch.labels.flatten())
-        named = {name: rows} if isinstance(rows, Tensor) else {f"{name}/{k}": rows[k] for k in rows}
+        named = {name: rows} if isinstance(rows, torch.Tensor) else {f"{name}/{k}": rows[k] for k in rows}
         outside = ~signal.mask(batch)
         found |= {k: x.view(batch.ids.shape).masked_fill(outside, 0.0) for k, x in named.items()}
     return found
 
 
 def _value(x: Mean | Max | Tensor) -> Tensor:
-    return x if isinstance(x, Tensor) else x.value
+    return x if isinstance(x, torch.Tensor) else x.value

@@ -1,5 +1,7 @@
 """Distillation from two teachers by row, arXiv:2606.30406."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,5 +1,7 @@
 """Self-distillation from a hint: SDFT, arXiv:2601.19897, and OPSD, arXiv:2601.18734."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 

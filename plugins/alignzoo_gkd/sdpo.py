@@ -1,5 +1,7 @@
 """Self-distillation policy optimisation, arXiv:2601.20802."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal

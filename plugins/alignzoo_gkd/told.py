@@ -1,5 +1,7 @@
 """What self-distillation methods share: a teacher that is the policy and knows more."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Self-play preference optimisation, arXiv:2405.00675."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
