@@ -39,9 +39,7 @@ def lens(
     options: Annotated[
         list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="With --algorithm.")
     ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of an answer to a bare prompt.  [default: 256]")
-    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="[default: 256]")] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="0 is greedy.  [default: 1.0]")
     ] = None,
@@ -56,7 +54,7 @@ def lens(
     """Write a page that shows responses token by token, coloured by any signal of any method."""
     from alignzoo.cli.doing.lens import Asked, lens_command
 
-    decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    words = ("max_new_tokens", max_new_tokens), ("temperature", temperature), ("seed", seed)
     asked = Asked(
         models or [],
         run,
@@ -64,7 +62,7 @@ def lens(
         prompts,
         limit,
         signal or [],
-        {key: x for key, x in decoding.items() if x is not None},
+        {key: x for key, x in words if x is not None},
         algorithm,
         role or [],
         options or [],

@@ -85,7 +85,11 @@ def _read(
     found: dict[str, Tensor] = {}
     for name, signal in signals.items():
         rows = signal.reduce({r: outputs[r] for r in signal.roles}, batch.labels.flatten())
-        named = {name: rows} if isinstance(rows, torch.Tensor) else {f"{name}/{k}": rows[k] for k in rows}
+        named = (
+            {name: rows}
+            if isinstance(rows, torch.Tensor)
+            else {f"{name}/{k}": rows[k] for k in rows}
+        )
         outside = ~signal.mask(batch)
         found |= {k: x.view(batch.ids.shape).masked_fill(outside, 0.0) for k, x in named.items()}
     return found

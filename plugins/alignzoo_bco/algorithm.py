@@ -86,8 +86,7 @@ class BCO(Algorithm[LabelledBatch]):
         """One value per example."""
         reward = implicit_reward(self.beta, signals["policy"], signals["reference"], batch.mask)
         r = reward[batch.matched]  # [I]
-        good, seen = batch.desirable.to(r), r.detach()
+        good = batch.desirable.to(r)
         delta = ((state["mean/good"] + state["mean/bad"]) / 2).to(r).expand_as(r)
-        both = {"rewards/desirable": Mean(seen, good), "rewards/undesirable": Mean(seen, 1 - good)}
-        loss = -log_sigmoid((2 * good - 1) * (r - delta))
-        return Loss(Term(loss), {**both, "delta": Mean(delta)})
+        own = {"rewards/desirable": Mean(r, good), "rewards/undesirable": Mean(r, 1 - good)}
+        return Loss(Term(-log_sigmoid((2 * good - 1) * (r - delta))), {**own, "delta": Mean(delta)})
