@@ -1,11 +1,12 @@
 """SPPO on two groups of answers, worked out by hand, and one step of a real model."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from alignzoo import GroupBatch
+from alignzoo import DataError, GroupBatch
 from alignzoo.testing import check_algorithm
 from alignzoo_sppo import SPPO
 
@@ -23,6 +24,16 @@ def test_a_win_rate_is_the_mean_chance_against_all_answers_to_the_prompt():
     best = (0.5 + sigmoid(1) + sigmoid(2)) / 3
     expected = [best, 0.5, 0.5, 0.5, 1 - best, 0.5]  # the second prompt's answers are equal
     assert SPPO().win_rates(BATCH).tolist() == pytest.approx(expected)
+
+
+def test_shares_of_wins_are_win_rates_but_for_the_answer_itself():
+    shares = torch.tensor([1.0, 0.5, 0.5, 0.5, 0.0, 0.5])
+    batch = replace(BATCH, score=shares)
+    expected = [(2 + 0.5) / 3, 0.5, 0.5, 0.5, 0.5 / 3, 0.5]
+    assert SPPO(wins=True).win_rates(batch).tolist() == pytest.approx(expected)
+    assert SPPO(wins=True).prepare(batch, {}, None) == {}
+    with pytest.raises(DataError, match="wins is true, and scores are no shares"):
+        SPPO(wins=True).prepare(BATCH, {}, None)
 
 
 def test_the_loss_by_hand():
