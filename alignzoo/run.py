@@ -64,6 +64,7 @@ from alignzoo.store.records import (
     state_of,
 )
 from alignzoo.store.runs import forget, note_piece, note_run, writing
+from alignzoo.store.sizes import check_kinds
 
 LOGS_OF_TRAINING = {STATE, "metrics.jsonl", "timing.jsonl", "logged_samples.jsonl"}
 
@@ -165,6 +166,7 @@ def _hold(run: Run, source: str, held: ExitStack) -> None:
         run.progress.note(unread)
     require_inputs(run.recipe, run.registry)
     check_prompts(run.recipe)
+    check_kinds(run.recipe, run.registry)
     _check_files(run)
     known = standings(run.recipe, run.registry, run.folder)
     check_ahead(run.recipe, run.registry, known)

@@ -2,11 +2,12 @@
 
     python benchmarks/costs.py              # all methods; or --only NAME...
 
-64 items of the facts world (a pair has two rows, a labelled answer two, everything else one) in
-micro-batches of 32, through the chunked scorer on one thread. *step* is the forward and backward
-pass of what is trained, *frozen* the one pass over what is read without gradient; both are CPU
-seconds, the fastest of seven. Sampling, rewards and the optimiser's update are left out, because
-they are the same code for every method.
+64 items of the facts world (a pair has two rows, a labelled answer two, everything else one; of
+methods on groups 16 groups of four) in micro-batches of 32 items or 32 rows of groups, through the
+chunked scorer on one thread. A teacher that sees a hint reads a writer's answer first. *step* is
+the forward and backward pass of what is trained, *frozen* the one pass over what is read without
+gradient; both are CPU seconds, the fastest of seven. Sampling, rewards and the optimiser's update
+are left out, because they are the same code for every method.
 
 Writes results/costs.json beside this file; methods that are not named keep their figures.
 """
@@ -28,17 +29,21 @@ from alignzoo_facts.model import build_model, build_tokenizer
 
 from alignzoo import ModelRef
 from alignzoo.contract.algorithm import Algorithm
-from alignzoo.contract.types import Item, LabelledBatch, RolloutBatch, Tokens
+from alignzoo.contract.choosing import fields_of_rows
+from alignzoo.contract.groups import GroupBatch
+from alignzoo.contract.types import Batch, Item, RolloutBatch, Tokens
+from alignzoo.contract.views import seen_by
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train.batches import micro_batches
+from alignzoo.engine.train.moving import special_of
 from alignzoo.engine.train.step import denominators, share_of_loss
 from alignzoo.engine.train.world import BufferWorld
 from alignzoo.recipe.options import try_options
 from alignzoo.recipe.registry import load_plugins
 
 RESULTS = Path(__file__).parent / "results" / "costs.json"
-ITEMS, MICRO, REPEATS, SEED = 64, 32, 7, 0
+ITEMS, MICRO, GROUP, REPEATS, SEED = 64, 32, 4, 7, 0
 
 
 def tokens() -> list[Tokens]:
@@ -55,27 +60,44 @@ def tokens() -> list[Tokens]:
 
 
 def items(method: Algorithm[Any]) -> list[Item]:
-    """The same 64 prompts for every method; the second row of an item is another answer."""
+    """The same 64 prompts for every method; further rows of an item are other answers.
+
+    Of groups there are 16, so that they have as many rows.
+    """
     rows, random = tokens(), Random(SEED)
+    kind, names = kind_of(method), sorted(set(seen_by(method).values()))
+    groups = issubclass(kind, GroupBatch)
     made = []
-    for n in range(ITEMS):
-        first, other = rows[n], rows[ITEMS + n]
-        pair = (first, Tokens(first.prompt, other.response))
-        values: dict[str, float] = {}
-        if issubclass(method.batch, LabelledBatch):
-            values = {"desirable": float(n % 2)}
-        elif issubclass(method.batch, RolloutBatch):
-            values = {"reward": random.random(), "ended": 1.0, "group": float(n // 4)}
-        made.append(Item(pair[: method.batch.rows_per_item], values))
+    for n in range(ITEMS // GROUP if groups else ITEMS):
+        first, *others = rows[n], *rows[ITEMS + n :: ITEMS // GROUP]
+        answers = (first, *(Tokens(first.prompt, other.response) for other in others))
+        answers = answers[: kind.rows_per_item]
+        values: dict[str, Any] = {name: float(n % 2) for name in fields_of_rows(kind)}
+        if issubclass(kind, RolloutBatch):
+            values |= {"reward": random.random(), "ended": 1.0, "group": float(n // 4)}
+        elif groups:
+            values |= {"score": tuple(2 * random.random() for _ in answers)}
+            values |= {"ended": (1.0,) * GROUP}
+        hint = others[0].response[:-1]
+        told = tuple(Tokens((*hint, *x.prompt), x.response) for x in answers)
+        made.append(Item(answers, values, dict.fromkeys(names, told)))
     return made
+
+
+def kind_of(method: Algorithm[Any]) -> type[Batch]:
+    """What the method's batch is made as."""
+    own = method.batch
+    return own.of(GROUP) if issubclass(own, GroupBatch) else own
 
 
 def models(method: Algorithm[Any]) -> ScoringModule:
     """An untrained model of the world for every role."""
     ref = ModelRef("facts", SEED)
-    built = {name: build_model(ref, role) for name, role in method.roles.items()}
-    trainable = frozenset(name for name, role in method.roles.items() if role.trainable)
-    return ScoringModule(built, trainable, SCORERS["chunked"](256 * 2**20))
+    special = special_of(method)
+    roles = {name: role for name, role in method.roles.items() if name not in special.shared}
+    built = {name: build_model(ref, role) for name, role in roles.items()}
+    trainable = frozenset(name for name, role in roles.items() if role.trainable)
+    return ScoringModule(built, trainable, SCORERS["chunked"](256 * 2**20), special)
 
 
 def fastest(work: Callable[[], object]) -> float:
@@ -91,8 +113,9 @@ def fastest(work: Callable[[], object]) -> float:
 def measure(method: Algorithm[Any]) -> dict[str, float]:
     """{step, frozen: CPU seconds; rows, tokens: of the batch} of one method."""
     module, ranks = models(method), start_ranks("fp32")
-    batch = method.batch.collate(items(method), 0)
-    parts = micro_batches(batch, torch.arange(batch.n_items), MICRO)
+    batch = kind_of(method).collate(items(method), 0)
+    micro = MICRO // GROUP if isinstance(batch, GroupBatch) else MICRO
+    parts = micro_batches(batch, torch.arange(batch.n_items), micro)
 
     @torch.no_grad()
     def frozen() -> dict[str, torch.Tensor]:

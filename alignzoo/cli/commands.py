@@ -250,7 +250,7 @@ def evaluate_judge(
 
 @app.command(short_help="Put the results of several runs into one table.")
 def leaderboard(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, and bundles.")],
+    runs: Annotated[list[Path], typer.Argument(help="Runs, folders of them, and bundles.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     html: Annotated[
@@ -277,7 +277,7 @@ def bundle(
 
 @app.command(short_help="Draw curves of runs for a paper.")
 def plot(
-    runs: Annotated[list[str], typer.Argument(help="Runs, RUN/STAGE, or folders of --seeds.")],
+    runs: Annotated[list[str], typer.Argument(help="Runs, RUN/STAGE, or folders of runs.")],
     *,
     y: Annotated[str, typer.Option(help="A metric, as in metrics.jsonl.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="FILE.pdf, .svg or .png.")],

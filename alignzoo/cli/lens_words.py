@@ -39,9 +39,11 @@ def lens(
     options: Annotated[
         list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="With --algorithm.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the answers.")] = 0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="[default: 256]")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 is greedy.  [default: 1.0]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the answers.  [default: 0]")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page.  [default: lens.html]")
     ] = None,
@@ -52,6 +54,7 @@ def lens(
     """Write a page that shows responses token by token, coloured by any signal of any method."""
     from alignzoo.cli.doing.lens import Asked, lens_command
 
+    words = ("max_new_tokens", max_new_tokens), ("temperature", temperature), ("seed", seed)
     asked = Asked(
         models or [],
         run,
@@ -59,7 +62,7 @@ def lens(
         prompts,
         limit,
         signal or [],
-        {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed},
+        {key: x for key, x in words if x is not None},
         algorithm,
         role or [],
         options or [],

@@ -38,7 +38,8 @@ class DataSource:
     limit: int | None = None  # of good samples, after `skip` of them
     skip: int = 0
     swap: bool = False  # exchange chosen and rejected
-    max_bad: float = 0.0  # tolerated share of unusable rows among the rows read
+    # Tolerated share of unusable rows among the rows read; None: none, and no recipe may change it.
+    max_bad: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,19 @@ def _sort_rows(source: DataSource) -> tuple[list[tuple[str, Reading]], list[str]
     return good, bad, len(good) + len(bad)
 
 
-def check_bad(name: str, bad: Sequence[str], read: int, max_bad: float) -> None:
+def check_bad(name: str, bad: Sequence[str], read: int, max_bad: float | None) -> None:
     """Raise DataError when more than a share `max_bad` of the rows read cannot be used."""
-    if len(bad) <= max_bad * read:
+    if len(bad) <= (max_bad or 0) * read:
         return
     more = f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    raise DataError(
-        f"{name}: {len(bad)} of {read} rows cannot be used, more than data.max_bad: "
-        f"{max_bad:g} allows; repair them, or raise data.max_bad to at least "
-        f"{len(bad) / read:.2g} to leave them out\n" + "\n".join(bad[:SHOWN]) + more
-    )
+    remedy = "; repair them, or take them out of the file"
+    if max_bad is not None:
+        remedy = (
+            f", more than data.max_bad: {max_bad:g} allows; repair them, or raise data.max_bad to "
+            f"at least {len(bad) / read:.2g} to leave them out"
+        )
+    rows = "\n".join(bad[:SHOWN])
+    raise DataError(f"{name}: {len(bad)} of {read} rows cannot be used{remedy}\n{rows}{more}")
 
 
 def _swapped(sample: Sample, place: str) -> PairSample:

@@ -60,7 +60,7 @@ def text_of(prompt: PromptText) -> str:
 
 def read_file(file: Path, limit: int) -> tuple[list[tuple[str, Sample]], bool]:
     """The first samples of a file with their places, and whether there are more."""
-    loaded = load_samples(DataSource(str(file), limit=limit + 1, max_bad=0.0))
+    loaded = load_samples(DataSource(str(file), limit=limit + 1, max_bad=None))
     found = list(zip(loaded.places, loaded.samples, strict=True))
     return found[:limit], len(found) > limit
 

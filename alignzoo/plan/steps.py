@@ -24,7 +24,7 @@ from alignzoo.store.belonging import check_models
 from alignzoo.store.folders import default_folder
 from alignzoo.store.inputs import INITIAL, check_prompts, models_of
 from alignzoo.store.presence import check_inputs
-from alignzoo.store.sizes import known_items
+from alignzoo.store.sizes import check_kinds, known_items
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) 
 
     Raises FaultyRecipe when files or folders that it names are not there, or this machine could not
     do what is left; RecipeError when models do not belong together, DataError when a data file
-    holds rendered chats as plain prompts.
+    holds rendered chats as plain prompts, or no rows of the kind that a method needs.
     """
     notes = check_inputs(recipe, registry)
     check_prompts(recipe)
+    check_kinds(recipe, registry)
     folder = default_folder(recipe) if folder is None else folder
     known = standings(recipe, registry, folder)
     notes = (*notes, *check_models(recipe, registry, known.finished))

@@ -14,6 +14,7 @@ import yaml
 
 from alignzoo.contract.errors import DataError, UsageError, counted, suggest
 from alignzoo.store.files import read_json
+from alignzoo.store.folders import runs_in
 
 APART = ("seed", "parallel", "threads", "trackers")  # keys that make no other recipe
 SHOWN = "log_samples"  # nor does this one of a stage
@@ -63,7 +64,7 @@ class Curve:
 
 
 def read_logs(names: Iterable[str]) -> list[Log]:
-    """The training logs of RUN, RUN/STAGE, or a folder of `run --seeds`.
+    """The training logs of RUN, RUN/STAGE, or a folder of `run --seeds` or `--sweep`.
 
     Raises UsageError for what is no run and DataError for a damaged file.
     """
@@ -176,13 +177,15 @@ def _size(file: Path) -> int:
 def _logs(place: Path) -> Iterator[Log]:
     if (place / "run.json").is_file():
         yield from _stages(place, None)
-    elif runs := sorted(file.parent for file in place.glob("seed-*/run.json")):
+    elif runs := runs_in(place):
         for run in runs:
             yield from _stages(run, None)
     elif (place.parent / "run.json").is_file():
         yield from _stages(place.parent, place.name)
     else:
-        raise UsageError(f"{place}: neither a run nor RUN/STAGE nor a folder of `run --seeds`")
+        raise UsageError(
+            f"{place}: neither a run nor RUN/STAGE nor a folder of `run --seeds` or `--sweep`"
+        )
 
 
 def _stages(run: Path, wanted: str | None) -> Iterator[Log]:

@@ -13,6 +13,7 @@ from alignzoo.recipe.blocks import TrainSpec
 from alignzoo.recipe.faults import Fault
 from alignzoo.recipe.mixing import placed
 from alignzoo.recipe.options import try_options
+from alignzoo.recipe.yardsticks import taken_against
 
 
 def special_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
@@ -38,13 +39,19 @@ def special_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault
 
 
 def _lost_measures(spec: TrainSpec, method: Any, moving: list[str]) -> Iterator[Fault]:
-    """Losses of two steps that are taken against two references say nothing of one another."""
+    """What is taken against two references at two steps says nothing of the way between them."""
     if not moving:
         return
     why = f"'{moving[0]}' moves with the policy"
-    if spec.validation is not None and spec.validation.metric == "loss":
-        what = f"{why}, so the losses of two steps cannot be compared; name another metric"
-        yield Fault(("validation",), what)
+    if spec.validation is not None:
+        metric, relative = spec.validation.metric, taken_against(method, moving)
+        if metric in relative:
+            free = ", ".join(x for x in method.metrics if x not in relative)
+            what = f"{why}, and {metric} is taken against it, so its values at two steps cannot be "
+            what += (
+                f"compared; name {free}" if free else "compared, nor those of others; take it out"
+            )
+            yield Fault(("validation", "metric"), what)
     if spec.rails.max_kl is not None and not anchors(method):
         what = f"{why}, and no other role stays at its start to measure from; take it out"
         yield Fault(("rails", "max_kl"), what)

@@ -18,7 +18,7 @@ from alignzoo.engine.train.journal import rows_until
 from alignzoo.recipe.blocks import AnyStage, Recipe, TrainSpec
 from alignzoo.report.facts import RunFacts, StageFacts
 from alignzoo.store.files import read_json
-from alignzoo.store.folders import stage_folder
+from alignzoo.store.folders import runs_in, stage_folder
 from alignzoo.store.inputs import stages_read
 
 MARKS = ("run.json", "scores.jsonl", "stages", "evaluations")  # of a run's folder
@@ -57,7 +57,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for folder in folders:
-        inside = sorted(p.parent for p in folder.glob("*/run.json"))
+        inside = runs_in(folder)
         own = any((folder / name).exists() for name in MARKS)
         if not own and not inside:
             raise UsageError(

@@ -40,6 +40,11 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     return dict(written(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """The folders of runs directly in a folder, as `run --seeds` and `run --sweep` write them."""
+    return sorted(file.parent for file in folder.glob("*/run.json"))
+
+
 def stage_folder(run: Path, index: int, name: str) -> Path:
     """stages/01-sft."""
     return run / "stages" / f"{index:02d}-{name}"

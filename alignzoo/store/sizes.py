@@ -1,21 +1,23 @@
-"""How many items a training stage has, where that is known without a model or a network."""
+"""What files say of a training stage without a model: how many items, and whether of its kind."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from alignzoo.contract.errors import DataError
-from alignzoo.contract.types import RolloutBatch
+from alignzoo.contract.types import Batch, RolloutBatch
 from alignzoo.data.conversions import convert
 from alignzoo.data.mixture import times
-from alignzoo.data.samples import load_samples
-from alignzoo.recipe.blocks import DataSpec, TrainSpec
+from alignzoo.data.samples import Loaded, load_samples
+from alignzoo.recipe.blocks import DataSpec, Recipe, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
-from alignzoo.store.inputs import data_source
+from alignzoo.store.inputs import data_of, data_source
 
 LARGEST = 256 * 2**20  # bytes of a file that a plan reads
+FIRST = 20  # rows whose kind is looked at before anything is trained
 
 
 def known_items(spec: TrainSpec, registry: Registry, outputs: Mapping[str, Path]) -> int | None:
@@ -41,11 +43,44 @@ def _items(
         file = Path(source.name)
         if not file.is_file() or file.stat().st_size > LARGEST:
             return None
-        on_policy = spec.rollout is not None and spec.rollout.share == 1
-        kind = RolloutBatch if on_policy else registry.algorithms[spec.algorithm].batch
+        kind = _kind(spec, registry)
         return sum(len(convert(sample, kind)) for sample in load_samples(source).samples)
     except (DataError, OSError):
         return None  # the run says what is wrong, with the place
+
+
+def check_kinds(recipe: Recipe, registry: Registry) -> None:
+    """Look at the first rows of every file that a train stage reads.
+
+    Raises DataError, as the stage would, for one that lacks what the method needs, such as pairs.
+    """
+    stages = {stage.name for stage in recipe.stages}
+    for spec in (stage for stage in recipe.stages if isinstance(stage, TrainSpec)):
+        held_out = registry.find("algorithm", spec.algorithm).batch
+        for place, data in data_of(spec).items():
+            if data.name in stages or data.name in registry.datasets:
+                continue
+            kind = held_out if place == "validation" else _kind(spec, registry)
+            loaded = _first_rows(data)
+            for sample, at in zip(loaded.samples, loaded.places, strict=True) if loaded else ():
+                convert(sample, kind, at)
+
+
+def _kind(spec: TrainSpec, registry: Registry) -> type[Batch]:
+    """What the data is read as: prompts alone where the policy answers all of them."""
+    on_policy = spec.rollout is not None and spec.rollout.share == 1
+    return RolloutBatch if on_policy else registry.find("algorithm", spec.algorithm).batch
+
+
+def _first_rows(data: DataSpec) -> Loaded | None:
+    """None for what is no small file, or cannot be read, which the run says with the place."""
+    some = min(FIRST, data.limit or FIRST)
+    source = replace(data_source(data, {}), limit=some, swap=False, max_bad=1.0)
+    file = Path(source.name)
+    try:
+        return load_samples(source) if file.is_file() and file.stat().st_size <= LARGEST else None
+    except (DataError, OSError):
+        return None
 
 
 def _made(data: DataSpec, registry: Registry) -> int | None:

@@ -255,7 +255,10 @@ def toy_job(algorithm: Algorithm[Any], items: Sequence[Item], folder: Path, **ch
 
 
 def toy_rollout(algorithm: Algorithm[Any]) -> Rollout | None:
-    """Six prompts and a reward for length; None for a method that learns from data."""
+    """Six prompts and a reward for length; None for a method that learns from data.
+
+    Rewards are below 1 and above it, where methods may tell failures from successes.
+    """
     if not issubclass(algorithm.batch, RolloutBatch | GroupBatch):
         return None
     samples = GROUP if issubclass(algorithm.batch, GroupBatch) else 2
@@ -271,7 +274,7 @@ def toy_rollout(algorithm: Algorithm[Any]) -> Rollout | None:
         views=seen if names else None,
         values=toy_values(algorithm.batch, 6),
         prompts=[item.rows[0].prompt for item in toy_items(TextBatch, 6)],
-        reward=lambda numbers, done: [float(len(c.ids)) for c in done],
+        reward=lambda numbers, done: [len(c.ids) / 4 for c in done],
         engine=TransformersEngine(batch_size=16),
         sampling=toy_sampling(6),
         prompts_per_buffer=4,

@@ -78,9 +78,8 @@ class BCO(Algorithm[LabelledBatch]):
         after = dict(state)
         for kind, name in (("good", "rewards/desirable"), ("bad", "rewards/undesirable")):
             if name in metrics:
-                after[f"steps/{kind}"] = steps = state[f"steps/{kind}"] + 1
-                mean = state[f"mean/{kind}"]
-                after[f"mean/{kind}"] = mean + (metrics[name] - mean) / steps
+                mean, n = state[f"mean/{kind}"], state[f"steps/{kind}"] + 1
+                after |= {f"mean/{kind}": mean + (metrics[name] - mean) / n, f"steps/{kind}": n}
         return after
 
     def loss(self, batch: LabelledBatch, signals: Signals, state: State) -> Loss:
@@ -88,10 +87,6 @@ class BCO(Algorithm[LabelledBatch]):
         reward = implicit_reward(self.beta, signals["policy"], signals["reference"], batch.mask)
         r = reward[batch.matched]  # [I]
         good = batch.desirable.to(r)
-        delta = ((state["mean/good"] + state["mean/bad"]) / 2).to(r)
-        logged = {
-            "rewards/desirable": Mean(r.detach(), good),
-            "rewards/undesirable": Mean(r.detach(), 1 - good),
-            "delta": Mean(delta.expand_as(r)),
-        }
-        return Loss(Term(-log_sigmoid((2 * good - 1) * (r - delta))), logged)
+        delta = ((state["mean/good"] + state["mean/bad"]) / 2).to(r).expand_as(r)
+        own = {"rewards/desirable": Mean(r, good), "rewards/undesirable": Mean(r, 1 - good)}
+        return Loss(Term(-log_sigmoid((2 * good - 1) * (r - delta))), {**own, "delta": Mean(delta)})

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count, islice
 from random import Random
 from typing import Any
 
 from alignzoo import Dataset, PromptSample, Response, TextSample, option
-from alignzoo_facts.grammar import write
-from alignzoo_facts.world import HELD_OUT_SIZE, Question, World, draw_held_out, draw_question
+from alignzoo_facts.grammar import Statement, write
+from alignzoo_facts.world import (
+    ANIMALS,
+    HELD_OUT_SIZE,
+    Question,
+    World,
+    draw_held_out,
+    draw_question,
+)
 
 
 def prompt_sample(question: Question, seed: int) -> PromptSample:
@@ -21,11 +29,22 @@ def _meta(question: Question, seed: int) -> dict[str, Any]:
     return {"world": seed, "animal": question.animal, "attributes": list(question.attributes)}
 
 
-def draw_answer(world: World, rng: Random) -> TextSample:
-    """A training question with one writer's answer."""
+def draw_answer(world: World, rng: Random, told: float = 0.0) -> TextSample:
+    """A training question with one writer's answer; with a share of `told`, behind its claims."""
     question = draw_question(rng)
-    sample = prompt_sample(question, world.seed)
-    return TextSample(sample.prompt, Response(write(world, question, rng).text), sample.meta)
+    sample, draft = prompt_sample(question, world.seed), write(world, question, rng)
+    prompt: Any = sample.prompt
+    if told and rng.random() < told and draft.statements:
+        claims = rng.sample(draft.statements, len(draft.statements))
+        hint = " ".join(claim.sentence() for claim in claims)
+        prompt = ({"role": "user", "content": f"{hint} {question.text}"},)
+    return TextSample(prompt, Response(draft.text), sample.meta)
+
+
+def truth(question: Question, world: World) -> str:
+    """What is true of all that is asked, e.g. "it eats fish . it looks red ."."""
+    facts = ((x, world.facts[question.animal, x].value) for x in question.attributes)
+    return " ".join(Statement(*fact).sentence() for fact in facts)
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,9 @@ class Written(Dataset):
 
     name = "facts.sft"
     size: int = option(10_000, "number of answers", gt=0)
+    told: float = option(
+        0.0, "share of questions that stand behind the claims of their answer", ge=0, le=1
+    )
 
     def __len__(self) -> int:
         """What a plan counts steps from."""
@@ -42,15 +64,21 @@ class Written(Dataset):
     def samples(self, seed: int) -> Iterable[TextSample]:
         """Question and answer; a smaller size is a prefix of a larger one."""
         world, rng = World(seed), Random(f"facts/sft/{seed}")
-        return [draw_answer(world, rng) for _ in range(self.size)]
+        return [draw_answer(world, rng, self.told) for _ in range(self.size)]
 
 
 @dataclass(frozen=True)
 class TrainingPrompts(Dataset):
-    """Questions of the training side, drawn with replacement (pairs, on-policy training)."""
+    """Questions of the training side, drawn with replacement (pairs, on-policy training).
+
+    With `hints`, `meta.hint` says what is true of all that is asked. With `half` 1 or 2 they are
+    about the first or the last eight animals alone, and `meta.teacher` is 0 or 1.
+    """
 
     name = "facts.prompts"
     size: int = option(4000, "number of questions", gt=0)
+    hints: bool = option(False, "give every row a hint that is true")
+    half: int = option(0, "1 or 2: about one half of the animals; 0: about all", ge=0, le=2)
 
     def __len__(self) -> int:
         """What a plan counts steps from."""
@@ -59,7 +87,19 @@ class TrainingPrompts(Dataset):
     def samples(self, seed: int) -> Iterable[PromptSample]:
         """Questions; a smaller size is a prefix of a larger one."""
         rng = Random(f"facts/prompts/{seed}")
-        return [prompt_sample(draw_question(rng), seed) for _ in range(self.size)]
+        drawn = (draw_question(rng) for _ in count())
+        return [self._sample(question, seed) for question in islice(self._own(drawn), self.size)]
+
+    def _own(self, questions: Iterable[Question]) -> Iterator[Question]:
+        middle = len(ANIMALS) // 2
+        animals = {0: ANIMALS, 1: ANIMALS[:middle], 2: ANIMALS[middle:]}[self.half]
+        return (question for question in questions if question.animal in animals)
+
+    def _sample(self, question: Question, seed: int) -> PromptSample:
+        sample = prompt_sample(question, seed)
+        hint = {"hint": truth(question, World(seed))} if self.hints else {}
+        teacher = {"teacher": self.half - 1} if self.half else {}
+        return replace(sample, meta={**sample.meta, **hint, **teacher})
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
 from alignzoo import (
     Algorithm,
+    Batch,
     Loss,
     Mean,
     Metric,
@@ -42,23 +43,13 @@ DIVERGENCES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Te
 ENDS = {"forward": ("teacher", "policy"), "reverse": ("policy", "teacher")}  # of a KL
 
 
+B = TypeVar("B", bound=Batch)
+
+
 @dataclass(frozen=True)
-class GKD(Algorithm[TextBatch]):
-    """L = mean_b 1/n_b sum_t D(pi_teacher(.|s_t), pi(.|s_t)).
+class Distillation(Algorithm[B]):
+    """L = mean_b 1/n_b sum_t D(pi_teacher(.|s_t), pi(.|s_t)), D over the full vocabulary."""
 
-    D is KL(teacher || pi), KL(pi || teacher) or JSD_beta, over the full vocabulary; the gradient
-    goes through D alone, not through the sampling. Source: arXiv:2306.13649 Section 2 and Alg. 1;
-    reverse on the student's samples: arXiv:2306.08543. Fed with a dataset it is supervised
-    distillation, with a `rollout:` block the on-policy one. Deviation: `rollout.share`, the paper's
-    lambda, draws every prompt's answer from either and not every batch.
-    """
-
-    name = "gkd"
-    batch = TextBatch
-    roles = {
-        "policy": Role(trainable=True, doc="the student"),
-        "teacher": Role(doc="the model to imitate, with the same vocabulary"),
-    }
     metrics = {
         "kl_full/teacher_seq": Metric(
             "full KL(policy || teacher), sum over a response", "nats", 0.0
@@ -105,7 +96,7 @@ class GKD(Algorithm[TextBatch]):
             loss, gradient = between.kl(scratch, wanted)
         return {"loss": loss, "kl": kl}, gradient
 
-    def loss(self, batch: TextBatch, signals: Signals, state: State) -> Loss:
+    def loss(self, batch: B, signals: Signals, state: State) -> Loss:
         """One value per sequence (or token, with reduction: token_mean)."""
         mask, kl = batch.mask, signals["distil/kl"]
         term = REDUCTIONS[self.reduction](signals["distil/loss"], mask)
@@ -114,3 +105,22 @@ class GKD(Algorithm[TextBatch]):
             "kl_full/teacher_token": Mean(sequence_mean(kl, mask)),
         }
         return Loss(term, metrics)
+
+
+@dataclass(frozen=True)
+class GKD(Distillation[TextBatch]):
+    """L = mean_b 1/n_b sum_t D(pi_teacher(.|s_t), pi(.|s_t)).
+
+    D is KL(teacher || pi), KL(pi || teacher) or JSD_beta, over the full vocabulary; the gradient
+    goes through D alone, not through the sampling. Source: arXiv:2306.13649 Section 2 and Alg. 1;
+    reverse on the student's samples: arXiv:2306.08543. Fed with a dataset it is supervised
+    distillation, with a `rollout:` block the on-policy one. Deviation: `rollout.share`, the paper's
+    lambda, draws every prompt's answer from either and not every batch.
+    """
+
+    name = "gkd"
+    batch = TextBatch
+    roles = {
+        "policy": Role(trainable=True, doc="the student"),
+        "teacher": Role(doc="the model to imitate, with the same vocabulary"),
+    }

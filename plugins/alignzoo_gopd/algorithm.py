@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -15,6 +15,7 @@ from alignzoo import (
     Metric,
     Outputs,
     Role,
+    RolloutBatch,
     Scratch,
     Signal,
     Signals,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class RewardDistillation(Algorithm[TextBatch]):
     """L = mean_b 1/n_b sum_t -E_pi[reward - regulariser], the expectation over the vocabulary."""
 
-    batch = TextBatch
+    batch: ClassVar[type[TextBatch]] = TextBatch
     roles = {
         "policy": Role(trainable=True, doc="the student"),
         "teacher": Role(doc="the model that went further"),
@@ -53,10 +54,10 @@ class RewardDistillation(Algorithm[TextBatch]):
         """[n] loss of a position from log-probabilities [n, V]."""
         raise TypeError(f"{type(self).__name__} defines no value")
 
-    def inside(self, ratio: Tensor, reward: Tensor) -> Tensor:
+    def inside(self, ratio: Tensor, reward: Tensor, seen: Signals) -> Tensor:
         """[b, V] f of a loss E_pi f(v), in either place.
 
-        From log(pi/reference) and log(teacher/reference).
+        From log(pi/reference) and log(teacher/reference), and what the metrics show [b].
         """
         raise TypeError(f"{type(self).__name__} defines no inside")
 
@@ -85,7 +86,7 @@ class RewardDistillation(Algorithm[TextBatch]):
         torch.sub(pi, reference, out=ratio)
         products = scratch.empty("product", pi)
         seen["kl_full/reference_token"] = ops.expected(p, ratio, products)
-        loss = ops.expected(p, self.inside(ratio, reward), products)
+        loss = ops.expected(p, self.inside(ratio, reward, seen), products)
         rows = {"loss": loss, **seen}
         if "policy" not in wanted:
             return rows, {}
@@ -119,7 +120,7 @@ class GOPD(RewardDistillation):
         reward = ops.expectation(policy, ops.log_ratio(teacher, reference))
         return ops.kl_divergence(policy, reference) - self.reward_scale * reward
 
-    def inside(self, ratio: Tensor, reward: Tensor) -> Tensor:
+    def inside(self, ratio: Tensor, reward: Tensor, seen: Signals) -> Tensor:
         """[b, V] log(pi/reference) - reward_scale log(teacher/reference)."""
         return ratio.sub_(reward, alpha=self.reward_scale)
 
@@ -138,20 +139,36 @@ class ExOPD(GOPD):
 
 @dataclass(frozen=True)
 class OPD2(RewardDistillation):
-    """L = mean_b 1/n_b sum_t -E_pi log(teacher/reference).
+    """L = mean_b 1/n_b sum_t -E_pi sg[A if A A_teacher > 0 else 0], A = r - E_pi r.
 
-    Delta distillation: the student is rewarded for what the teacher learnt since the reference,
-    its base model, and is tied to neither. Source: arXiv:2607.15161, whose reward this is; the
-    expectation over the vocabulary in place of the sampled token is ours. Nothing bounds it, so it
-    is for a short run: watch kl_full/reference_token.
+    r = log(teacher/reference), what the teacher learnt since the reference, its base model; A says
+    which tokens that speaks for. A_teacher is the same of log(teacher/pi): a token counts where
+    both agree, so a student that has become its teacher is at rest. sg: no gradient; expectations
+    over the vocabulary. Source: on-policy delta distillation, arXiv:2607.15161; its formulas are
+    known here from summaries and a port of the authors' code. Deviations: the paper's policy
+    gradient takes the sampled token, and the 1024 most probable ones for E_pi r; here both are
+    exact. The loss is no distance: its value need not fall.
     """
 
     name = "opd2"
+    batch = RolloutBatch
+    assumes_policy_samples = True
 
     def value(self, policy: Tensor, teacher: Tensor, reference: Tensor) -> Tensor:
         """[n] loss of a position."""
-        return -ops.expectation(policy, ops.log_ratio(teacher, reference))
+        with torch.no_grad():
+            gain = _advantage(policy, ops.log_ratio(teacher, reference))
+            towards = _advantage(policy, ops.log_ratio(teacher, policy))
+            agreed = gain.masked_fill(gain * towards <= 0, 0.0)
+        return -ops.expectation(policy, agreed)
 
-    def inside(self, ratio: Tensor, reward: Tensor) -> Tensor:
-        """[b, V] -log(teacher/reference)."""
-        return reward.neg_()
+    def inside(self, ratio: Tensor, reward: Tensor, seen: Signals) -> Tensor:
+        """[b, V] -A where the teacher agrees."""
+        towards = ratio.neg_().add_(reward).add_(seen["kl_full/teacher_token"][:, None])
+        gain = reward.sub_(seen["reward/token"][:, None])
+        return gain.neg().masked_fill_(towards.mul_(gain) <= 0, 0.0)
+
+
+def _advantage(policy: Tensor, reward: Tensor) -> Tensor:
+    """[n, V] reward less its expectation under the policy."""
+    return reward - ops.expectation(policy, reward)[:, None]

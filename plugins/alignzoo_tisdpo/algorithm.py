@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 
-import torch
-
 from alignzoo import (
     Algorithm,
     Loss,
-    Mean,
     Metric,
     PairBatch,
     Role,
@@ -72,16 +69,12 @@ class TISDPO(Algorithm[PairBatch]):
         """Equal policy and reference cannot prefer anything."""
         return {"loss": log(2), "rewards/margin": 0.0}
 
-    def weights(self, log_ratio: torch.Tensor, batch: PairBatch) -> torch.Tensor:
-        """[B, S] w_t from log pi_+ - log pi_- [B, S]."""
-        exponent = self.m * log_ratio.clamp(self.low, self.high)
-        exponent[batch.rejected] *= -1
-        return exponent.exp()
-
     def prepare(self, batch: PairBatch, signals: Signals, world: World) -> Signals:
-        """The weights [B, S]; they never change."""
+        """The weights w_t [B, S]; they never change."""
         ratio = signals["positive"] - signals["negative"]
-        return {"weight": self.weights(ratio, batch) * batch.mask}
+        exponent = self.m * ratio.clamp(self.low, self.high)
+        exponent[batch.rejected] *= -1
+        return {"weight": exponent.exp() * batch.mask}
 
     def loss(self, batch: PairBatch, signals: Signals, state: State) -> Loss:
         """One value per pair."""
@@ -90,8 +83,6 @@ class TISDPO(Algorithm[PairBatch]):
         reward = sequence_sum(ratio, batch.mask)  # [B]
         value = reward - self.alpha * sequence_sum(weight * signals["kl"], batch.mask)  # [B]
         mean = sequence_mean(weight, batch.mask)
-        logged = pair_metrics(self.beta * reward, batch) | {
-            "weight/chosen": Mean(mean[chosen]),
-            "weight/rejected": Mean(mean[rejected]),
-        }
-        return Loss(Term(-log_sigmoid(self.beta * (value[chosen] - value[rejected]))), logged)
+        weights = {"weight/chosen": mean[chosen], "weight/rejected": mean[rejected]}
+        loss = -log_sigmoid(self.beta * (value[chosen] - value[rejected]))  # [I]
+        return Loss(Term(loss), {**pair_metrics(self.beta * reward, batch), **weights})

@@ -152,6 +152,12 @@ def test_what_cannot_be_shown_is_refused_with_fact_place_and_remedy(cli, run, tm
     assert "mixed.jsonl:4: a prompt without a response" in refusal(
         cli, run / "dpo", "--prompts", mixed
     )
+    bad = write_rows(tmp_path / "bad.jsonl", [*TEXTS, {"response": "hello"}])
+    status, _, said = cli("lens", run / "dpo", "--prompts", bad)
+    assert status == 1 and "repair them, or take them out of the file" in said
+    assert "bad.jsonl:4: no prompt" in said and "max_bad" not in said
+    said = refusal(cli, run / "dpo", "--temperature", 0.5, "--seed", 1)
+    assert "--temperature and --seed: for answers to bare prompts, and " in said
     said = refusal(cli, run / "dpo", "--signal", "kl", "-o", tmp_path / "no" / "page.html")
     assert "no folder" in said
     assert "this is a folder" in refusal(cli, run / "dpo", "-o", tmp_path)

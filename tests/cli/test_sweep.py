@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alignzoo.cli.doing import sweeping
-from alignzoo.cli.doing.running import Asked, run_seeds_command
+from alignzoo.cli.doing.running import Asked, leaderboard_command, run_seeds_command
 from alignzoo.cli.doing.sweeping import points_of, sweep_command, sweep_recipes
 from alignzoo.contract.errors import RecipeError, UsageError
 
@@ -88,6 +88,15 @@ def test_what_a_sweep_does_not_go_with_is_refused(tmp_path, changes):
         sweep_command(asked(tmp_path, "seed=1,2", **changes))
 
 
+@pytest.mark.parametrize("key", ["stages.more.train.lr", "stages.more.train"])
+def test_what_is_set_and_swept_is_refused_because_the_sweep_would_win(tmp_path, key):
+    value = "1e-3,1e-2" if key.endswith("lr") else "{steps: 1},{steps: 2}"
+    one = asked(tmp_path, f"{key}={value}", overrides=("stages.more.train.lr=5e-3",))
+    with pytest.raises(UsageError, match=rf"--set stages\.more\.train\.lr: --sweep {key} sets it"):
+        sweep_recipes(one)
+    assert sweep_recipes(asked(tmp_path, "seed=1,2", overrides=("stages.more.train.lr=5e-3",)))
+
+
 def test_values_that_make_one_recipe_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(UsageError, match=r"lr=1e-3 and lr=0\.001 are one recipe; leave one out"):
         sweep_command(asked(tmp_path, "stages.more.train.lr=1e-3,1e-2,0.001"))
@@ -146,3 +155,7 @@ def test_a_shared_stage_is_trained_once_and_one_leaderboard_holds_all(
     assert "sweep 2 of 2: lr=1e-1" in capsys.readouterr().out
     assert sweep_command(sweep) == 0
     assert {*statuses(first).values(), *statuses(second).values()} == {"reused"}
+    capsys.readouterr()
+    leaderboard_command([tmp_path / "out"], as_json=False)  # its folder stands for its runs
+    said = capsys.readouterr().out
+    assert "lr=1e-3" in said and "lr=1e-1" in said

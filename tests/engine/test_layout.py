@@ -69,7 +69,7 @@ def compared(folder, strategies, cases, size=2, **how):
             assert_equal(folder / "one" / case, folder / strategy / case)
 
 
-ALIKE = ("ppo", "dpo-on", "grouped", "tr-dpo", "twin", "shared-prompts")  # cases under ddp
+ALIKE = ("ppo", "dpo-on", "sppo", "tr-dpo", "twin", "shared-prompts")  # cases under ddp
 CUT = {"case": "dpo", "optim": {"steps": 8, "save_every": 3}}
 
 
@@ -122,7 +122,7 @@ HARDER = {
     "recomputed layers and chunks": {"optim": {"gradient_checkpointing": True}, "chunk": 4},
     "several items at once": {"optim": {"micro_batch_size": 2, "batch_size": 4}},
     "an empty share": {"cases": ["dpo", "distil-off"], "optim": {"batch_size": 1, "steps": 5}},
-    "an empty share of prompts": {"cases": ["ppo", "dpo-on", "grouped"], "prompts": 1},
+    "an empty share of prompts": {"cases": ["ppo", "dpo-on", "sppo"], "prompts": 1},
     "validation": {"held_out": 3, "optim": {"batch_size": 3}},
 }
 

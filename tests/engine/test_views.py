@@ -39,11 +39,6 @@ def rows(folder):
     return rows_until(folder / "metrics.jsonl", 100)
 
 
-def plain_views(items):
-    """Views that are the very prompts."""
-    return [replace(item, views={"hint": item.rows}) for item in items]
-
-
 def hinted(n=11, seed=0):
     return toy_items(TextBatch, n, seed=seed, views=["hint"])
 
@@ -87,22 +82,6 @@ def test_what_is_read_behind_a_view_is_what_plain_transformers_gives_there(score
         told = label_log_prob(teacher, labels)
         torch.testing.assert_close(found["told"][i][at], told, atol=1e-12, rtol=1e-12)
         assert not found["kl"][i][~at].any()
-
-
-@pytest.mark.parametrize("on_policy", [False, True])
-def test_a_view_that_is_the_prompt_changes_no_byte(tmp_path, on_policy):
-    """Distillation from a teacher that sees nothing else is GKD."""
-    if on_policy:
-        prompts = [item.rows[0].prompt for item in toy_items(TextBatch, 6)]
-        plain = {"rollout": rollout(reward=None)}
-        views = lambda n, done, scores: [{"hint": prompts[n]} for _ in done]  # noqa: E731
-        own = {"rollout": rollout(reward=None, views=views)}
-    else:
-        plain = {"items": toy_items(TextBatch, 11)}
-        own = {"items": plain_views(plain["items"])}
-    first = run(tmp_path / "gkd", GKD(), **plain)[0]
-    second = run(tmp_path / "hinted", HintedGKD(), **own)[0]
-    assert_equal_runs(tmp_path / "gkd", tmp_path / "hinted", first, second)
 
 
 def test_a_hint_changes_what_is_learnt(tmp_path):

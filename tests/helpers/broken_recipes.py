@@ -227,8 +227,9 @@ STAGES = {
     ),
     "a loss that is measured against another model every time": (
         "  - {name: a, algorithm: moves, data: toys, validation: {data: toys}}",
-        "4:57: stages.0.validation: 'reference' moves with the policy, so the losses of two steps "
-        "cannot be compared; name another metric",
+        "4:57: stages.0.validation.metric: 'reference' moves with the policy, and loss is taken "
+        "against it, so its values at two steps cannot be compared, nor those of others; take it "
+        "out",
     ),
     "a drift without a start to measure it from": (
         "  - {name: a, algorithm: moves, data: toys, rails: {max_kl: 2}}",

@@ -19,14 +19,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "helpers"
 
 from alignzoo_aligndistil import AlignDistil  # noqa: E402
 from alignzoo_dpo import DPO, TRDPO  # noqa: E402
-from alignzoo_gkd import GKD  # noqa: E402
+from alignzoo_gkd import GKD, MOPD, SDFT, SDPO  # noqa: E402
 from alignzoo_grpo import GRPO  # noqa: E402
 from alignzoo_kto import KTO  # noqa: E402
 from alignzoo_ppo import PPO  # noqa: E402
 from alignzoo_rto import RTO  # noqa: E402
 from alignzoo_sft import SFT  # noqa: E402
+from alignzoo_sppo import SPPO  # noqa: E402
 from engine_jobs import behind_long_prompts, examples, job, rollout  # noqa: E402
-from extra_methods import Grouped, Hinted, Renewed, Twin, TwoTeachers  # noqa: E402
+from extra_methods import Renewed, Twin  # noqa: E402
 
 from alignzoo.contract.errors import Interrupted  # noqa: E402
 from alignzoo.engine.layout.optim import Optim  # noqa: E402
@@ -39,6 +40,12 @@ from alignzoo.engine.train.loop import train  # noqa: E402
 from alignzoo.testing import toy_items  # noqa: E402
 from alignzoo.testing.toys import items_for  # noqa: E402
 
+
+def seen(number, done, scores):
+    """What a teacher reads before each answer: a prompt that says how long the answer is."""
+    return [{"told": (2 + number, 2 + len(c.ids))} for c in done]
+
+
 ITEMS = 13  # on two ranks, in batches of 5: shares of 3 and 2, 2 and 1
 METHODS = {
     "sft": (SFT(), None),
@@ -50,13 +57,14 @@ METHODS = {
     "grpo": (GRPO(), {"epochs": 1}),
     "rto": (RTO(), {"epochs": 2}),
     "dpo-on": (DPO(), {"epochs": 1, "samples_per_prompt": 3}),
-    "grouped": (Grouped(), {"epochs": 2, "samples_per_prompt": 3}),
+    "sppo": (SPPO(eta=5.0), {"epochs": 2, "samples_per_prompt": 3}),
     "tr-dpo": (TRDPO(alpha=0.3), None),
     "renewed": (Renewed(), {"epochs": 1}),
     "twin": (Twin(), None),
     "gkd-mixed": (GKD(), {"epochs": 1, "samples_per_prompt": 1, "share": 0.5}),
-    "hinted": (Hinted(), None),
-    "two-teachers": (TwoTeachers(), None),
+    "sdft": (SDFT(follow=0.3), None),
+    "sdpo": (SDPO(success=4.0), {"epochs": 1, "samples_per_prompt": 3, "views": seen}),
+    "mopd": (MOPD(), None),
     "shared-prompts": (DPO(), None),
 }
 

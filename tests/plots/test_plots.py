@@ -118,6 +118,14 @@ def test_seeds_of_one_recipe_become_a_mean_with_its_standard_error(tmp_path):
     assert curve.spread == pytest.approx(((7 / 3) ** 0.5, (1 / 3) ** 0.5))
 
 
+def test_a_folder_of_a_sweep_stands_for_its_runs(tmp_path):
+    for lr in (0.1, 0.2):
+        made(tmp_path / f"sweep/lr={lr}", losses(lr), lr=lr)
+    assert len(drawn([tmp_path / "sweep"], "step", "loss")) == 2
+    with pytest.raises(UsageError, match="neither a run nor RUN/STAGE nor a folder of"):
+        drawn([tmp_path], "step", "loss")
+
+
 def test_runs_that_differ_in_more_than_the_seed_stay_apart(tmp_path):
     runs = [made(tmp_path / f"{n}", losses(n), seed=n, lr=lr) for n, lr in enumerate((1, 1, 2))]
     found = drawn(runs, "step", "loss", bands=True)

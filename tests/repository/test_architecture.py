@@ -30,15 +30,21 @@ from alignzoo.recipe.registry import load_plugins
 FLOOR = 20  # entries of alignzoo/ that a newcomer sees first
 
 PUBLIC = {"alignzoo", "alignzoo.ops", "alignzoo.testing"}
-CODE_LINES = {"alignzoo_dpo": 40, "alignzoo_aligndistil": 133, "alignzoo_ppo": 120}
+CODE_LINES = {  # of a method's file
+    "alignzoo_dpo/algorithm.py": 40,
+    "alignzoo_aligndistil/algorithm.py": 133,
+    "alignzoo_ppo/algorithm.py": 120,
+    "alignzoo_bco/algorithm.py": 60,
+    "alignzoo_tisdpo/algorithm.py": 60,
+}
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
     "contract": 1245,
     "ops": 195,
     "types": 5,
     "data": 2110,
-    "recipe": 2430,  # who values answers, and what may be asked of judges
+    "recipe": 2490,  # who values answers, and what may be asked of judges
     "engine": 6080,
-    "store": 1180,
+    "store": 1195,
     "judging": 1720,  # and answers to one prompt, ranked or graded
     "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need
     "launch": 530,  # worker processes: what was asked, starting, watching, ending together
@@ -51,7 +57,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "plan": 535,  # and what is refused before anything trains
     "run": 305,
     "testing": 1685,
-    "cli": 3155,  # with torch imported on first use
+    "cli": 3175,  # with torch imported on first use
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 
@@ -125,8 +131,7 @@ def test_no_function_is_longer_than_60_lines():
 
 @pytest.mark.parametrize("name", CODE_LINES)
 def test_a_method_stays_readable_in_one_sitting(name):
-    algorithm = PLUGINS / name / "algorithm.py"
-    assert code_lines(algorithm) <= CODE_LINES[name]
+    assert code_lines(PLUGINS / name) <= CODE_LINES[name]
 
 
 def test_every_plugin_folder_is_an_entry_point_and_the_reverse():

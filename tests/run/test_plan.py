@@ -7,6 +7,7 @@ import pytest
 from run_parts import Heard, recipe, registry
 from small_models import logged, run_stages, word_model, write_rows
 
+from alignzoo.contract.errors import DataError
 from alignzoo.plan import plan_recipe
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import load_plugins
@@ -119,6 +120,26 @@ def test_a_run_takes_the_steps_that_its_plan_counted(tmp_path, monkeypatch, algo
     planned = steps_of(data, tmp_path / "p", algorithm, **{k: block[k] for k in ("train", *more)})
     run_stages(model, tmp_path / "r", {"name": "it", "algorithm": algorithm, **block})
     assert int(planned.split()[0]) == len(logged(tmp_path / "r/stages/01-it")) == steps
+
+
+def paired(*sources):
+    stage = {"name": "a", "algorithm": "dpo", "data": list(sources), "train": {"steps": 2}}
+    return Recipe.model_validate({"name": "p", "model": "facts", "stages": [stage]})
+
+
+def test_a_file_without_the_kind_of_rows_that_a_method_needs_is_refused(tmp_path):
+    """As the run would, before anything is trained; also as one of several sources."""
+    pair = {"prompt": "a ?", "chosen": "b .", "rejected": "c ."}
+    pairs = str(write_rows(tmp_path / "pairs.jsonl", [pair] * 4))
+    texts = str(write_rows(tmp_path / "texts.jsonl", [{"prompt": "a ?", "response": "b ."}] * 4))
+    words = r"this method needs pairs .*texts\.jsonl:1 has one answer and no preference"
+    for what in (paired(pairs, texts), paired(texts)):
+        with pytest.raises(DataError, match=words):
+            plan_recipe(what, load_plugins(), tmp_path / "r")
+    with pytest.raises(DataError, match=words):
+        run_recipe(paired(pairs, texts), "", load_plugins(), tmp_path / "r", Heard())
+    assert not (tmp_path / "r" / "stages").exists()
+    assert plan_recipe(paired(pairs), load_plugins(), tmp_path / "r").stages
 
 
 def test_a_plan_says_how_steps_follow_from_data_that_it_does_not_read(tmp_path):

@@ -187,7 +187,7 @@ def _prompts(file: Path, model: Voice) -> list[PromptSample]:
         if not lines:
             raise DataError(f"{file}: no prompts")
         return [model.sample_of(line) for line in lines]
-    samples = load_samples(DataSource(str(file))).samples
+    samples = load_samples(DataSource(str(file), max_bad=None)).samples
     prompts = [prompt for sample in samples for prompt in convert(sample, RolloutBatch)]
     return [prompt for prompt in prompts if isinstance(prompt, PromptSample)]
 

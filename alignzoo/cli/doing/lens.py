@@ -115,6 +115,7 @@ def look(asked: Asked, registry: Registry) -> Lens:
         )
     file = asked.prompts or _stored(asked)
     samples, more = _samples(file, asked.limit)
+    _check_decoding(asked, file, samples)
     notes = [f"The first {asked.limit} rows of {file.name}; --limit shows more."] if more else []
     rows: list[Answered] = []
     first: Loaded | None = None
@@ -136,6 +137,16 @@ def look(asked: Asked, registry: Registry) -> Lens:
     if first is None:
         raise UsageError("lens: no model")
     return Lens.of(rows, readings, Pieces(first.tokenizer), notes)
+
+
+def _check_decoding(asked: Asked, file: Path, samples: Sequence[tuple[str, Sample]]) -> None:
+    """Refuse words about answers that are there already."""
+    if asked.decoding and not unanswered(samples):
+        given = " and ".join(f"--{key.replace('_', '-')}" for key in asked.decoding)
+        raise UsageError(
+            f"{given}: for answers to bare prompts, and {file.name} holds answers; take it out, or "
+            "give prompts with --prompts"
+        )
 
 
 def _read(loaded: Loaded, rows: Sequence[Answered], registry: Registry) -> Readings:

@@ -28,7 +28,7 @@ from alignzoo.recipe.registry import load_plugins
 from alignzoo.recipe.text import read_source
 from alignzoo.run import How, RunResult, run_recipe
 from alignzoo.store.files import read_json, write_text
-from alignzoo.store.folders import default_folder
+from alignzoo.store.folders import default_folder, runs_in
 
 INTERRUPTED = 130
 
@@ -223,6 +223,7 @@ def leaderboard_command(
     for folder in runs:
         if not folder.exists():
             raise UsageError(f"{folder}: not there; name the folders of runs, or bundles")
+    runs = [run for place in runs for run in (own_runs(place) or [place])]
     sections = read_leaderboard(finished_runs(runs))
     if html is not None:
         _write_page(html, leaderboard.render_page(sections, runs, prompts))
@@ -232,6 +233,11 @@ def leaderboard_command(
         print(leaderboard.render_csv(sections), end="")
     elif html is None:
         print(render_text(sections, width(), "with --csv"), end="")
+
+
+def own_runs(place: Path) -> list[Path]:
+    """The runs in a folder of `--seeds` or `--sweep`; none for a run or a bundle."""
+    return [] if place.is_file() or (place / "scores.jsonl").exists() else runs_in(place)
 
 
 def finished_runs(runs: Sequence[Path]) -> Sequence[Path]:

@@ -53,6 +53,7 @@ def points_of(sweeps: Sequence[str]) -> list[Point]:
 def sweep_recipes(asked: Asked) -> list[tuple[Point, Recipe]]:
     """The recipe of every combination; what is wrong with one is known before any is run."""
     path, registry = find_recipe(asked.recipe), load_plugins()
+    _check_set(asked)
     found: list[tuple[Point, Recipe]] = []
     for point in points_of(asked.sweep):
         recipe = load_recipe(path, registry, (*asked.overrides, *point.overrides))
@@ -100,6 +101,17 @@ def sweep_command(asked: Asked) -> int:
     if is_main():
         print(f"sweep: {folder}")
     return 0
+
+
+def _check_set(asked: Asked) -> None:
+    """Refuse what --set says of a key whose values are swept: it would be lost in every run."""
+    swept = [key for key, _ in (_axis(text) for text in asked.sweep)]
+    for pair in asked.overrides:
+        key = pair.partition("=")[0].strip()
+        if lost := [own for own in swept if key == own or key.startswith(f"{own}.")]:
+            raise UsageError(
+                f"--set {key}: --sweep {lost[0]} sets it in every run; take one of them out"
+            )
 
 
 def _axis(text: str) -> tuple[str, list[str]]:
