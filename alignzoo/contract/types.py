@@ -206,14 +206,15 @@ class Batch:
     def collate(cls, items: Sequence[Item], pad_id: int) -> Self:
         """Pad items into one batch; extra fields of a subclass come from `Item.values`."""
         rows = [item.rows[k] for k in range(cls.rows_per_item) for item in items]
-        width = max(len(row) for row in rows)
+        sizes = [len(row) for row in rows]
+        width = max(sizes)
         ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-        lengths = torch.tensor([len(row) for row in rows])
+        lengths = torch.tensor(sizes)
         starts = torch.tensor([len(row.prompt) for row in rows])
-        for b, row in enumerate(rows):
-            ids[b, : len(row)] = torch.tensor(row.prompt + row.response, dtype=torch.int64)
         column = torch.arange(width)
         attention = column < lengths[:, None]
+        flat = [x for row in rows for x in row.prompt + row.response]
+        ids[attention] = torch.tensor(flat, dtype=torch.int64)
         extra = {
             f.name: _column([item.values[f.name] for item in items], cls.rows_per_item)
             for f in fields(cls)

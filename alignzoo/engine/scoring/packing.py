@@ -37,7 +37,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class Shape:
-    """What is known of the rows of a batch on the CPU: a single wait for the device."""
+    """What is known of the rows of a batch on the CPU, which a device is waited for."""
 
     lengths: Sequence[int]
     prompts: Sequence[Hashable]  # the same of rows that may share theirs, else the row's own
@@ -53,14 +53,15 @@ class Shape:
         """Rows of a batch; prompts that are too short to share are every row's own."""
         first = batch.response.int().argmax(-1)
         lengths = batch.attention.sum(-1)
-        starts = torch.where(batch.response.any(-1), first, lengths)
-        known = torch.cat([lengths[:, None], starts[:, None], batch.ids], 1).cpu()
-        ids = known.numpy()
-        prompts = [
-            ids[b, 2 : 2 + ids[b, 1]].tobytes() if ids[b, 1] >= LEAST_PROMPT else b
-            for b in range(len(ids))
-        ]
-        return cls(known[:, 0].tolist(), prompts, known[:, 1].tolist())
+        known = torch.stack([lengths, torch.where(batch.response.any(-1), first, lengths)])
+        sizes, starts = known.tolist()
+        prompts: list[Hashable] = list(range(len(sizes)))
+        if max(starts) >= LEAST_PROMPT:
+            ids = batch.ids.cpu().numpy()
+            for row, start in enumerate(starts):
+                if start >= LEAST_PROMPT:
+                    prompts[row] = ids[row, :start].tobytes()
+        return cls(sizes, prompts, starts)
 
 
 def by_prompt(prompts: Sequence[Hashable], shared: Callable[[], bool]) -> Sequence[Hashable]:
@@ -164,6 +165,8 @@ class _Cut:
 
 def _size(shape: Shape, pack: Sequence[int]) -> int:
     """Tokens of some rows behind one copy of their prompt."""
+    if len(pack) == 1:
+        return shape.lengths[pack[0]]
     return sum(shape.lengths[b] for b in pack) - (len(pack) - 1) * shape.starts[pack[0]]
 
 
@@ -190,51 +193,50 @@ def _packs(shape: Shape, rows: Sequence[int], hidden: int) -> list[tuple[int, ..
 
 def _placed(batch: Batch, shape: Shape, cut: _Cut) -> Packing:
     """The passes of a cut, on the device of the batch."""
-    device, columns = batch.ids.device, batch.ids.shape[1]
     slots = torch.zeros(batch.ids.shape, dtype=torch.int64)
     passes, start = [], 0
     for group in cut.groups:
         width = cut.sizes[group[0]]
         packs = [cut.packs[number] for number in group]
-        laid = [_laid(shape, pack, width, columns) for pack in packs]
-        source = torch.stack([places for places, _ in laid])
-        for i, pack in enumerate(packs):
-            _note(slots, shape, pack, source[i], start + i * width)
-        shared = len(packs) < sum(map(len, packs))
-        segments = torch.stack([numbers for _, numbers in laid]).to(device) if shared else None
-        source = source.to(device)
-        passes.append(
-            Pass(
-                torch.tensor([b for pack in packs for b in pack], device=device),
-                batch.ids.flatten()[source],
-                None if segments is None else source % columns,
-                None if segments is None else visible(segments),
-            )
-        )
+        if all(len(pack) == 1 for pack in packs):
+            rows = torch.tensor([pack[0] for pack in packs])
+            slots[rows, :width] = torch.arange(start, start + len(packs) * width).view(-1, width)
+            rows = rows.to(batch.ids.device)
+            passes.append(Pass(rows, batch.ids[rows, :width]))
+        else:
+            passes.append(_behind_prompts(batch, shape, packs, width, (slots, start)))
         start += len(packs) * width
-    return Packing(passes, slots.to(device))
+    return Packing(passes, slots.to(batch.ids.device))
+
+
+def _behind_prompts(
+    batch: Batch,
+    shape: Shape,
+    packs: Sequence[Sequence[int]],
+    width: int,
+    noted: tuple[Tensor, int],
+) -> Pass:
+    """A pass over packs; where their rows come out is noted in the slots, from the start."""
+    columns, (slots, start) = batch.ids.shape[1], noted
+    laid = [_laid(shape, pack, width, columns) for pack in packs]
+    for i, (pack, (places, _)) in enumerate(zip(packs, laid, strict=True)):
+        n, first = _size(shape, pack), start + i * width
+        slots.view(-1)[places[:n]] = torch.arange(first, first + n)
+        for b in pack[1:]:
+            slots[b, : shape.starts[b]] = slots[pack[0], : shape.starts[b]]
+    source, segments = (torch.stack(x).to(batch.ids.device) for x in zip(*laid, strict=True))
+    rows = torch.tensor([b for pack in packs for b in pack], device=batch.ids.device)
+    return Pass(rows, batch.ids.flatten()[source], source % columns, visible(segments))
 
 
 def _laid(shape: Shape, pack: Sequence[int], width: int, columns: int) -> tuple[Tensor, Tensor]:
     """[w] places in the flattened batch, and [w] segments: 0 the prompt, then each answer."""
-    if len(pack) == 1:  # with the batch's own padding
-        places = torch.arange(width).clamp(max=columns - 1) + pack[0] * columns
-        return places, torch.zeros(width, dtype=torch.int64)
     prompt = shape.starts[pack[0]]
     parts = [torch.arange(prompt) + pack[0] * columns]
     parts += [torch.arange(prompt, shape.lengths[b]) + b * columns for b in pack]
     parts.append(torch.full((width - _size(shape, pack),), pack[0] * columns))  # never read
     sizes = torch.tensor([len(part) for part in parts])
     return torch.cat(parts), torch.arange(len(parts)).repeat_interleave(sizes)
-
-
-def _note(slots: Tensor, shape: Shape, pack: Sequence[int], source: Tensor, start: int) -> None:
-    """Write where the rows of a pack come out, which lies at `start`."""
-    n = _size(shape, pack)
-    slots.view(-1)[source[:n]] = torch.arange(start, start + n)
-    for b in pack[1:]:
-        prompt = shape.starts[b]
-        slots[b, :prompt] = slots[pack[0], :prompt]
 
 
 def row_groups(lengths: Sequence[int], limit: float = PADDING) -> list[list[int]]:

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from alignzoo.contract.errors import PluginError, TrainingError
+from alignzoo.contract.errors import PluginError
 from alignzoo.contract.types import Batch, Item, Signal, TextBatch, Tokens
 from alignzoo.engine.models.tensors import DamagedFile, read_tensors, write_tensors
 from alignzoo.engine.parallel.exchange import ALONE, Crew
@@ -102,18 +102,6 @@ class Stored:
 
     values: Mapping[bytes, Tensor]  # key of a row -> [S_row]
     views: tuple[str, ...] = ()  # that were read
-
-    def fill(self, items: Sequence[Item], batch: Batch) -> Tensor:
-        """[B, S] for a collated batch of the same items; a missing row is an error, never 0."""
-        rows = [single(item, k) for k in range(batch.rows_per_item) for item in items]
-        grid = torch.full(batch.ids.shape, float("nan"))
-        for b, row in enumerate(rows):
-            known = self.values.get(row_key(row, self.views))
-            if known is None:
-                raise TrainingError("a cached snapshot lacks a sequence; delete the cache folder")
-            grid[b] = 0.0
-            grid[b, : len(known)] = known
-        return grid
 
 
 def row_hash(row: Tokens) -> bytes:

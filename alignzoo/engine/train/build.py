@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.models.families import checkpoint_activations
 from alignzoo.engine.scoring import snapshots
+from alignzoo.engine.scoring.filed import filed
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import words
 from alignzoo.engine.train.batches import buffer_cut
@@ -39,7 +40,9 @@ def buffers_of(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored])
     optim, rollout = job.optim, job.rollout
     if rollout is None:
         batches = schedule(len(job.items), job.cut, optim, job.seed)
-        return OfflineSource(job.items, job.algorithm.batch, batches, stored, job.pad_id, job.ranks)
+        kind = job.algorithm.batch
+        known = {name: filed(s, job.items, kind) for name, s in stored.items()}
+        return OfflineSource(job.items, kind, batches, known, job.pad_id, job.ranks)
     each = rollout.items_per_prompt(job.kind)
     prompts = buffer_cut(job.cut, rollout.prompts_per_buffer, each)
     batches = schedule(

@@ -27,6 +27,8 @@ def prepared_by(
     algorithm: Algorithm[Any], batch: Batch, signals: Signals, world: Any
 ) -> dict[str, Tensor]:
     """`algorithm.prepare`; PluginError when it changed what it was given."""
+    if type(algorithm).prepare is Algorithm.prepare:
+        return {}
     shown = {**_fields(batch), **_tensors(signals)}
     shown |= {f"state {k}": x for k, x in world.state.items()}
     with _untouched(algorithm, algorithm.prepare, shown):
@@ -82,4 +84,6 @@ def _same(x: Tensor, before: Tensor) -> bool:
     """Equal, NaN included."""
     if x.shape != before.shape:
         return False
+    if torch.equal(x, before):
+        return True
     return bool(((x == before) | (x.isnan() & before.isnan())).all())

@@ -20,6 +20,7 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.build import build_layout
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
+from alignzoo.engine.scoring.filed import filed
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, faults, phases, rails, words
 from alignzoo.engine.train.alike import check_alike
@@ -165,7 +166,7 @@ class _Loop:
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
             ranks = replace(job.ranks, idle=not len(share_of_update))
             stepper = replace(self.stepper, ranks=ranks)
-            torch.manual_seed(sample_key(job.seed, "step", self.cursor.step) % 2**63)
+            _seed(ranks.device.type, sample_key(job.seed, "step", self.cursor.step) % 2**63)
             share = rate(job.optim, self.cursor.step, self.total)
             set_rate(self.layout.optimizer, share)
             try:
@@ -211,7 +212,7 @@ class _Loop:
             with self.job.clock.during(phases.SNAPSHOTS):
                 metrics |= self._drift(buffer)
         self.watch.see(self.cursor.step, metrics)
-        tokens = int(buffer.batch.take(items).attention.sum()) * self.job.ranks.size
+        tokens = int(buffer.batch.attention[buffer.batch.rows(items)].sum()) * self.job.ranks.size
         if self.job.ranks.is_main:
             append_row(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
         spent = self.job.clock.lap()
@@ -290,6 +291,8 @@ class _Loop:
         if self.job.validation is None:
             return []
         items, ranks, found = self.job.validation.items, self.job.ranks, []
+        kind = self.job.algorithm.batch
+        known = {name: filed(s, items, kind) for name, s in stored.items()}
         # Even parts: every rank has items in each if it has any, and no part is a leftover.
         most = len(items) // max(ranks.size, self.job.cut.least)
         parts = max(1, min(-(-len(items) // self.job.optim.batch_size), most))
@@ -297,8 +300,8 @@ class _Loop:
             share = share_of_rank(torch.arange(len(numbers)), ranks.rank, ranks.size)
             mine = numbers[share] if len(share) else numbers[:1]
             some = [items[i] for i in mine.tolist()]
-            batch = self.job.algorithm.batch.collate(some, self.job.pad_id)
-            given = {name: s.fill(some, batch) for name, s in stored.items()}
+            batch = kind.collate(some, self.job.pad_id)
+            given = {name: s.fill(mine, batch) for name, s in known.items()}
             places = [f"item {n + 1} of the validation data" for n in mine.tolist()]
             found.append(Buffer(batch, len(numbers), share, given, places=places))
         return found
@@ -375,6 +378,14 @@ class _Loop:
         if places:
             say("no checkpoint is intact: the stage begins anew")
         return None
+
+
+def _seed(device: str, number: int) -> None:
+    """As `torch.manual_seed`, which keeps a stack trace for every kind of device that is absent."""
+    if device == "cpu":
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
 
 
 def _silent(text: str) -> None:

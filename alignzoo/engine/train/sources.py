@@ -25,7 +25,7 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import is_adapted, merged, plain_weights
 from alignzoo.engine.parallel.ranks import Ranks
-from alignzoo.engine.scoring.snapshots import Stored
+from alignzoo.engine.scoring.filed import Filed
 from alignzoo.engine.train.batches import Cut, Schedule, batches_for, share_of_rank
 from alignzoo.engine.train.making import Group, Made, made_of
 from alignzoo.engine.train.phases import REWARD, SAMPLING, Clock
@@ -101,7 +101,7 @@ class OfflineSource:
     items: Sequence[Item]
     kind: type[Batch]
     batches: Schedule
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, Filed]
     pad_id: int
     ranks: Ranks
 
@@ -117,7 +117,7 @@ class OfflineSource:
         numbers = every[positions] if len(positions) else every[:1]
         items = [self.items[i] for i in numbers.tolist()]
         batch = self.kind.collate(items, self.pad_id)
-        known = {name: s.fill(items, batch) for name, s in self.stored.items()}
+        known = {name: s.fill(numbers, batch) for name, s in self.stored.items()}
         places = [f"item {n + 1} of the data" for n in numbers.tolist()]
         return Buffer(batch, len(every), positions, known, places=places)
 

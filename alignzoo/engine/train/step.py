@@ -62,8 +62,12 @@ class Sums:
     def add(self, name: str, value: Tensor, weight: Tensor | None) -> None:
         """Add values [k] or [B, S] with weights to a mean."""
         value = value.detach().double()
-        weight = torch.ones_like(value) if weight is None else weight.to(value)
-        pair = torch.stack([(value.masked_fill(weight == 0, 0.0) * weight).sum(), weight.sum()])
+        if weight is None:
+            pair = torch.stack([value.sum(), value.new_tensor(value.numel())])
+        else:
+            weight = weight.to(value)
+            above = (value.masked_fill(weight == 0, 0.0) * weight).sum()
+            pair = torch.stack([above, weight.sum()])
         self.means[name] = self.means.get(name, 0) + pair
 
     def add_max(self, name: str, value: Tensor, weight: Tensor | None) -> None:
@@ -228,10 +232,10 @@ class Stepper:
         Returns this rank's sums, what was known of the terms before, and the `extra` values.
         """
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
-        share, known = batch.take(items), batch.take_signals(items, given)
+        share, known = _share(batch, given, items)
         known_terms = denominators(self.loss_of, share, known, state, self.ranks)
-        for turn in self.layout.turns(self.micro(batch, items)):
-            part, signals = self.placed(batch, given, turn.part)
+        for turn in self.layout.turns(self.micro(share)):
+            part, signals = self.placed(share, known, turn.part)
             with self.layout.unsynced(turn.last):
                 with self.clock.during(FORWARD):
                     live = self._forward(part, {**self.algorithm.signals(), **extra})
@@ -260,8 +264,9 @@ class Stepper:
         )
         sums.add("padding", share_of_padding, None)
 
-    def micro(self, batch: Batch, items: Tensor) -> list[Tensor]:
+    def micro(self, batch: Batch) -> list[Tensor]:
         """The items of every forward pass."""
+        items = torch.arange(batch.n_items)
         shared = partial(self.layout.scoring.bodies.any_shared, self.layout.trained)
         return micro_batches(batch, items, self.optim.micro_batch_size, shared)
 
@@ -289,6 +294,13 @@ class Stepper:
         return metrics
 
 
+def _share(batch: Batch, given: Signals, items: Tensor) -> tuple[Batch, Signals]:
+    """Some items and what is known of them; itself where it is all of them."""
+    if torch.equal(items, torch.arange(batch.n_items)):
+        return batch, given
+    return batch.take(items), batch.take_signals(items, given)
+
+
 def total_loss(reduced: dict[str, float], scales: Mapping[str, float]) -> dict[str, float]:
     """Turn "term/x" entries into "loss", and into "loss/x" where there are several terms.
 
@@ -309,7 +321,7 @@ def evaluate_loss(
     sums, scales = Sums(), {}
     stepper.layout.scoring.eval()  # layers that recompute themselves need not
     for batch, given in buffers:
-        for turn in stepper.layout.turns(stepper.micro(batch, torch.arange(batch.n_items))):
+        for turn in stepper.layout.turns(stepper.micro(batch)):
             part, signals = stepper.placed(batch, given, turn.part)
             live = stepper._forward(part, stepper.algorithm.signals())
             loss = stepper.loss_of(part, {**signals, **live}, state)
