@@ -1,5 +1,7 @@
 """A judge without its key is found before anything trains, and `plan` does not mind."""
 
+import re
+
 import pytest
 import yaml
 
@@ -66,3 +68,35 @@ def test_a_judge_of_a_finished_model_is_met_when_its_turn_comes(cli, tmp_path, m
     status, _, err = cli("run", file, "--output", tmp_path / "run")
     assert status == 1 and "OPENAI_API_KEY is not set" in err
     assert "evaluate.0" not in err
+
+
+def test_a_plan_says_how_often_judges_will_be_asked(cli, tmp_path):
+    asked = {"judge": "openai", "with": {"model": "m", "price_in": 1.0, "price_out": 1.0}}
+    label = {"name": "l", "stage": "label", "data": "a", **asked, "by": "score"}
+    stages = [online({**asked, "max_cost": 2}), {**ANSWERS, "samples": 3}, label]
+    status, out, _ = cli("plan", written(tmp_path, stages))
+    words = " ".join(out.split())
+    assert status == 0
+    both = "it: 2 questions for a prompt with 2 answers, 128 for a buffer of 64 to judge openai"
+    assert f"{both}; max_cost 2" in words
+    assert "l: 3 questions for a prompt with 3 answers to judge openai; no max_cost" in words
+    _, out, _ = cli("plan", written(tmp_path, [online({"judge": "facts.oracle", "by": "wins"})]))
+    assert "questions" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("openai", "asked in words: a benchmark that leaves the judge open says what"),
+        ("facts.oracle", "scores single answers, and compares two by their scores"),
+    ],
+)
+def test_show_says_what_a_judge_can_do(cli, name, words):
+    assert words in cli("show", name)[1]
+
+
+def test_doctor_says_which_key_is_missing(cli, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert re.search(r"judge openai\s+absent\s+openai: OPENAI_API_KEY is not set", cli("doctor")[1])
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    assert re.search(r"judge openai\s+ok\s+has what it needs here", cli("doctor")[1])
