@@ -108,8 +108,10 @@ def test_every_pair_is_shown_in_both_orders_once(hear, orders):
     assert (heard.judged, heard.parsed) == (8, 8)
 
 
-def test_a_judge_that_likes_a_position_prefers_nobody(hear):
-    heard = hear([Reader(lambda a, b: "Verdict: FIRST")], ["aaa", "b", "cc"])
+@pytest.mark.parametrize("orders", ["both", "one"])
+def test_a_judge_that_likes_a_position_prefers_nobody(hear, orders):
+    first = Reader(lambda a, b: "Verdict: FIRST")
+    heard = hear([first], ["aaa", "b", "cc"], benchmark=Pairwise(orders=orders))
     assert heard.values == [[0.5, 0.5, 0.5]]
 
 
