@@ -57,7 +57,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "plan": 575,  # and what is refused before anything trains
     "run": 305,
     "testing": 1685,
-    "cli": 3195,  # with torch imported on first use
+    "cli": 3215,  # with torch imported on first use
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]
 
