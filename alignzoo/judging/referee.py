@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from alignzoo.contract.evaluation import Answer, Judge
-from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Question, Verdict
+from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Question, Usage, Verdict
 from alignzoo.judging.ask import PATIENT, Patience, put
 from alignzoo.judging.journal import Journal
 from alignzoo.judging.mute import quoted
@@ -59,9 +59,10 @@ class Referee:
     patience: Patience = PATIENT
 
     @property
-    def asks(self) -> bool:
-        """Whether anybody is asked in words."""
-        return any(seat.journal is not None for seat in self.seats)
+    def priced(self) -> bool:
+        """Whether the price of every judge that is asked is known."""
+        asked = [seat.judge for seat in self.seats if isinstance(seat.judge, AskedJudge)]
+        return all(judge.cost(Usage(1, 1)) is not None for judge in asked)
 
     def questions(self, groups: Groups) -> Iterator[tuple[tuple[int, int, int], Question]]:
         """Every question with what it is about: (group, answer, answer), the candidate first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from alignzoo.contract.errors import counted
 from alignzoo.contract.evaluation import Answer, Judge
@@ -52,7 +52,8 @@ class Valuer:
         entry = self.ledger.entries.get(key)
         if entry is None or (self.referee.again and not entry.is_whole):
             entry = self._heard(key, groups)
-        self.last = self.ledger.until(key)
+        total = self.ledger.until(key)
+        self.last = total if self.referee.priced else replace(total, cost=None)
         return Valued(entry.values, self.last)
 
     def _heard(self, key: str, groups: Groups) -> Entry:

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,7 +21,7 @@ from alignzoo import (
     Usage,
     option,
 )
-from alignzoo_judges.line import Form, Line, opener
+from alignzoo_judges.line import WITHOUT_HTTPX, Form, Line, opener
 from alignzoo_judges.probe import probe
 from alignzoo_judges.responses import Denied, Place, Refusal, read_chat, refused
 
@@ -111,8 +112,10 @@ class Endpoint(AskedJudge):
         return Usage(usual.prompt_tokens, max([usual.completion_tokens, *own]))
 
     def check_here(self) -> None:
-        """Look for the key. Raises JudgeError when there is none, or none that can be one."""
+        """Look for the key and for httpx. Raises JudgeError when one is not there."""
         self._key()
+        if find_spec("httpx") is None:
+            raise JudgeError(WITHOUT_HTTPX)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[EndpointSession]:

@@ -18,6 +18,7 @@ from alignzoo_judges.responses import Place
 if TYPE_CHECKING:
     import httpx
 
+WITHOUT_HTTPX = "openai: needs httpx, which is not installed; pip install 'alignzoo[eval]'"
 CONNECT_SECONDS = 10.0
 MOST_BYTES = 2**26  # of a response; a reply of 100,000 tokens with log-probs has a third of it
 
@@ -105,9 +106,7 @@ def opener(place: Place, timeout: float, stack: AsyncExitStack) -> Callable[[], 
     try:
         import httpx
     except ImportError as error:
-        raise JudgeError(
-            "openai: needs httpx, which is not installed; pip install 'alignzoo[eval]'"
-        ) from error
+        raise JudgeError(WITHOUT_HTTPX) from error
     headers = {"content-type": "application/json", "user-agent": "alignzoo"}
     if place.key is not None:
         headers["authorization"] = f"Bearer {place.key}"

@@ -82,14 +82,17 @@ def without(found, names=NEW):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """What a run that nothing befalls logs: three buffers of win rates among three answers."""
+    """What a run that nothing befalls logs, and says, and where its judge's replies are: three
+    buffers of win rates among three answers.
+    """
     place = tmp_path_factory.mktemp("whole")
     with serving("--chooses") as url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALIGNZOO_CACHE", str(place / "cache"))
         patch.chdir(place)
         done = perform(asdict(Call(("run", *write("whole", usual(url))))))
         assert done["status"] == 0, done["err"]
-        return (place / "whole" / LOG).read_bytes(), done["out"] + done["err"]
+        (journal,) = (place / "cache" / "judgments").iterdir()
+        return (place / "whole" / LOG).read_bytes(), done["out"] + done["err"], journal
 
 
 def usual(url, **more):
@@ -99,12 +102,15 @@ def usual(url, **more):
 def test_what_a_judge_says_over_http_is_learnt_like_the_same_from_a_function(cli, whole):
     status, _, err = cli("run", *write("here", recipe(own(by="wins"), steps=3, samples=3)))
     assert status == 0, err
-    log, said = whole
+    log, said, journal = whole
     there = [json.loads(line) for line in log.splitlines()]
     assert without(there) == rows("here")
     assert {row["rollout/unjudged"] for row in there} == {0.0}
     cost = there[-1]["rollout/judging_cost"]
     assert 0 < cost < 0.2 and f"cost {cost:.4g}" in said
+    replay = {"judge": "replay", "with": {"path": str(journal)}}
+    assert cli("run", *write("again", recipe(replay, steps=3, samples=3)))[0] == 0
+    assert rows("again") == without(there, {"rollout/judging_cost"})  # its price is not known
 
 
 def test_faults_of_the_server_change_nothing_and_unreadable_replies_are_counted(

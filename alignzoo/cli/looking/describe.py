@@ -14,10 +14,11 @@ from alignzoo.cli.terminal.names import bundled_recipes
 from alignzoo.contract.algorithm import Algorithm, Metric, Role
 from alignzoo.contract.datafiles import DataFile, places_of
 from alignzoo.contract.errors import UsageError, suggest
-from alignzoo.contract.evaluation import Benchmark
+from alignzoo.contract.evaluation import Benchmark, Judge, scores_alone
 from alignzoo.contract.moving import Follow
 from alignzoo.contract.stage import Stage
 from alignzoo.contract.types import Signal
+from alignzoo.contract.verdicts import AskedJudge
 from alignzoo.recipe.options import OptionDoc, option_table, try_options, type_name
 from alignzoo.recipe.reading import names
 from alignzoo.recipe.registry import KINDS, Registry, load_plugins
@@ -63,6 +64,8 @@ def _print_class(kind: str, name: str, cls: type, registry: Registry) -> None:
         _print_algorithm(cls)
     if issubclass(cls, Stage):
         _print_reads(cls)
+    if issubclass(cls, Judge):
+        print(f"{_able(cls)}\n")
     if issubclass(cls, Benchmark) and cls.files:
         _print_files(name, cls.files)
 
@@ -76,6 +79,20 @@ def _print_reads(cls: type[Stage]) -> None:
         print(f"reads {names(cls.reads_data)}\n")
     elif cls.reads_models is None and cls.reads_data is None:
         print("it does not declare what it reads\n")
+
+
+def _able(cls: type[Judge]) -> str:
+    """What a judge can do, and so where a recipe may name it."""
+    if issubclass(cls, AskedJudge):
+        return (
+            "asked in words: a benchmark that leaves the judge open says what (in a reward or a\n"
+            "label stage pairwise, for `by: wins`, or pointwise, for `by: score`)"
+        )
+    order = "" if cls.symmetric else ", in both orders"
+    if not scores_alone(cls):
+        return f"compares two answers{order}; it scores no single ones (`by: wins`)"
+    how = "by their scores" if cls.compare is Judge.compare else "by itself"
+    return f"scores single answers, and compares two {how}{order}"
 
 
 def _print_files(name: str, files: Sequence[DataFile]) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from alignzoo.cli.terminal.screen import print_table
 from alignzoo.contract.datafiles import find, places_of
 from alignzoo.contract.errors import AlignzooError
-from alignzoo.recipe.options import build_options
+from alignzoo.contract.evaluation import Judge
+from alignzoo.recipe.options import build_options, option_table, try_options
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.store.files import cache_folder
 
@@ -55,6 +56,7 @@ def doctor_command() -> int:
         _processes(),
         *_plugins(registry),
         *_engines(registry),
+        *_judges(registry),
         *_benchmark_files(registry),
         *_extras(),
         _cache(),
@@ -175,6 +177,26 @@ def _engines(registry: Registry) -> Iterator[Finding]:
             yield Finding(f"engine {name}", str(error), state="absent")
             continue
         yield Finding(f"engine {name}", str(engine.identity().get("server") or "can sample here"))
+
+
+def _judges(registry: Registry) -> Iterator[Finding]:
+    """Whether judges that need something of this machine, such as a key, find it; no fault if not.
+
+    An option that must be given stands for any text: what is needed seldom hangs on it.
+    """
+    for name, cls in registry.judges.items():
+        if cls.check_here is Judge.check_here:
+            continue
+        given = {row.name: "?" for row in option_table(cls) if row.required}
+        built, _ = try_options(cls, given)
+        if built is None:
+            continue
+        try:
+            built.check_here()
+        except AlignzooError as error:
+            yield Finding(f"judge {name}", str(error), state="absent")
+            continue
+        yield Finding(f"judge {name}", "has what it needs here")
 
 
 def _extras() -> Iterator[Finding]:

@@ -31,6 +31,7 @@ from alignzoo.judging.ask import PATIENT
 from alignzoo.judging.mute import quoted
 from alignzoo.recipe.blocks import EvaluateSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.rewards import numbered
 from alignzoo.recipe.spec import JudgeSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.evaluation.answers import write_answers
@@ -65,7 +66,8 @@ def run_judged(
     if contest is None:
         return
     _note_reasoning(contest, context)
-    named = zip(_names(spec.judge), spec.judge, strict=True)
+    names = numbered([judge.name for judge in spec.judge])
+    named = zip(names, spec.judge, strict=True)
     benches = [_judge(contest, name, judge, spec, context) for name, judge in named]
     for bench in benches:
         _check_parsed(bench, spec, context)
@@ -99,15 +101,6 @@ def _beside(contest: Contest) -> list[dict[str, Any]]:
 
 
 # --- judging ---------------------------------------------------------------------------------
-
-
-def _names(judges: Sequence[JudgeSpec]) -> list[str]:
-    """What tells the judges of a panel apart: the plug-in, and its place if it is there twice."""
-    often = Counter(judge.name for judge in judges)
-    return [
-        judge.name if often[judge.name] == 1 else f"{judge.name}#{place}"
-        for place, judge in enumerate(judges, 1)
-    ]
 
 
 def _judge(
