@@ -16,7 +16,6 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 COMMON = {
-    "gradient_accumulation_steps": 1,
     "logging_steps": 1,
     "save_strategy": "no",
     "report_to": "none",

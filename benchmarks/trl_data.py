@@ -14,7 +14,7 @@ from typing import Any
 VOCABULARY = 32_000
 # Of log tokens in 2,308 pairs of hh-rlhf harmless-base: mean, standard deviation; the longest.
 LENGTHS = {"prompt": (4.10, 1.08, 774), "chosen": (3.14, 0.98, 236), "rejected": (3.35, 1.03, 532)}
-STRATA = 8
+STRATA = 16
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class Size:
     vocabulary: int = VOCABULARY
     hidden: int = 256
     layers: int = 4
-    batch: int = 8  # pairs, answers
+    batch: int = 16  # pairs, answers
+    micro: int = 8  # of them side by side
     more: int = 1  # batches that the longer run has beyond the shorter
     new_tokens: int = 48  # of a sampled answer
     samples: int = 4  # to a prompt, for methods that compare them
 
 
-SMALL = Size(vocabulary=200, hidden=16, layers=1, batch=4, more=24, new_tokens=4)
+SMALL = Size(vocabulary=200, hidden=16, layers=1, batch=4, micro=2, more=24, new_tokens=4)
 
 
 def make_models(folder: Path, size: Size) -> None:
@@ -68,7 +69,7 @@ def make_models(folder: Path, size: Size) -> None:
 def pairs(count: int, vocabulary: int) -> Iterator[dict[str, str]]:
     """Prompts with two answers as long as those of hh-rlhf, of words drawn at random.
 
-    Eight pairs have the quantiles of each length in an order drawn at random: every batch of them
+    Sixteen pairs have the quantiles of each length in an order drawn at random: every batch of them
     is as long as the next one, so few batches are enough to compare.
     """
     draw, order = random.Random(0), {name: list[int]() for name in LENGTHS}

@@ -2,17 +2,18 @@
 
     python benchmarks/vs_trl.py [--only dpo grpo] [--peers FOLDER] [--json]
 
-Llama with H = 256, 4 layers, V = 32,000, random weights, float32, one thread; batches of 8 pairs or
-answers in one forward and backward. Lengths are drawn as in hh-rlhf; sampled answers have 48
-tokens. Each runs as its own command, in turns with the other, long once, once with one batch. The
-difference is shown, so that imports, loading and writing are out. `NAME_cpu` is TRL over alignzoo
-(above 1: alignzoo is faster), `NAME_rss` alignzoo over TRL, at the peak of the whole process.
+Llama with H = 256, 4 layers, V = 32,000, random weights, float32, one thread; batches of 16 pairs
+or answers, 8 in one forward and backward. Lengths are sixteen quantiles of those of hh-rlhf, which
+has a few longer rows; sampled answers have 48 tokens. Each runs as its own command, in turns with
+the other, long once, once with one batch. The difference is shown, so that imports, loading and
+writing are out. `NAME_cpu` is TRL over alignzoo (above 1: alignzoo is faster), `NAME_rss` alignzoo
+over TRL, at the peak of the whole process.
 
 `dpo` includes the reference pass of both, `dpo_cached` is an epoch whose reference values are
 known. `aligndistil` reads three models; TRL's nearest loss, with two, stands beside it.
 
 TRL lives in an environment of its own that this script makes in build/peers with pip, and asks a
-package index for it; `--peers` names another, such as one made where an index is. Two to three
+package index for it; `--peers` names another, such as one made where an index is. Two to four
 minutes of one core a row.
 """
 
@@ -180,7 +181,7 @@ class Place:
 def recipe(place: Place, row: Row, folder: Path, *, long: bool) -> Path:
     """What alignzoo is to do."""
     size = place.size
-    train = {"batch_size": size.batch, "micro_batch_size": size.batch, "lr": 1e-6}
+    train = {"batch_size": size.batch, "micro_batch_size": size.micro, "lr": 1e-6}
     stage: dict[str, Any] = {
         "name": "it",
         "algorithm": row.algorithm,
@@ -221,7 +222,8 @@ def theirs(place: Place, row: Row, *, long: bool) -> Spent:
     folder, size = place.fresh(), place.size
     settings = {
         **row.settings,
-        "per_device_train_batch_size": size.batch // (2 if row.trainer.startswith("Online") else 1),
+        "per_device_train_batch_size": size.micro // (2 if row.trainer.startswith("Online") else 1),
+        "gradient_accumulation_steps": size.batch // size.micro,
         "num_train_epochs": 2 if row.epochs and long else 1,
     }
     if row.samples:
@@ -281,7 +283,7 @@ def main() -> None:
     own = parser(__doc__)
     own.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
     own.add_argument("--peers", type=Path, default=ROOT / "build" / "peers", metavar="FOLDER")
-    own.add_argument("--batch", type=int, help="pairs or answers; a multiple of four")
+    own.add_argument("--batch", type=int, help="pairs or answers; a multiple of 16 is steady")
     own.add_argument("--more", type=int, help="batches that the longer run has more")
     asked = own.parse_args()
     size = SMALL if asked.small else Size()

@@ -100,6 +100,8 @@ def test_two_processes_share_every_stage_and_write_the_bytes_of_one(tmp_path, cl
     assert shares(facts) == {"answers": [5, 5], "kl-initial": [2, 2]}
     turns = shares(two / "answers" / "02-pairwise" / "first")
     assert turns == {"turn-1-by-2": [1, 1], "turn-2-by-2": [1, 0]}
+    times = rows(two / "stages" / "04-dpo" / "timing.jsonl")  # the first process's alone
+    assert [row.get("step", row.get("work")) for row in times] == ["start", 1, "end", "stage"]
     assert leftovers(two) == []
 
 
