@@ -21,7 +21,7 @@ from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import Special
 from alignzoo.engine.train import rails
-from alignzoo.engine.train.batches import Cut
+from alignzoo.engine.train.cut import Cut
 from alignzoo.engine.train.examples import Examples
 from alignzoo.engine.train.making import batch_of
 from alignzoo.engine.train.moving import special_of
