@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignzoo.engine.train.batches import Cut, buffer_cut
+from alignzoo.engine.train.cut import Cut, buffer_cut
 from alignzoo.plan.ahead import check_ahead
 from alignzoo.plan.asking import asking_notes
 from alignzoo.plan.standing import EvaluationStanding, StageStanding, standings

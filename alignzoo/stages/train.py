@@ -104,7 +104,8 @@ def run_train(spec: TrainSpec, context: StageContext) -> None:
         cache=cache_folder() / "snapshots",
         ranks=ranks,
         strategy=context.recipe.parallel.strategy,
-        scoring=_scoring(context, context.registry.owner(type(algorithm)).identity),
+        scoring=_scoring(context),
+        plugin=context.registry.owner(type(algorithm)).identity,
         rails=_rails(spec, context, ranks.device),
         examples=examples_of(spec, learner, _prompts(encoded, sampled), context),
         on_step=context.step,
@@ -147,12 +148,12 @@ def _finish(
         save_model(context.registry.hooks, plain, learner.tokenizer, folder, learner.ends)
 
 
-def _scoring(context: StageContext, plugin: str) -> str:
+def _scoring(context: StageContext) -> str:
     """What decides how frozen models are scored, beside them and the data."""
     recipe = context.recipe
     libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     how = f"{recipe.precision} {recipe.attn_implementation}"
-    return f"{how} {core_digest()} {plugin} {libraries}"
+    return f"{how} {core_digest()} {libraries}"
 
 
 def _tell_switched_off(model: PreTrainedModel, context: StageContext, told: set[str]) -> None:

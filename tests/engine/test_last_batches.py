@@ -21,7 +21,7 @@ from alignzoo.contract.errors import DataError
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.sampling.generate import TransformersEngine, TransformersSession
 from alignzoo.engine.sampling.ways import Way
-from alignzoo.engine.train.batches import Cut
+from alignzoo.engine.train.cut import Cut
 from alignzoo.engine.train.job import Validation
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.sources import schedule

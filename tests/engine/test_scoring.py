@@ -18,7 +18,8 @@ from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.heads import Head
 from alignzoo.engine.scoring.packing import padding_share, row_groups
 from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense
-from alignzoo.engine.train.batches import Cut, Schedule, micro_batches
+from alignzoo.engine.train.batches import Schedule, micro_batches
+from alignzoo.engine.train.cut import Cut
 from alignzoo.engine.train.optim import rate
 from alignzoo.ops import kl, log_prob
 from alignzoo.testing import check_algorithm, gradients, tiny_model, toy_items

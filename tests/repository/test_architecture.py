@@ -43,7 +43,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "types": 5,
     "data": 2110,
     "recipe": 2490,  # who values answers, and what may be asked of judges
-    "engine": 6120,
+    "engine": 6145,
     "store": 1195,
     "judging": 1720,  # and answers to one prompt, ranked or graded
     "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need

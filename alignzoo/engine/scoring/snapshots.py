@@ -1,7 +1,7 @@
 """Snapshot signals: read without gradient at the start of a buffer; frozen ones once, on disk.
 
 The disk cache is keyed by content: the models' bytes, the signal's key, and the set of sequences.
-DPO and reverse DPO hold the same sequences in another order, so they share one reference pass.
+Methods on the same pairs hold the same sequences in some order, so they share one reference pass.
 """
 
 from __future__ import annotations

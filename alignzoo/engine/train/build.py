@@ -10,7 +10,7 @@ from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.filed import filed
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import words
-from alignzoo.engine.train.batches import buffer_cut
+from alignzoo.engine.train.cut import buffer_cut
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.moving import check_alike
 from alignzoo.engine.train.sources import OfflineSource, RolloutSource, Sampled, Source, schedule

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from alignzoo import ops
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.moving import Follow, moving_of
 from alignzoo.contract.types import Batch, Item, Signal
@@ -20,7 +21,7 @@ from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import Special
 from alignzoo.engine.train import rails
-from alignzoo.engine.train.batches import Cut
+from alignzoo.engine.train.cut import Cut
 from alignzoo.engine.train.examples import Examples
 from alignzoo.engine.train.making import batch_of
 from alignzoo.engine.train.moving import special_of
@@ -64,7 +65,8 @@ class Job:
     ranks: Ranks
     strategy: str = "ddp"  # how models lie over the ranks: a name in `engine.layout.build`
     adapted: Mapping[str, Adapted] = field(default_factory=dict)  # role -> what lies over its base
-    scoring: str = ""  # precision and code behind cached snapshots
+    scoring: str = ""  # precision and the core's code behind cached snapshots
+    plugin: str = ""  # the code of the method's package
     rails: rails.Rails = field(default_factory=rails.Rails)
     clock: Clock = field(default_factory=Clock)
     examples: Examples | None = None  # prompts that are answered now and then
@@ -97,11 +99,13 @@ class Job:
         """How items become optimiser batches."""
         return Cut(self.optim.batch_size, self.algorithm.least_items)
 
-    @property
-    def how(self) -> str:
-        """What the last bits of a snapshot depend on beside models, sequences and code."""
+    def how(self, signal: Signal) -> str:
+        """What the last bits of a snapshot depend on beside models and sequences: the plug-in's
+        code too, unless the computation is one of `ops`, which methods share.
+        """
         o, device = self.optim, self.ranks.device.type
-        return f"{self.scoring} {device} {o.scorer} {o.chunk_mb} {o.micro_batch_size}"
+        own = "" if signal.reduce.__module__ == ops.__name__ else self.plugin
+        return f"{self.scoring} {own} {device} {o.scorer} {o.chunk_mb} {o.micro_batch_size}"
 
     @property
     def trainable(self) -> frozenset[str]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from alignzoo.contract.errors import TrainingError
-from alignzoo.contract.types import Item, Signal
+from alignzoo.contract.types import Item, LabelledBatch, Signal
 from alignzoo.engine.models.tensors import DamagedFile
 from alignzoo.engine.parallel.exchange import as_one, everyone
 from alignzoo.engine.scoring import snapshots
@@ -17,31 +19,62 @@ from alignzoo.engine.train.job import Job
 
 def stored_snapshots(job: Job) -> dict[str, snapshots.Stored]:
     """Load or compute the cacheable snapshots of training and validation data, on all ranks."""
+    sets = _sets(job)
+    return {
+        name: as_one(partial(_stored, job, name, signal, sets))
+        for name, signal in job.scored[0].items()
+    }
+
+
+def _sets(job: Job) -> list[Sequence[Item]]:
+    """The sequences that are scored and kept together: all, or of labelled answers the answers
+    and their mismatched ones, because methods on the same pairs hold the first.
+
+    Which sequences share a pass decides the last bits, so what other runs kept of some of them
+    may not; whole sets are the same in whatever order they were made.
+    """
     items = [*job.items, *(job.validation.items if job.validation else ())]
-    found = {}
-    for name, signal in job.scored[0].items():
-        sees = job.special.sees
-        file = f"{snapshots.cache_name(signal, job.digests, items, job.how, sees)}.safetensors"
-        # The second is for a cache that cannot be written: the stage's own folder always can.
-        paths = [job.cache / file, job.folder / "state" / "snapshots" / file]
-        found[name] = as_one(partial(_stored, job, name, signal, items, paths))
-    return found
+    if not issubclass(job.kind, LabelledBatch):
+        return [items]
+    return [[snapshots.single(item, k) for item in items] for k in range(job.kind.rows_per_item)]
 
 
 def _stored(
-    job: Job, name: str, signal: Signal, items: Sequence[Item], paths: Sequence[Path]
+    job: Job, name: str, signal: Signal, sets: Sequence[Sequence[Item]]
 ) -> snapshots.Stored:
     views = snapshots.views_of(signal, job.special.sees)
-    if everyone().from_main(lambda: _intact(paths, views, job.say) is None):
-        _compute(job, name, signal, items, paths)
-    whole = _intact(paths, views, job.say)
-    if whole is None:
-        raise TrainingError(f"{paths[0]}: another process took it away; run this again")
-    return whole
+    paths = [_paths(job, signal, items) for items in sets]
+    missing = [n for n, some in enumerate(paths) if _lost(job, some, views)]
+    if missing:
+        _compute(job, name, signal, [(sets[n], paths[n]) for n in missing])
+    values: dict[bytes, Tensor] = {}
+    for some in paths:
+        whole = _intact(some, views, job.say)
+        if whole is None:
+            raise TrainingError(f"{some[0]}: another process took it away; run this again")
+        values |= whole.values
+    return snapshots.Stored(values, views)
+
+
+def _paths(job: Job, signal: Signal, items: Sequence[Item]) -> Sequence[Path]:
+    """Where a set is kept; the second is for a cache that cannot be written, for the stage's own
+    folder always can.
+    """
+    name = snapshots.cache_name(signal, job.digests, items, job.how(signal), job.special.sees)
+    file = f"{name}.safetensors"
+    return job.cache / file, job.folder / "state" / "snapshots" / file
+
+
+def _lost(job: Job, paths: Sequence[Path], views: tuple[str, ...]) -> bool:
+    """Whether rank 0 finds no whole file."""
+    return everyone().from_main(lambda: _intact(paths, views, job.say) is None)
 
 
 def _compute(
-    job: Job, name: str, signal: Signal, items: Sequence[Item], paths: Sequence[Path]
+    job: Job,
+    name: str,
+    signal: Signal,
+    sets: Sequence[tuple[Sequence[Item], Sequence[Path]]],
 ) -> None:
     """Score every sequence once, all ranks in turns, into the first place that can be written."""
     models = job.models(signal.roles)
@@ -49,10 +82,11 @@ def _compute(
     sees = Special(sees=job.special.sees)
     module = ScoringModule(models, frozenset(), scorer, sees).to(job.ranks.device)
     size = job.optim.micro_batch_size * 2
-    with job.ranks.autocast():  # the arithmetic of the policy
-        path = snapshots.compute_stored(module, name, signal, items, size, paths, everyone())
-    if path != paths[0]:
-        job.say(f"{job.cache} cannot be written: this stage keeps its reference pass to itself")
+    for items, paths in sets:
+        with job.ranks.autocast():  # the arithmetic of the policy
+            path = snapshots.compute_stored(module, name, signal, items, size, paths, everyone())
+        if path != paths[0]:
+            job.say(f"{job.cache} cannot be written: this stage keeps its reference pass to itself")
 
 
 def _intact(

@@ -26,7 +26,8 @@ from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import is_adapted, merged, plain_weights
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.filed import Filed
-from alignzoo.engine.train.batches import Cut, Schedule, batches_for, share_of_rank
+from alignzoo.engine.train.batches import Schedule, batches_for, share_of_rank
+from alignzoo.engine.train.cut import Cut
 from alignzoo.engine.train.making import Group, Made, made_of
 from alignzoo.engine.train.phases import REWARD, SAMPLING, Clock
 from alignzoo.ops import log_prob, watched
