@@ -24,6 +24,18 @@ def permutation(n: int, *key: int | str) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
+def seed_step(device: str, seed: int, step: int) -> None:
+    """Let what is drawn at random in a step depend on its number alone.
+
+    As `torch.manual_seed`, which keeps a stack trace for every kind of device that is absent.
+    """
+    number = sample_key(seed, "step", step) % 2**63
+    if device == "cpu":
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
+
+
 @dataclass(frozen=True)
 class Schedule(Sequence["Tensor"]):
     """Item numbers of each batch of a stage; every item is in every epoch.

@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import Interrupted, TrainingError
-from alignzoo.contract.rollout import sample_key
 from alignzoo.contract.types import Batch
 from alignzoo.contract.verdicts import JudgeError
 from alignzoo.engine.layout.base import Layout
@@ -25,7 +24,7 @@ from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import checkpoint, faults, phases, rails, words
 from alignzoo.engine.train.alike import check_alike
 from alignzoo.engine.train.balance import balance_of
-from alignzoo.engine.train.batches import permutation, share_of_rank
+from alignzoo.engine.train.batches import permutation, seed_step, share_of_rank
 from alignzoo.engine.train.build import buffers_of, module_of
 from alignzoo.engine.train.checkpoint import Cursor
 from alignzoo.engine.train.examples import FILE, Gallery
@@ -166,7 +165,7 @@ class _Loop:
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
             ranks = replace(job.ranks, idle=not len(share_of_update))
             stepper = self._stepper(ranks, buffer.batch, given, items)
-            _seed(ranks.device.type, sample_key(job.seed, "step", self.cursor.step) % 2**63)
+            seed_step(ranks.device.type, job.seed, self.cursor.step)
             share = rate(job.optim, self.cursor.step, self.total)
             set_rate(self.layout.optimizer, share)
             try:
@@ -390,14 +389,6 @@ class _Loop:
         if places:
             say("no checkpoint is intact: the stage begins anew")
         return None
-
-
-def _seed(device: str, number: int) -> None:
-    """As `torch.manual_seed`, which keeps a stack trace for every kind of device that is absent."""
-    if device == "cpu":
-        torch.default_generator.manual_seed(number)
-    else:
-        torch.manual_seed(number)
 
 
 def _silent(text: str) -> None:
