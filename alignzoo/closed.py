@@ -76,16 +76,17 @@ class Between:
         Its gradients [b, V] are beta p (log p/m - KL(p || m)), and the same of q.
         """
         t = self.temperature
-        mixture = torch.mul(
-            scratch.probs(self.of, t), beta, out=scratch.empty("mixture", scratch.probs(self.of, t))
-        ).add_(scratch.probs(self.to, t), alpha=1 - beta)
-        # Both may underflow to 0, where what log m is does not count; it must be a number.
-        log_m = mixture.clamp_(min=torch.finfo(mixture.dtype).tiny).log_()
-        row, found = torch.zeros_like(log_m[:, 0]), {}
-        for role, share in ((self.of, beta), (self.to, 1 - beta)):
-            p, log_p = scratch.probs(role, t), scratch.log_probs(role, t)
-            products = torch.sub(log_p, log_m, out=scratch.empty("ratio", log_p))
-            part = expected(p, products, products)
+        parts = ((self.of, beta), (self.to, 1 - beta))
+        p, q = (scratch.probs(role, t) for role, _ in parts)
+        mixture = torch.mul(p, beta, out=scratch.empty("mixture", p)).add_(q, alpha=1 - beta)
+        mixture.clamp_(min=torch.finfo(p.dtype).tiny)  # where both are 0
+        row, found = torch.zeros_like(p[:, 0]), {}
+        for role, share in parts:
+            p = scratch.probs(role, t)
+            # Of p/m, because log p and log m would each be rounded as a whole.
+            ratio = torch.div(p, mixture, out=scratch.empty("ratio", p))
+            products = torch.xlogy(p, ratio, out=ratio)
+            part = products.sum(-1)
             row += share * part
             if role in wanted:
                 place = scratch.gradient(role)

@@ -40,8 +40,6 @@ DIVERGENCES: Mapping[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Te
     "jsd": jsd,
 }
 
-ENDS = {"forward": ("teacher", "policy"), "reverse": ("policy", "teacher")}  # of a KL
-
 
 B = TypeVar("B", bound=Batch)
 
@@ -87,12 +85,18 @@ class Distillation(Algorithm[B]):
         self, outputs: Outputs, labels: torch.Tensor, scratch: Scratch, wanted: Collection[str]
     ) -> tuple[dict[str, torch.Tensor], Outputs]:
         """The same rows and the gradient of the first, a few positions at a time."""
-        kl, _ = Between("policy", "teacher").kl(scratch)
+        return self.derived("teacher", scratch, wanted)
+
+    def derived(
+        self, teacher: str, scratch: Scratch, wanted: Collection[str]
+    ) -> tuple[dict[str, torch.Tensor], Outputs]:
+        """The same from a teacher's role."""
+        kl, _ = Between("policy", teacher).kl(scratch)
+        ends = ("policy", teacher) if self.divergence == "reverse" else (teacher, "policy")
+        between = Between(*ends, self.temperature)
         if self.divergence == "jsd":
-            between = Between("teacher", "policy", self.temperature)
             loss, gradient = between.jsd(self.beta, scratch, wanted)
         else:
-            between = Between(*ENDS[self.divergence], self.temperature)
             loss, gradient = between.kl(scratch, wanted)
         return {"loss": loss, "kl": kl}, gradient
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from alignzoo import (
     Metric,
     Outputs,
     Role,
+    Scratch,
     Signal,
     Signals,
     State,
@@ -68,11 +69,16 @@ class MOPD(Distillation[Taught]):
         def rows(outputs: Outputs, labels: torch.Tensor) -> Mapping[str, torch.Tensor]:
             return self.rows({"policy": outputs["policy"], "teacher": outputs[role]}, labels)
 
+        def closed(
+            outputs: Outputs, labels: torch.Tensor, scratch: Scratch, wanted: Collection[str]
+        ) -> tuple[Mapping[str, torch.Tensor], Outputs]:
+            return self.derived(role, scratch, wanted)
+
         def positions(batch: Any) -> torch.Tensor:
             own: torch.Tensor = batch.mask & (batch.teacher == k)[:, None]
             return own
 
-        return Signal(("policy", role), rows, positions)
+        return Signal(("policy", role), rows, positions, closed=closed)
 
     def prepare(self, batch: Taught, signals: Signals, world: World) -> Signals:
         """Nothing; DataError for a row without a teacher, of which nothing would be learnt."""
