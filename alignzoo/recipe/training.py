@@ -122,6 +122,8 @@ def off_policy(spec: TrainSpec, cls: type[Algorithm[Any]]) -> list[str]:
     names = ("temperature", "top_p", "top_k", "min_new_tokens")
     given = {name: getattr(spec.rollout.sampling, name) for name in names}
     found = [f"{name} {x:g}" for name, x in given.items() if x != getattr(neutral, name)]
+    if spec.rollout.sampler is not None and spec.rollout.sampler.mixes:
+        found.append("a sampler of several roles")
     return found if share == 1 else [*found, f"share {share:g}"]
 
 
@@ -130,5 +132,5 @@ def off_policy_note(settings: list[str], cls: type[Algorithm[Any]]) -> str:
     return (
         f"{cls.name} takes answers for samples of the policy, but with {', '.join(settings)} they "
         "are samples of another distribution, and its gradient is biased; sample at temperature 1 "
-        "with top_p 1, top_k 0 and min_new_tokens 0"
+        "with top_p 1, top_k 0, min_new_tokens 0 and no sampler"
     )
