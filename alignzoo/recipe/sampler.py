@@ -35,6 +35,13 @@ class SamplerSpec(Spec):
         return self.mix or self.geometric or {}
 
     @property
+    def told(self) -> str:
+        """In words: 0.8 policy + 0.2 teacher."""
+        if self.mix:
+            return " + ".join(f"{w:g} {role}" for role, w in self.weights.items())
+        return " x ".join(f"{role}^{w:g}" for role, w in self.weights.items())
+
+    @property
     def mixes(self) -> bool:
         """Whether tokens are drawn from anything but the policy."""
         return self.weights.keys() != {"policy"}
