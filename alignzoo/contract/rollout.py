@@ -31,7 +31,8 @@ class Completion:
     """One sampled response."""
 
     ids: tuple[int, ...]  # stop token included when there is one
-    log_probs: tuple[float, ...]  # full vocabulary, temperature 1, as the engine saw it
+    log_probs: tuple[float, ...]  # full vocabulary, temperature 1, as the engine saw it; under the
+    # mixture where it samples from one
     ended: bool  # a stop token was sampled within the limit
 
 
@@ -90,6 +91,7 @@ class RolloutEngine:
 
     name: ClassVar[str]
     in_place: ClassVar[bool] = False  # samples from the module it was started with, whatever it is
+    mixes: ClassVar[bool] = False  # samples from several models at once: it has `start_mixed`
     example_options: ClassVar[Mapping[str, Any]] = {}
 
     def identity(self) -> Mapping[str, Any]:
@@ -108,6 +110,12 @@ class RolloutEngine:
     def start(self, model: PreTrainedModel) -> RolloutSession:
         """Get ready to sample from this model."""
         raise TypeError(f"{type(self).__name__} defines no start")
+
+    def start_mixed(self, models: Mapping[str, PreTrainedModel], mixture: Any) -> RolloutSession:
+        """Get ready to sample from several models by role, one of them "policy", all kept by the
+        caller; `mixture.logits({role: [n, V]})` are the logits [n, V] that tokens are drawn from.
+        """
+        raise TypeError(f"{type(self).__name__} defines no start_mixed")
 
 
 class RolloutSession:

@@ -22,6 +22,7 @@ from alignzoo.engine.models.adapters import Adapted, Lora
 from alignzoo.engine.models.hooked import plugin_model
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
+from alignzoo.engine.sampling.mixtures import Mixture
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.recipe.blocks import USUAL_LENGTH, Recipe, TrainSpec
@@ -99,7 +100,9 @@ class Predictor:
             engine = TransformersEngine(spec.rollout.batch_size)
             block = spec.rollout
             samples = block.samples_per_prompt
-            rollout = Rollout((), None, engine, sampling, block.prompts, samples)
+            mixed = block.sampler if block.sampler and block.sampler.mixes else None
+            mixture = Mixture(mixed.weights) if mixed else None  # of either kind
+            rollout = Rollout((), None, engine, sampling, block.prompts, samples, mixture=mixture)
             decoding = self._decoding(spec, prompt, sampling)
         adapted = self._adapted(spec, algorithm, bound)
         job = Job(

@@ -142,7 +142,9 @@ def _held(spec: StageSpec, recipe: Recipe, registry: Registry) -> dict[str, str]
     for role, rule in (method.moving() if method else {}).items():
         held[role] = f"{held[role]} ({rule.told})"
     held |= {role: f"{held[role]} (sees {r.sees})" for role, r in roles.items() if r.sees}
-    return {role: source for role, source in held.items() if role in roles or role[:6] == "reward"}
+    held = {role: source for role, source in held.items() if role in roles or role[:6] == "reward"}
+    sampler = spec.rollout.sampler if spec.rollout else None
+    return held | {"sampler": sampler.told} if sampler else held
 
 
 def _shown(name: str, recipe: Recipe) -> str:

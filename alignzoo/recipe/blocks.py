@@ -18,6 +18,7 @@ from pydantic import (
 from alignzoo.recipe.mixture import mixture, short
 from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.rewards import Judges, RewardSpec, ValuedSpec
+from alignzoo.recipe.sampler import SamplerSpec
 from alignzoo.recipe.spec import (
     AdapterSpec,
     Attention,
@@ -169,6 +170,9 @@ class RolloutSpec(Spec):
     samples_per_prompt: int = Field(1, gt=0, description="answers to each prompt")
     epochs: int = Field(1, gt=0, description="passes over one buffer")
     sampling: SamplingSpec = SamplingSpec()
+    sampler: SamplerSpec | None = Field(
+        None, description="what the tokens are drawn from; default: the policy alone"
+    )
     reward: RewardSpec | None = None
     choose: Choose | None = Field(
         None,

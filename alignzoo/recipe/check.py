@@ -46,6 +46,7 @@ from alignzoo.recipe.roles import (
     role_faults,
     wrong_head,
 )
+from alignzoo.recipe.sampler_faults import sampler_faults
 from alignzoo.recipe.special import special_faults
 from alignzoo.recipe.training import length_faults, training_faults
 from alignzoo.recipe.unread import unread_faults
@@ -292,6 +293,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from special_faults(spec, cls)
         named = [spec.policy, *(spec.roles.get(role) for role in cls.roles)]
         yield from length_faults(spec, {_origin(name, scope) for name in named})
+        yield from sampler_faults(spec, cls, scope.registry)
         yield from buffer_faults(spec, cls)
         yield from _metric_faults(spec, cls)
 

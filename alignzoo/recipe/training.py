@@ -17,6 +17,8 @@ from alignzoo.recipe.roles import main_role
 
 PEFT = "0.21"  # whose layers and files the engine knows
 
+MIXED = "a sampler of several roles"
+
 
 def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
     """Faults of batches, buffers and sampling; paths start at the stage's keys."""
@@ -122,13 +124,16 @@ def off_policy(spec: TrainSpec, cls: type[Algorithm[Any]]) -> list[str]:
     names = ("temperature", "top_p", "top_k", "min_new_tokens")
     given = {name: getattr(spec.rollout.sampling, name) for name in names}
     found = [f"{name} {x:g}" for name, x in given.items() if x != getattr(neutral, name)]
+    if spec.rollout.sampler is not None and spec.rollout.sampler.mixes:
+        found.append(MIXED)
     return found if share == 1 else [*found, f"share {share:g}"]
 
 
 def off_policy_note(settings: list[str], cls: type[Algorithm[Any]]) -> str:
     """What these settings mean for a method, in one sentence."""
+    alone = ", and from the policy alone" if MIXED in settings else ""
     return (
         f"{cls.name} takes answers for samples of the policy, but with {', '.join(settings)} they "
         "are samples of another distribution, and its gradient is biased; sample at temperature 1 "
-        "with top_p 1, top_k 0 and min_new_tokens 0"
+        f"with top_p 1, top_k 0 and min_new_tokens 0{alone}"
     )

@@ -15,6 +15,7 @@ from alignzoo.contract.types import (
 from alignzoo.data.reader import Reader
 from alignzoo.data.tokens import Encoded, numbers_of, prompt_ids
 from alignzoo.data.views import Views
+from alignzoo.engine.sampling.mixtures import GeometricMixture, Mixture
 from alignzoo.engine.train.sources import Rollout
 from alignzoo.recipe.blocks import RolloutSpec, TrainSpec
 from alignzoo.recipe.buffers import USUAL_CHOICE
@@ -68,9 +69,18 @@ def rollout_of(
         ],
         views=SampledViews(views, task, learner.context) if views else None,
         share=block.share,
+        mixture=mixture_of(block),
         own=[given.items[n] for n in kept] if given else (),
         close=earning.close if earning else nothing,
     )
+
+
+def mixture_of(block: RolloutSpec) -> Mixture | None:
+    """What the tokens are drawn from; None: the policy alone, in whatever words."""
+    if block.sampler is None or not block.sampler.mixes:
+        return None
+    kind = GeometricMixture if block.sampler.mix is None else Mixture
+    return kind(block.sampler.weights)
 
 
 def reads_answers(spec: TrainSpec) -> bool:

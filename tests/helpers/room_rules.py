@@ -15,7 +15,7 @@ ROOMS = {
     "engine.scoring": {"contract", "ops", "engine.models", "engine.parallel"},
     "engine.layout": {"contract", "engine.models", "engine.parallel", "engine.scoring"},
     "engine.train": {"contract", "ops", "engine.layout", "engine.models", "engine.parallel"}
-    | {"engine.scoring"},
+    | {"engine.sampling", "engine.scoring"},
     "engine.memory": {"contract", "ops", "engine.layout", "engine.models", "engine.parallel"}
     | {"engine.sampling", "engine.scoring", "engine.train"},
     "store": {"contract", "data", "recipe", "engine.parallel"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from alignzoo.engine.memory.live import Live
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.cache import ROOM, RoomyLayer, cache_word, other_layers
 from alignzoo.engine.sampling.decoder import ModelDecoder
+from alignzoo.engine.sampling.mixtures import MixedDecoder, Mixture
 from alignzoo.engine.sampling.picker import Picker, TokenPicker
 from alignzoo.engine.sampling.ways import sampling_mode
 
@@ -35,17 +38,23 @@ class Decoding:
 
 
 @torch.no_grad()
-def sample(model: PreTrainedModel, decoding: Decoding, ranks: Ranks, live: Live) -> None:
+def sample(
+    models: Mapping[str, PreTrainedModel], decoding: Decoding, ranks: Ranks, live: Live
+) -> None:
     """The pass over the prompts, and the steps when the cache is longest.
 
     What lies between only grows. The rows are all alive to the end, and no two prompts are the
-    same, as the worst ones are.
+    same, as the worst ones are. Several models are mixed.
     """
-    with live.during(SAMPLING), ranks.autocast(), sampling_mode(model):
-        if other_layers(model.config):
-            _generated(model, decoding, live)
+    with ExitStack() as around:
+        around.enter_context(live.during(SAMPLING))
+        around.enter_context(ranks.autocast())
+        for model in models.values():
+            around.enter_context(sampling_mode(model))
+        if any(other_layers(model.config) for model in models.values()):
+            _generated(next(iter(models.values())), decoding, live)
         else:
-            _stepped(model, decoding, live)
+            _stepped(models, decoding, live)
 
 
 class NotedLayer(RoomyLayer):
@@ -75,22 +84,28 @@ class NotedLayer(RoomyLayer):
         self.keys, self.values = (place[:, :, :width] for place in self.places)
 
 
-def _stepped(model: PreTrainedModel, decoding: Decoding, live: Live) -> None:
+def _stepped(models: Mapping[str, PreTrainedModel], decoding: Decoding, live: Live) -> None:
     """The prompts, the last move to a larger place if there is one, and the last step."""
-    decoder = ModelDecoder(model)
-    layers = [NotedLayer(live) for _ in decoder.cache.layers]
-    decoder.cache.roomy, decoder.cache.layers = list(layers), list(layers)
+    own = {role: ModelDecoder(model) for role, model in models.items()}
+    layers: list[NotedLayer] = []
+    for one in own.values():
+        noted = [NotedLayer(live) for _ in one.cache.layers]
+        one.cache.roomy, one.cache.layers = list(noted), list(noted)
+        layers += noted
+    mixed = MixedDecoder(Mixture(dict.fromkeys(own, 1 / len(own))), own)
     picker = Picker.of(decoding.sampling, torch.device("cpu"))
     noise = torch.zeros(decoding.rows, dtype=torch.float64)
     tokens = torch.zeros(decoding.rows, dtype=torch.int64)
-    picker(decoder.begin(_prompts(decoding, len(decoder.head.weight))), noise, 0)
+    vocabulary = min(len(one.head.weight) for one in own.values())
+    picker(mixed.begin(_prompts(decoding, vocabulary)), noise, 0)
     moved = decoding.prompt + (decoding.longest - 1 - decoding.prompt) // ROOM * ROOM
     for width in (moved, decoding.longest - 1):
         if width >= decoding.prompt:
             for layer in layers:
                 layer.fill(width)
-            decoder.width = width
-            picker(decoder.next(tokens), noise, decoding.sampling.max_new_tokens - 1)
+            for one in own.values():
+                one.width = width
+            picker(mixed.next(tokens), noise, decoding.sampling.max_new_tokens - 1)
 
 
 def _prompts(decoding: Decoding, vocabulary: int) -> list[list[int]]:

@@ -42,7 +42,6 @@ from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.build import module_of
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.job import Job
-from alignzoo.engine.train.sources import COMPARED
 from alignzoo.engine.train.step import Stepper
 from alignzoo.engine.train.world import BufferWorld
 from alignzoo.ops import value
@@ -162,8 +161,9 @@ class _Walk:
             self._gradients(*self._few)
             self._update()
             if self.stage.decoding is not None:
-                policy = self.module.by_role["policy"]
-                sample(policy, self.stage.decoding, self.job.ranks, self.live)
+                mixed = self.job.rollout.mixed if self.job.rollout else ("policy",)
+                models = {role: self.module.by_role[role] for role in sorted(mixed)}
+                sample(models, self.stage.decoding, self.job.ranks, self.live)
                 self._judge(self.stage.decoding.rows)
             optim = self.job.optim
             if optim.batch_size > optim.micro_batch_size:
@@ -207,7 +207,7 @@ class _Walk:
         job = self.job
         cached, scored = job.scored
         given = {name: torch.zeros(batch.ids.shape) for name in cached}
-        extra = COMPARED if job.on_policy else {}
+        extra = job.rollout.compared if job.rollout else {}
         given |= {name: torch.zeros(batch.ids.shape) for name in extra}
         size = job.optim.micro_batch_size * batch.rows_per_item
         with self.live.during(PASS), job.ranks.autocast():

@@ -8,10 +8,11 @@ Importing this module does not import transformers, so that planning a recipe st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, wa
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from alignzoo.engine.sampling.mixtures import Mixture
     from alignzoo.engine.sampling.picker import TokenPicker
 
 
@@ -41,11 +43,28 @@ class TransformersEngine(RolloutEngine):
 
     name: ClassVar[str] = "transformers"
     in_place: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
     batch_size: int = option(256, "sequences sampled side by side", gt=0)
 
     def start(self, model: PreTrainedModel) -> TransformersSession:
         """Sample from this very module; weights that lie elsewhere come in by `sync`."""
         return TransformersSession(model, self.batch_size, way_of(model))
+
+    def start_mixed(self, models: Mapping[str, PreTrainedModel], mixture: Mixture) -> MixedSession:
+        """Sample from several models side by side, each with a cache of its own.
+
+        Raises TrainingError for one that cannot be stepped, or whose vocabulary has another size.
+        """
+        ways = {role: way_of(model) for role, model in models.items()}
+        for role, way in ways.items():
+            if not way.stepped:
+                raise TrainingError(
+                    f"rollout.sampler: '{role}' cannot be sampled from token by token, because "
+                    f"{way.because}; leave `sampler` out, or take a model of plain attention"
+                )
+        _same_vocabulary(models)
+        policy = models["policy"] if "policy" in models else next(iter(models.values()))
+        return MixedSession(policy, self.batch_size, Way(stepped=True), 0, models, mixture)
 
 
 @dataclass
@@ -82,17 +101,25 @@ class TransformersSession(RolloutSession):
         if len(keys) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need as many keys, not {len(keys)}")
         vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
-        check_request(prompts, sampling, vocabulary, context_of(self.model.config))
+        contexts = [context_of(model.config) for model in self._models()]
+        context = min((c for c in contexts if c is not None), default=None)
+        check_request(prompts, sampling, vocabulary, context)
         # Prompts of similar length share a batch; the longest come first to fail early on memory.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         done: dict[int, Completion] = {}
         sampler = self._sampler(sampling)
-        with sampling_mode(self.model):
+        with ExitStack() as around:
+            for model in self._models():
+                around.enter_context(sampling_mode(model))
             for rows in self._batches(order, [len(prompt) for prompt in prompts]):
                 batch = [prompts[i] for i in rows], [keys[i] for i in rows]
                 done.update(zip(rows, sampler(*batch), strict=True))
         _refuse_bad_numbers(done, self.version)
         return [done[i] for i in range(len(prompts))]
+
+    def _models(self) -> Sequence[PreTrainedModel]:
+        """All that are sampled from."""
+        return [self.model]
 
     def _sampler(self, sampling: Sampling) -> Callable[..., list[Completion]]:
         if not self.way.stepped:
@@ -108,6 +135,40 @@ class TransformersSession(RolloutSession):
             rows = list(same)
             for start in range(0, len(rows), self.batch_size):
                 yield rows[start : start + self.batch_size]
+
+
+@dataclass
+class MixedSession(TransformersSession):
+    """Several models to sample from; `sync` and `version` are the policy's."""
+
+    models: Mapping[str, PreTrainedModel] = field(default_factory=dict)
+    mixture: Mixture | None = None
+
+    def _models(self) -> Sequence[PreTrainedModel]:
+        return list(self.models.values())
+
+    def _sampler(self, sampling: Sampling) -> Callable[..., list[Completion]]:
+        from alignzoo.engine.sampling.decoder import ModelDecoder
+        from alignzoo.engine.sampling.mixtures import MixedDecoder
+        from alignzoo.engine.sampling.stepped import Stepped
+
+        mixture = cast("Mixture", self.mixture)
+
+        def decoder() -> MixedDecoder:
+            return MixedDecoder(mixture, {r: ModelDecoder(m) for r, m in self.models.items()})
+
+        return Stepped(decoder, sampling, self.model.device)
+
+
+def _same_vocabulary(models: Mapping[str, PreTrainedModel]) -> None:
+    from alignzoo.engine.models.heads import head_of
+
+    widths = {role: head_of(model).width for role, model in models.items()}
+    if len(set(widths.values())) > 1:
+        shown = " and ".join(f"'{role}' has {width} entries" for role, width in widths.items())
+        raise TrainingError(
+            f"rollout.sampler: the vocabulary of {shown}; mix models of one vocabulary"
+        )
 
 
 def _refuse_bad_numbers(completions: dict[int, Completion], version: int) -> None:

@@ -20,8 +20,8 @@ def module_of(job: Job) -> ScoringModule:
     """Every model that stays loaded while a stage trains."""
     live = {**job.algorithm.signals(), **job.scored[1]}
     needed = {role for s in live.values() for role in s.roles} | job.changing
-    if job.on_policy:
-        needed.add("policy")
+    if job.rollout:
+        needed |= {"policy"} | job.rollout.mixed
     models = job.models(sorted(needed - job.special.shared.keys()))
     check_alike(models, job.moving)
     for role in job.special.moving:
@@ -52,7 +52,7 @@ def buffers_of(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored])
         job.seed,
         lambda n: job.cut.updates(n * each, rollout.epochs),
     )
-    sampled = Sampled.by(rollout.engine, layout)
+    sampled = Sampled.by(rollout, layout)
     if sampled.session.remark:
         job.rails.say(sampled.session.remark)
     return RolloutSource(

@@ -25,6 +25,7 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import is_adapted, merged, plain_weights
 from alignzoo.engine.parallel.ranks import Ranks
+from alignzoo.engine.sampling.mixtures import Mixture
 from alignzoo.engine.scoring.filed import Filed
 from alignzoo.engine.train.batches import Schedule, batches_for, share_of_rank
 from alignzoo.engine.train.cut import Cut
@@ -33,7 +34,6 @@ from alignzoo.engine.train.phases import REWARD, SAMPLING, Clock
 from alignzoo.ops import log_prob, watched
 
 ROLLOUT_LOG_PROB = "rollout/log_prob"
-COMPARED = {ROLLOUT_LOG_PROB: watched(log_prob("policy"))}  # what the trainer says of the samples
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,20 @@ class Rollout:
     values: Sequence[Mapping[str, float]] = ()  # numbers of the prompts' rows
     views: Seen | None = None  # where some role reads other prompts
     share: float = 1.0  # of the prompts that are sampled for
+    mixture: Mixture | None = None  # what tokens are drawn from, where not from the policy alone
     own: Sequence[Item] = ()  # what the data has for the others, prompt by prompt
     close: Callable[[], None] = lambda: None  # gives back what the reward holds
+
+    @property
+    def compared(self) -> dict[str, Signal]:
+        """What the trainer says of the samples: their log-probs under what they were drawn from."""
+        drawn = self.mixture.log_prob() if self.mixture else log_prob("policy")
+        return {ROLLOUT_LOG_PROB: watched(drawn)}
+
+    @property
+    def mixed(self) -> frozenset[str]:
+        """The roles that tokens are drawn from."""
+        return frozenset(self.mixture.weights if self.mixture else {"policy"})
 
     def items_per_prompt(self, kind: type[Batch]) -> int:
         """Items of a kind of batch that the answers to one prompt make."""
@@ -177,13 +189,20 @@ class Sampled:
     session: RolloutSession
 
     @classmethod
-    def by(cls, engine: RolloutEngine, layout: Layout) -> Sampled:
-        """Start an engine; collective. Where weights are sharded it gets a copy."""
+    def by(cls, rollout: Rollout, layout: Layout) -> Sampled:
+        """Start an engine; collective. Where weights are sharded it gets copies."""
+        engine, mixture = rollout.engine, rollout.mixture
         model = layout.plain("policy", layout.ranks.device)
         own = model is layout.scoring.by_role["policy"]
         if is_adapted(model) and not (own and engine.in_place):
             model = merged(model)
-        return cls(layout, model, engine.start(model))
+        if mixture is None:
+            return cls(layout, model, engine.start(model))
+        models = {
+            role: model if role == "policy" else layout.plain(role, layout.ranks.device)
+            for role in mixture.weights
+        }
+        return cls(layout, model, engine.start_mixed(models, mixture))
 
     def sync(self, version: int) -> None:
         """Hand over the weights of the moment; collective."""
@@ -261,7 +280,7 @@ class RolloutSource:
             metrics=self._metrics(groups, made, earned, replace(self.ranks, idle=not len(at)))
             if asked
             else {},
-            compare=COMPARED if asked else {},
+            compare=self.rollout.compared if asked else {},
             places=[one.place for one in made],
             rewards=torch.tensor([one.rewards for one in made]),
         )
