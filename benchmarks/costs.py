@@ -4,7 +4,7 @@
 
 64 items of the facts world (a pair has two rows, a labelled answer two, everything else one; of
 methods on groups 16 groups of four) in micro-batches of 32 items or 32 rows of groups, through the
-chunked scorer on one thread. A teacher that sees a hint reads a writer's answer first. *step* is
+fused scorer on one thread. A teacher that sees a hint reads a writer's answer first. *step* is
 the forward and backward pass of what is trained, *frozen* the one pass over what is read without
 gradient; both are CPU seconds, the fastest of seven. Sampling, rewards and the optimiser's update
 are left out, because they are the same code for every method.
@@ -97,7 +97,7 @@ def models(method: Algorithm[Any]) -> ScoringModule:
     roles = {name: role for name, role in method.roles.items() if name not in special.shared}
     built = {name: build_model(ref, role) for name, role in roles.items()}
     trainable = frozenset(name for name, role in roles.items() if role.trainable)
-    return ScoringModule(built, trainable, SCORERS["chunked"](256 * 2**20), special)
+    return ScoringModule(built, trainable, SCORERS["fused"](256 * 2**20), special)
 
 
 def fastest(work: Callable[[], object]) -> float:

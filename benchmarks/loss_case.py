@@ -220,11 +220,15 @@ def engine(
     module = ScoringModule(models, frozenset({"policy"}), scorer)
     stepper = Stepper(case.method, build_layout(ranks, module, optim, "ddp"), optim, ranks)
     state = case.method.init_state()
+    first: list[Stepper] = []
 
     def step(batch: Batch, given: Tensor) -> float:
         known = {name: given for name in case.method.snapshots()}
         items = torch.arange(batch.n_items)
-        sums, terms, _ = stepper.gradients(batch, known, items, state, {})
+        if not first:  # as the loop decides at the first step of a stage
+            pays = stepper.pays(batch, known, items, state)
+            first.append(replace(stepper, separable=pays))
+        sums, terms, _ = first[0].gradients(batch, known, items, state, {})
         found = sums.reduce(ranks)
         return sum(found[f"term/{name}"] * scale for name, scale in terms.scales.items())
 

@@ -14,6 +14,9 @@ LOGGED: Final[Mapping[str, Metric]] = {
     "lr": Metric("learning rate of the step"),
     "response_length": Metric("mean response length, stop token included", "tokens"),
     "padding": Metric("share of scored columns that are padding", high=0.2),
+    "redone": Metric(
+        "gradients of the step that were formed twice, per process; absent where there is none"
+    ),
     "rollout/length": Metric("mean length of sampled responses", "tokens"),
     "rollout/truncated": Metric("share of them cut at max_new_tokens"),
     "rollout/reward": Metric("mean reward of sampled responses"),

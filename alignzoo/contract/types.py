@@ -328,8 +328,7 @@ class Signal:
 class Term:
     """scale * sum(value * weight) / sum(weight), both sums over the whole optimiser batch.
 
-    `value` is per pair [I], per sequence [B] or per token [B, S]; `weight` has the same shape and
-    must depend on the batch alone (default: ones).
+    `value` is [I], [B] or [B, S]; `weight`, of its shape, depends on the batch alone (default 1).
     """
 
     value: Tensor

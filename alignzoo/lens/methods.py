@@ -18,7 +18,8 @@ from alignzoo.contract.views import seen_by
 from alignzoo.data.vocabulary import difference, vocabulary_of
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.load import load_model, load_tokenizer
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, Special
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.scorer import ScoringModule, Special
 from alignzoo.recipe.blocks import Recipe, RolloutSpec, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
@@ -216,7 +217,7 @@ def load_method(method: Method, registry: Registry, device: str) -> Loaded:
 
 def module_of(algorithm: Algorithm[Any], models: Mapping[str, PreTrainedModel]) -> ScoringModule:
     """The models of all roles, each reading the prompt that its role sees."""
-    return ScoringModule(models, frozenset(), Chunked(), Special(sees=seen_by(algorithm)))
+    return ScoringModule(models, frozenset(), Fused(), Special(sees=seen_by(algorithm)))
 
 
 def check_tokenizers(

@@ -110,8 +110,10 @@ class OptimSpec(Spec):
     gradient_checkpointing: bool = Field(
         False, description="compute layers twice instead of keeping their activations"
     )
-    scorer: Literal["chunked", "dense"] = Field(
-        "chunked", description="dense holds all logits of a micro-batch: the readable reference"
+    scorer: Literal["fused", "dense", "chunked"] = Field(
+        "fused",
+        description="dense holds all logits of a micro-batch: the readable reference; chunked is "
+        "an older name of fused",
     )
     chunk_mb: int = Field(256, gt=0, description="memory for the logits of one chunk, in MB")
     save_every: int | None = Field(
@@ -124,6 +126,11 @@ class OptimSpec(Spec):
     aux_loss: bool = Field(
         False, description="add the load-balancing loss of a mixture of experts, as its config says"
     )
+
+    @field_validator("scorer")
+    @classmethod
+    def _scorer(cls, name: str) -> str:
+        return "fused" if name == "chunked" else name
 
     @field_validator("micro_batch_size")
     @classmethod

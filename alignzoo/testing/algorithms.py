@@ -21,7 +21,8 @@ from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import Batch, RolloutBatch
 from alignzoo.engine.parallel.ranks import start_ranks
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.guard import guarded_loss, prepared_by
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.moving import special_of
@@ -206,16 +207,32 @@ def _gradients(algorithm: Algorithm[Any], batch: Batch) -> Iterator[tuple[str, T
         return f"largest difference {distance:.1e}"
 
     yield "finite gradients, on trainable roles only", lambda: _reach(algorithm, batch)
-    yield (
-        "chunked scoring equals dense",
-        lambda: compare(gradients(algorithm, batch, Chunked(1, smallest=5))),
-    )
+    yield "fused scoring equals dense", lambda: _fused(algorithm, batch)
     yield (
         "micro-batches change nothing",
         lambda: compare(gradients(algorithm, batch, micro=3)),
     )
     yield "padding changes nothing", lambda: compare(gradients(algorithm, _wider(batch)))
     yield "no tensor of positions x vocabulary", lambda: _memory(algorithm)
+
+
+def _fused(algorithm: Algorithm[Any], batch: Batch) -> str:
+    """Rows, loss and gradient: by formulas and by autograd, with the gradient formed ahead of the
+    loss (in parts, and in one) and after it.
+    """
+    right, largest, redone = gradients(algorithm, batch), 0.0, 0
+    closed = any(signal.closed is not None for signal in algorithm.signals().values())
+    for formulas in (True, False) if closed else (False,):
+        for smallest, separable in ((5, False), (5, True), (WIDE, False)):
+            scorer = Fused(1, smallest=smallest, small=0, formulas=formulas)
+            found = gradients(algorithm, batch, scorer, separable=separable)
+            far = {"loss or gradient": right.distance(found), **right.between_rows(found)}
+            how = "formulas" if formulas else "autograd"
+            for what, x in far.items():
+                require(x <= TOLERANCE, f"{what} by {how} differs by {x:.3g}")
+            largest, redone = max(largest, *far.values()), redone + found.redone
+    again = f"; {redone} gradients formed twice" if redone else ""
+    return f"largest difference {largest:.1e}{again}"
 
 
 def _reach(algorithm: Algorithm[Any], batch: Batch) -> str:
@@ -262,7 +279,7 @@ def _largest(algorithm: Algorithm[Any], n: int) -> int:
     models = {k: tiny_model(i, r.head, WIDE) for i, (k, r) in enumerate(roles)}
     models = {role: model for role, model in models.items() if role not in special.shared}
     trainable = frozenset(name for name, role in roles if role.trainable)
-    module = ScoringModule(models, trainable, Chunked(1, smallest=8), special)
+    module = ScoringModule(models, trainable, Fused(1, smallest=8, small=0), special)
     batch = toy_batch(algorithm, n, WIDE)
     seen = _Largest()  # type: ignore[no-untyped-call]
     with seen:

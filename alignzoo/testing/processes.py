@@ -31,7 +31,7 @@ OPTIM = Optim(steps=4, batch_size=5, micro_batch_size=2, lr=1e-2, eps=1e-4)
 ITEMS = 13
 LOSS, OTHER = 1e-5, 1e-4  # of the loss, absolute below 1; relative of norms and metrics
 SMALL = 0.1  # a metric below it is as good as this
-DEPENDS = ("padding",)  # on how a batch is cut, and on nothing that is learnt
+DEPENDS = ("padding", "redone")  # on how a batch is cut, and on nothing that is learnt
 PATIENCE = timedelta(seconds=120)  # for another process in an exchange
 ALONE = "one"
 ERROR = "error"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,14 +40,16 @@ from alignzoo.contract.views import seen_by
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
-from alignzoo.engine.scoring.scorer import Scorer, ScoringModule, dense
+from alignzoo.engine.scoring.ahead import Ahead, Tally
+from alignzoo.engine.scoring.rows import Scorer, dense
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.job import Job
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.moving import special_of
 from alignzoo.engine.train.rails import Rails
 from alignzoo.engine.train.sources import Rollout
-from alignzoo.engine.train.step import denominators, share_of_loss
+from alignzoo.engine.train.step import denominators, foreseen, share_of_loss
 from alignzoo.engine.train.world import BufferWorld
 
 VOCABULARY = 13
@@ -161,6 +164,8 @@ class Gradients:
 
     loss: float
     by_role: Mapping[str, Sequence[Tensor | None]]
+    rows: Mapping[str, Tensor] = field(default_factory=dict)  # of the last micro-batch [B, S]
+    redone: int = 0  # gradients that were formed twice
 
     def distance(self, other: Gradients) -> float:
         """Largest absolute difference of any gradient entry, and of the loss."""
@@ -171,6 +176,10 @@ class Gradients:
             if a is not None and b is not None
         ]
         return max([abs(self.loss - other.loss), *((a - b).abs().max().item() for a, b in pairs)])
+
+    def between_rows(self, other: Gradients) -> dict[str, float]:
+        """The same of every row that a loss is shown, those that are only logged included."""
+        return {f"row '{n}'": (x - other.rows[n]).abs().max().item() for n, x in self.rows.items()}
 
 
 @dataclass(frozen=True)
@@ -205,21 +214,30 @@ def scoring(algorithm: Algorithm[Any], scorer: Scorer = dense) -> ScoringModule:
 
 
 def gradients(
-    algorithm: Algorithm[Any], batch: Batch, scorer: Scorer = dense, micro: int | None = None
+    algorithm: Algorithm[Any],
+    batch: Batch,
+    scorer: Scorer = dense,
+    micro: int | None = None,
+    separable: bool = False,
 ) -> Gradients:
-    """Gradients of one optimiser batch as the engine computes them, in float64."""
+    """Gradients of one optimiser batch as the engine computes them, in float64.
+
+    With `separable` as for a loss that takes positions apart, whether it does or not.
+    """
     module = scoring(algorithm, scorer)
     seen = shown(algorithm, batch, module)
     known_terms = denominators(algorithm.loss, batch, seen.given, seen.state, start_ranks("fp32"))
-    total = 0.0
+    total, rows, tally = 0.0, dict[str, Tensor](), Tally()
     for part, known in _parts(batch, seen.given, micro):
-        signals = {**known, **module(part, algorithm.signals())}
-        value = share_of_loss(algorithm.loss(part, signals, seen.state), known_terms)
+        told = partial(foreseen, algorithm.loss, part, known, seen.state, known_terms, 1.0)
+        rows = module(part, algorithm.signals(), ahead=Ahead(told, separable, tally))
+        loss = algorithm.loss(part, {**known, **rows}, seen.state)
+        value = share_of_loss(loss, known_terms)
         value.backward()
         total += value.item()
     models = {role: module.by_role[role] for role in module.models}
     by_role = {role: [p.grad for p in model.parameters()] for role, model in models.items()}
-    return Gradients(total, by_role)
+    return Gradients(total, by_role, {n: x.detach() for n, x in rows.items()}, tally.redone)
 
 
 def _parts(

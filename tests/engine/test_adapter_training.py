@@ -32,7 +32,8 @@ from alignzoo.engine.models.adapters import Adapted, Lora, dressed
 from alignzoo.engine.models.tensors import read_tensors
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.checkpoint import places
 from alignzoo.engine.train.job import Validation
 from alignzoo.engine.train.loop import train
@@ -176,7 +177,7 @@ def test_two_ranks_give_the_losses_of_one_under_ddp_and_fsdp2(tmp_path, alone):
 def test_the_slices_of_a_base_lie_once_in_memory_under_fsdp2(tmp_path, alone):
     models = lora_job(tmp_path / "run").models(NAMES)
     whole = stored_bytes(*models.values())
-    module = ScoringModule(models, frozenset({"policy"}), Chunked())
+    module = ScoringModule(models, frozenset({"policy"}), Fused())
     layout = build_layout(alone, module, Optim(), "fsdp2")
     module(TextBatch.collate(toy_items(TextBatch, 3), 0), method().signals())
     sum(x.sum() for _, x in layout.whole("policy"))  # slices again

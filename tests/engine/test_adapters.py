@@ -35,7 +35,8 @@ from alignzoo.engine.models.adapters import (
     plain_weights,
     save_adapter,
 )
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.rails import Rails
 from alignzoo.testing import tiny_model, toy_items
@@ -179,7 +180,7 @@ def test_recomputed_activations_meet_the_adapter_of_their_forward_pass(tmp_path,
                 models[role].gradient_checkpointing_enable({"use_reentrant": False})
             for name, p in noisy(models[role]).named_parameters():
                 p.requires_grad_(".lora_" in name)
-        module = ScoringModule(models, frozenset(trainable), Chunked())
+        module = ScoringModule(models, frozenset(trainable), Fused())
         batch = TextBatch.collate(toy_items(TextBatch, 5), 0)
         signals = method().signals()
         rows = module(batch, signals)

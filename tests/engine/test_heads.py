@@ -22,8 +22,10 @@ from alignzoo.contract.stage import ModelRef
 from alignzoo.contract.types import Item, TextBatch, Tokens
 from alignzoo.engine.models.heads import Head, Transform, body_of, check_head, head_of
 from alignzoo.engine.models.load import load_model
+from alignzoo.engine.scoring.fused import Fused
 from alignzoo.engine.scoring.measure import sequence_log_probs
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense
+from alignzoo.engine.scoring.rows import dense
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.ops import log_prob
 from alignzoo.recipe.registry import load_plugins
 
@@ -65,7 +67,7 @@ def test_capped_and_scaled_logits_are_those_of_the_model_itself(name, cls, after
         assert torch.allclose(after(model.get_output_embeddings()(hidden)), own, atol=1e-6)
 
 
-@pytest.mark.parametrize("scorer", [dense, Chunked(1, smallest=2)], ids=["dense", "chunked"])
+@pytest.mark.parametrize("scorer", [dense, Fused(1, smallest=2, small=0)], ids=["dense", "fused"])
 def test_every_scorer_applies_the_cap(scorer):
     model = build(NAMED["gemma2"], 1).eval()
     batch = TextBatch.collate([Item((ROW,))], 0)

@@ -37,7 +37,8 @@ from alignzoo.contract.stage import ModelRef
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.load import load_model, save_model
 from alignzoo.engine.models.quiet import own_config, silence, switched_off
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.loop import train
 from alignzoo.ops import log_prob
 from alignzoo.testing import toy_items
@@ -95,7 +96,7 @@ def made(kind):
 
 def scored(model, seed, learns):
     """Log-probabilities of toy answers, as a step (or a frozen role) computes them."""
-    module = ScoringModule({"policy": model}, frozenset({"policy"} if learns else ()), Chunked())
+    module = ScoringModule({"policy": model}, frozenset({"policy"} if learns else ()), Fused())
     torch.manual_seed(seed)
     return module(TextBatch.collate(toy_items(TextBatch, 6), 0), {"x": log_prob("policy")})["x"]
 

@@ -35,7 +35,8 @@ from alignzoo.contract.types import Item, Loss, PairBatch, Signal, Term, Tokens
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.quiet import own_config, silence
 from alignzoo.engine.models.routers import router_of
-from alignzoo.engine.scoring.scorer import ROUTER, Chunked, ScoringModule
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.scorer import ROUTER, ScoringModule
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.rails import Rails
 from alignzoo.ops import log_prob
@@ -93,7 +94,7 @@ def plain(model, batch, **mask):
 
 def ours(model, batch):
     """The engine's, from its rows."""
-    module = ScoringModule({"policy": model}, frozenset({"policy"}), Chunked())
+    module = ScoringModule({"policy": model}, frozenset({"policy"}), Fused())
     rows = module(batch, {"x": log_prob("policy")}, frozenset({"policy"}))
     return rows[ROUTER + "policy"][batch.attention].mean()
 

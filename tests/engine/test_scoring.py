@@ -16,8 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alignzoo import RolloutBatch, TextBatch
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.heads import Head
+from alignzoo.engine.scoring.fused import Fused
 from alignzoo.engine.scoring.packing import padding_share, row_groups
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense
+from alignzoo.engine.scoring.rows import dense
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.batches import Schedule, micro_batches
 from alignzoo.engine.train.cut import Cut
 from alignzoo.engine.train.optim import rate
@@ -70,7 +72,7 @@ def largest_tensor(scorer, n_rows, vocabulary=3000) -> int:
 
 
 def test_chunked_scoring_never_makes_a_tensor_of_all_positions_times_the_vocabulary():
-    small = [largest_tensor(Chunked(1, smallest=8), n) for n in (16, 64)]
+    small = [largest_tensor(Fused(1, smallest=8, small=0), n) for n in (16, 64)]
     assert small[0] == small[1]  # a chunk or a weight gradient, not the number of positions
     assert largest_tensor(dense, 64) > 3 * small[1]
 

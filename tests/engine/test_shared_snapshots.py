@@ -9,7 +9,8 @@ from tiny_models import tiny_llama
 from alignzoo.contract.types import Item, Tokens
 from alignzoo.engine.parallel.exchange import ALONE
 from alignzoo.engine.scoring import snapshots
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.ops import log_prob
 
 ANCHOR = tiny_llama()
@@ -21,7 +22,7 @@ LONG = tuple(2 + k % 9 for k in range(40))
 
 def compute(path, crew, forwards, given=ITEMS):
     """The pass with batches of 2; the number of sequences of every forward is noted."""
-    module = ScoringModule({"anchor": copy.deepcopy(ANCHOR)}, frozenset(), Chunked())
+    module = ScoringModule({"anchor": copy.deepcopy(ANCHOR)}, frozenset(), Fused())
     module.register_forward_pre_hook(lambda module, given: forwards.append(len(given[0].ids)))
     items = [Item(item.rows) for item in given]
     return snapshots.compute_stored(module, "x", log_prob("anchor"), items, 2, [path], crew)
@@ -69,7 +70,7 @@ def test_the_rows_of_a_prompt_are_scored_together_and_read_it_once(tmp_path):
     def note(module, args, kwargs):
         widths.append(tuple(kwargs["input_ids"].shape))
 
-    module = ScoringModule({"anchor": copy.deepcopy(ANCHOR)}, frozenset(), Chunked())
+    module = ScoringModule({"anchor": copy.deepcopy(ANCHOR)}, frozenset(), Fused())
     assert module.bodies.shared("anchor")
     body = module.models["anchor"].model
     body.register_forward_pre_hook(note, with_kwargs=True)

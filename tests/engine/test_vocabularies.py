@@ -4,7 +4,9 @@ import pytest
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Item, TextBatch, Tokens
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule, dense
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.rows import dense
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.ops import kl, log_prob
 from alignzoo.testing.toys import tiny_model
 
@@ -21,7 +23,7 @@ def test_a_row_that_one_of_the_models_cannot_read_is_refused_with_both_numbers()
         read(log_prob("other"), (2, 3, 12, 1))
 
 
-@pytest.mark.parametrize("scorer", [dense, Chunked()])
+@pytest.mark.parametrize("scorer", [dense, Fused()])
 def test_distributions_over_two_vocabularies_are_not_compared(scorer):
     assert read(kl("policy", "policy"), (2, 3, 8, 1), scorer).abs().max() == 0
     what = "'policy' has 13 entries and 'other' has 9 entries"

@@ -141,3 +141,32 @@ class TwoTeachers(Algorithm[Taught]):
 
     def loss(self, batch, signals, state):
         return Loss(Term(sequence_sum(signals["first"] + signals["second"], batch.mask)))
+
+
+@dataclass(frozen=True)
+class Turning(Algorithm[TextBatch]):
+    """L = -S(y) + turned S(y)^2 for likely answers. Source: https://example.org.
+
+    From the third step on the derivative at a position needs the others; made-up rows never show
+    it, because the square counts only where every log-probability is that of a small model.
+    """
+
+    name = "turning"
+    batch = TextBatch
+    roles: ClassVar = {"policy": Role(trainable=True)}
+
+    def signals(self):
+        return {"policy": log_prob("policy")}
+
+    def init_state(self):
+        return {"steps": torch.zeros(())}
+
+    def next_state(self, state, metrics):
+        return {"steps": state["steps"] + 1}
+
+    def loss(self, batch, signals, state):
+        x, mask = signals["policy"], batch.mask
+        likely = (((x < -0.5) & (x > -8)) | ~mask).all(-1) & (mask.sum(-1) > 2)
+        turned = (state["steps"] >= 2) & likely & (batch.ids[:, 0] % 2 == 0)
+        total = sequence_sum(x, mask)
+        return Loss(Term(-total + turned * total**2 / 100))

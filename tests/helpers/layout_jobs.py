@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "helpers")]
@@ -27,14 +28,15 @@ from alignzoo_rto import RTO  # noqa: E402
 from alignzoo_sft import SFT  # noqa: E402
 from alignzoo_sppo import SPPO  # noqa: E402
 from engine_jobs import behind_long_prompts, examples, job, rollout  # noqa: E402
-from extra_methods import Renewed, Twin  # noqa: E402
+from extra_methods import Renewed, Turning, Twin  # noqa: E402
 
 from alignzoo.contract.errors import Interrupted  # noqa: E402
 from alignzoo.engine.layout.optim import Optim  # noqa: E402
 from alignzoo.engine.parallel.agreement import end  # noqa: E402
 from alignzoo.engine.parallel.exchange import everyone  # noqa: E402
 from alignzoo.engine.parallel.ranks import start_ranks  # noqa: E402
-from alignzoo.engine.scoring.scorer import SCORERS, Chunked  # noqa: E402
+from alignzoo.engine.scoring.fused import Fused  # noqa: E402
+from alignzoo.engine.scoring.scorer import SCORERS  # noqa: E402
 from alignzoo.engine.train.job import Validation  # noqa: E402
 from alignzoo.engine.train.loop import train  # noqa: E402
 from alignzoo.testing import toy_items  # noqa: E402
@@ -66,6 +68,7 @@ METHODS = {
     "sdpo": (SDPO(success=4.0), {"epochs": 1, "samples_per_prompt": 3, "views": seen}),
     "mopd": (MOPD(), None),
     "shared-prompts": (DPO(), None),
+    "turning": (Turning(), None),
 }
 
 
@@ -91,14 +94,12 @@ def made(
     return job(folder, algorithm, strategy=strategy, ranks=ranks, **changes)
 
 
-def run_case(folder, case, held_out=0, stop=None, chunk=None, shown=False, **how) -> None:
-    """Train; with `held_out` items of validation data, up to a step, in chunks of positions, or
-    with samples of the policy that are shown to people.
+def run_case(folder, case, held_out=0, stop=None, chunk=5, shown=False, **how) -> None:
+    """Train in chunks of so many positions (None: as the engine would); with `held_out` items of
+    validation data, up to a step, or with samples of the policy that are shown to people.
     """
     if shown:
         how["examples"] = examples()
-    if chunk:
-        SCORERS["chunked"] = lambda budget: Chunked(1, smallest=chunk)
     if held_out:
         items = toy_items(METHODS[case][0].batch, held_out, seed=3)
         how["validation"] = Validation(items, every=2, metric="loss", sign=-1)
@@ -107,8 +108,10 @@ def run_case(folder, case, held_out=0, stop=None, chunk=None, shown=False, **how
         if step == stop:
             os.kill(os.getpid(), signal.SIGINT)
 
+    scorer = Fused(1, smallest=chunk, small=0) if chunk else Fused()
     try:
-        trained = train(made(Path(folder), case, on_step=ask, **how))
+        with patch.dict(SCORERS, fused=lambda budget: scorer):
+            trained = train(made(Path(folder), case, on_step=ask, **how))
         (Path(folder) / f"result-{everyone().rank}").write_text(" ".join(trained))
     except Interrupted:
         assert stop

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from alignzoo import Algorithm, Batch, Loss, Max, Mean, Signal, Signals
 from alignzoo.engine.models.heads import Head
-from alignzoo.engine.scoring.scorer import Chunked, Scorer, dense
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.rows import Scorer, dense
 
 Tables = Mapping[str, Tensor]  # role -> [B, S, V] logits, or [B, S, 1] values of a scalar head
 
-SLICES = Chunked(budget=1, smallest=3)  # three positions at a time, recomputed in the backward pass
-SCORERS: Mapping[str, Scorer] = {"dense": dense, "chunked": SLICES}
+SLICES = Fused(budget=1, smallest=3, small=0)  # three positions at a time
+SCORERS: Mapping[str, Scorer] = {"dense": dense, "fused": SLICES}
 
 
 class Alone:

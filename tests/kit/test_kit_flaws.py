@@ -162,7 +162,7 @@ CARELESS = [
     (WeighsLive, WEIGHTS),
     (Sometimes, ALWAYS),
     (Unbound, "roles can be bound"),
-    (Centred, "chunked scoring equals dense"),
+    (Centred, "fused scoring equals dense"),
     (Rootless, "finite gradients, on trainable roles only"),
     (Forged, "closed forms give what reduce gives"),
     (Hoards, "no tensor of positions x vocabulary"),

@@ -30,7 +30,7 @@ class Optim:
     min_lr: float = 0.1
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = False
-    scorer: str = "chunked"
+    scorer: str = "fused"
     chunk_mb: int = 256
     save_every: int | None = None
     shuffle: bool = True

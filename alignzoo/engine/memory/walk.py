@@ -36,7 +36,8 @@ from alignzoo.engine.memory.spread import (
 )
 from alignzoo.engine.parallel.ranks import Ranks, steady_attention
 from alignzoo.engine.scoring import snapshots
-from alignzoo.engine.scoring.scorer import Chunked, ScoringModule
+from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.balance import balance_of
 from alignzoo.engine.train.build import module_of
 from alignzoo.engine.train.guard import prepared_by
@@ -176,7 +177,7 @@ class _Walk:
 
     def _judge(self, rows: int) -> None:
         """As `sequence_values` does."""
-        modules = [ScoringModule({"policy": x}, frozenset(), Chunked()) for x in self.stage.rewards]
+        modules = [ScoringModule({"policy": x}, frozenset(), Fused()) for x in self.stage.rewards]
         for module in modules:
             self.live.mark([*module.parameters(), *module.buffers()], WEIGHTS + "reward")
         batch = worst_batch(TextBatch, min(rows, 64), self.stage.prompt, self.stage.response)

@@ -1,4 +1,4 @@
-"""Evaluate signals from hidden states: every [n, V] tensor of a run is made in this file.
+"""Evaluate signals from hidden states: every [n, V] tensor of a run is made by a scorer.
 
 `ScoringModule.forward` is the one place where a model's head is touched, because it is the module
 that Accelerate wraps and wrappers gather weights only inside `forward`.
@@ -8,92 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import PluginError, TrainingError
 from alignzoo.contract.types import Batch, Signal
-from alignzoo.engine.models.heads import Head, head_of
+from alignzoo.engine.models.heads import head_of
 from alignzoo.engine.models.routers import router_of
+from alignzoo.engine.scoring.ahead import Ahead, Forecast
 from alignzoo.engine.scoring.bodies import Bodies, Hidden
+from alignzoo.engine.scoring.fused import Fused
 from alignzoo.engine.scoring.packing import PADDING, Packer
+from alignzoo.engine.scoring.rows import Named, Scorer, dense
 
-States = Mapping[str, Tensor]  # role -> [N, H]
-Heads = Mapping[str, Head]
-Named = dict[str, Tensor]
 ROUTER = "router/"  # rows with the load-balancing loss of a role
-
-
-class Scorer(Protocol):
-    """How the rows of some signals come from hidden states."""
-
-    def __call__(
-        self, hidden: States, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
-    ) -> Named:
-        """{row name: [N]}."""
-        ...
-
-
-def dense(hidden: States, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
-    """All logits at once: the reference that every other scorer must equal."""
-    outputs = {role: heads[role](h) for role, h in hidden.items()}
-    rows: Named = {}
-    for name, signal in signals.items():
-        result = signal.reduce({role: outputs[role] for role in signal.roles}, labels)
-        if isinstance(result, Tensor):
-            rows[name] = result
-        else:
-            rows |= {f"{name}/{row}": x for row, x in result.items()}
-    return rows
-
-
-@dataclass(frozen=True)
-class Chunked:
-    """`dense` on slices of positions, each recomputed in the backward pass.
-
-    At most one chunk of logits, [n, V] per role, exists at any time; n follows from the budget.
-    """
-
-    budget: int = 256 * 2**20  # bytes
-    smallest: int = 64  # positions; thinner matrix products waste time
-
-    def __call__(
-        self, hidden: States, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]
-    ) -> Named:
-        """{row name: [N]}."""
-        n = self.chunk(heads)
-        if len(labels) <= n:
-            return dense(hidden, heads, labels, signals)
-        parts = [
-            self._part(
-                {r: h[i : i + n] for r, h in hidden.items()}, heads, labels[i : i + n], signals
-            )
-            for i in range(0, len(labels), n)
-        ]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def chunk(self, heads: Heads) -> int:
-        """Positions per chunk: about 6 vocabulary-wide fp32 tensors per role fit the budget."""
-        width = sum(6 * 4 * head.width for head in heads.values())
-        return max(self.smallest, self.budget // width // 64 * 64)
-
-    @staticmethod
-    def _part(hidden: States, heads: Heads, labels: Tensor, signals: Mapping[str, Signal]) -> Named:
-        if not torch.is_grad_enabled():
-            return dense(hidden, heads, labels, signals)
-        result: Named = checkpoint(
-            dense, hidden, heads, labels, signals, use_reentrant=False, preserve_rng_state=False
-        )
-        return result
 
 
 SCORERS: Mapping[str, Callable[[int], Scorer]] = {
     "dense": lambda budget: dense,
-    "chunked": Chunked,
+    "fused": Fused,
 }
 
 
@@ -162,12 +97,16 @@ class ScoringModule(nn.Module):
                 part.training = recomputes or hasattr(part, "layers_are_rescaled")
 
     def forward(
-        self, batch: Batch, signals: Mapping[str, Signal], balanced: frozenset[str] = frozenset()
+        self,
+        batch: Batch,
+        signals: Mapping[str, Signal],
+        balanced: frozenset[str] = frozenset(),
+        ahead: Ahead | None = None,
     ) -> Named:
         """{row name: [B, S]}, zero outside each signal's positions.
 
         A role in `balanced` has a row "router/ROLE" too: at each token, the load-balancing loss of
-        the forward pass that the token was in.
+        the forward pass that the token was in. `ahead` knows the loss that is made of the rows.
         """
         if not signals:
             return {}
@@ -179,10 +118,23 @@ class ScoringModule(nn.Module):
             balance = hidden[role].balance
             if balance is not None:
                 rows[ROUTER + role] = balance
-        for group in _same_positions(masks):
-            some = {name: signals[name] for name in group}
-            rows |= self._score(hidden, batch, masks[group[0]], some)
+        every = [part for group in _same_positions(masks) for part in _apart(group, signals)]
+        learn = [part for part in every if self._learns(part, signals)]
+        # What has no gradient, and what is narrow, is known to the forecasts of the others.
+        for part in sorted(every, key=lambda part: (part in learn, self._width(part, signals))):
+            mask, some = masks[part[0]], {name: signals[name] for name in part}
+            told = Forecast(ahead, mask, _still(rows), len(learn) == 1) if ahead else None
+            rows |= self._score(hidden, batch, mask, some, told)
         return rows
+
+    def _learns(self, names: Sequence[str], signals: Mapping[str, Signal]) -> bool:
+        """Whether a gradient goes through any of these signals."""
+        return any(role in self.trainable for name in names for role in signals[name].roles)
+
+    def _width(self, names: Sequence[str], signals: Mapping[str, Signal]) -> int:
+        """Logits per position."""
+        roles = {role for name in names for role in signals[name].roles}
+        return sum(self.heads[role].width for role in roles)
 
     def _mask(self, name: str, signal: Signal, batch: Batch) -> Tensor:
         """[B, S] bool: where a signal is read. Only answers lie side by side with a view's."""
@@ -201,13 +153,14 @@ class ScoringModule(nn.Module):
         batch: Batch,
         mask: Tensor,
         signals: Mapping[str, Signal],
+        upstream: Forecast | None,
     ) -> Named:
         roles = dict.fromkeys(role for signal in signals.values() for role in signal.roles)
         picked = {r: hidden[r].states[hidden[r].slots[mask]] for r in roles}  # [N, H]
         heads = {role: self.heads[role] for role in roles}
         for name, signal in signals.items():
             _check_widths(name, {role: heads[role].width for role in signal.roles})
-        rows = self.scorer(picked, heads, batch.labels[mask], signals)
+        rows = self.scorer(picked, heads, batch.labels[mask], signals, upstream)
         return {name: _scatter(x, mask) for name, x in rows.items()}
 
 
@@ -254,6 +207,20 @@ def _answers(batch: Batch) -> Tensor:
 def _scatter(x: Tensor, mask: Tensor) -> Tensor:
     """[N] values back onto the [B, S] grid; not a view, to which wrappers cannot hook."""
     return x.new_zeros(mask.shape).index_put(mask.nonzero(as_tuple=True), x)
+
+
+def _still(rows: Named) -> Named:
+    return {name: x.detach() for name, x in rows.items()}
+
+
+def _apart(names: Sequence[str], signals: Mapping[str, Signal]) -> list[list[str]]:
+    """Names cut into parts that have no role in common, so that few logits exist at once."""
+    parts: list[list[str]] = []
+    for name in names:
+        roles = set(signals[name].roles)
+        kin = [p for p in parts if any(roles & set(signals[other].roles) for other in p)]
+        parts = [p for p in parts if p not in kin] + [[*(n for p in kin for n in p), name]]
+    return parts
 
 
 def _same_positions(masks: Mapping[str, Tensor]) -> list[list[str]]:

@@ -41,6 +41,7 @@ class Cursor:
     step: int = 0  # optimiser steps done
     best: float | None = None  # best validation metric so far
     best_step: int = 0
+    ahead: bool | None = None  # whether gradients are formed ahead of the loss; None: not decided
 
 
 @dataclass(frozen=True)

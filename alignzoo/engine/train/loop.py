@@ -48,7 +48,7 @@ from alignzoo.engine.train.sources import (
     Source,
     gap_metrics,
 )
-from alignzoo.engine.train.step import NotFiniteError, Stepper, evaluate_loss
+from alignzoo.engine.train.step import REDONE, NotFiniteError, Stepper, evaluate_loss
 from alignzoo.engine.train.world import BufferWorld
 
 
@@ -165,7 +165,7 @@ class _Loop:
             # An idle rank lends an item: its forwards must match those of the others.
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
             ranks = replace(job.ranks, idle=not len(share_of_update))
-            stepper = replace(self.stepper, ranks=ranks)
+            stepper = self._stepper(ranks, buffer.batch, given, items)
             _seed(ranks.device.type, sample_key(job.seed, "step", self.cursor.step) % 2**63)
             share = rate(job.optim, self.cursor.step, self.total)
             set_rate(self.layout.optimizer, share)
@@ -185,6 +185,16 @@ class _Loop:
             metrics |= {"lr": share * job.optim.lr, **known}
             self._after_step(buffer, items, metrics)
 
+    def _stepper(
+        self, ranks: Ranks, batch: Batch, given: Mapping[str, Tensor], items: Tensor
+    ) -> Stepper:
+        """All ranks decide at the first step whether gradients are formed ahead of the loss."""
+        stepper = replace(self.stepper, ranks=ranks)
+        if self.cursor.ahead is None:
+            pays = stepper.pays(batch, given, items, self.state)
+            self.cursor = replace(self.cursor, ahead=pays)
+        return replace(stepper, separable=bool(self.cursor.ahead))
+
     def _ready(self, buffer: Buffer) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What is known of a buffer before its first update: signals, and figures to log."""
         ranks = replace(self.job.ranks, idle=not len(buffer.positions))
@@ -199,6 +209,8 @@ class _Loop:
     def _after_step(self, buffer: Buffer, items: Tensor, metrics: dict[str, float]) -> None:
         self.state = dict(self.job.algorithm.next_state(self.state, dict(metrics)))
         self.cursor = replace(self.cursor, step=self.cursor.step + 1)
+        if REDONE in metrics:  # on some rank: none of them tries again
+            self.cursor = replace(self.cursor, ahead=False)
         self._follow(self.cursor.step, buffers=False)
         validation = self.job.validation
         at_end = self.cursor.step == self.total

@@ -17,13 +17,16 @@ from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, Sta
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
+from alignzoo.engine.scoring.ahead import Ahead, Tally
 from alignzoo.engine.scoring.packing import padding_share
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.guard import fingerprint, guarded_loss
 from alignzoo.engine.train.phases import BACKWARD, FORWARD, OPTIMISER, Clock
 from alignzoo.engine.train.rails import AUX
+from alignzoo.engine.train.separable import is_separable
 
+REDONE = "redone"
 LossOf = Callable[[Batch, Signals, State], Loss]
 
 
@@ -44,7 +47,7 @@ class Known:
 
     def __getitem__(self, name: str) -> Tensor:
         known = self.signals.get(name)
-        return torch.zeros(self.batch.ids.shape) if known is None else known
+        return torch.zeros_like(self.batch.ids, dtype=torch.float32) if known is None else known
 
     def get(self, name: str, default: Tensor | None = None) -> Tensor:
         """As `[]`: every name is known here."""
@@ -192,6 +195,20 @@ def share_of_loss(loss: Loss, known: Denominators) -> Tensor:
     return torch.stack(parts).sum()
 
 
+def foreseen(
+    loss_of: LossOf,
+    part: Batch,
+    given: Signals,
+    state: State,
+    known: Denominators,
+    scale: float,
+    rows: Signals,
+) -> Tensor:
+    """What a micro-batch adds to the loss, from rows of which some may be lacking: zeros."""
+    signals: Any = Known({**given, **rows}, part)
+    return share_of_loss(loss_of(part, signals, state), known) * scale
+
+
 @dataclass(frozen=True)
 class Stepper:
     """What stays the same from step to step."""
@@ -202,10 +219,16 @@ class Stepper:
     ranks: Ranks
     balance: Balance = field(default_factory=Balance)
     clock: Clock = field(default_factory=Clock)
+    separable: bool = False  # whether gradients are formed ahead of the loss, where it takes parts
 
     def loss_of(self, batch: Batch, signals: Signals, state: State) -> Loss:
         """The method's loss, and that of routers where it is asked for."""
         loss = guarded_loss(self.algorithm, batch, signals, state)
+        return self.balance.add(self.algorithm, loss, batch, signals)
+
+    def plain_loss(self, batch: Batch, signals: Signals, state: State) -> Loss:
+        """The same of made-up rows, which needs no guard: the true one has it."""
+        loss = self.algorithm.loss(batch, signals, state)
         return self.balance.add(self.algorithm, loss, batch, signals)
 
     def __call__(
@@ -233,14 +256,16 @@ class Stepper:
         """
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = _share(batch, given, items)
-        known_terms = denominators(self.loss_of, share, known, state, self.ranks)
+        known_terms, tally = denominators(self.loss_of, share, known, state, self.ranks), Tally()
         for turn in self.layout.turns(self.micro(share)):
             part, signals = self.placed(share, known, turn.part)
+            scale = self.ranks.loss_scale if turn.counts else 0
+            value = partial(foreseen, self.plain_loss, part, signals, state, known_terms, scale)
             with self.layout.unsynced(turn.last):
+                every = {**self.algorithm.signals(), **extra}
                 with self.clock.during(FORWARD):
-                    live = self._forward(part, {**self.algorithm.signals(), **extra})
+                    live = self._forward(part, every, Ahead(value, self.separable, tally))
                 loss = self.loss_of(part, {**signals, **live}, state)
-                scale = self.ranks.loss_scale if turn.counts else 0
                 with self.clock.during(BACKWARD):
                     self.layout.backward(share_of_loss(loss, known_terms) * scale)
             if not turn.counts:
@@ -249,7 +274,22 @@ class Stepper:
             for name, signal in extra.items():
                 mask = signal.mask(part) & ~signals[name].isnan()  # NaN: nothing to compare with
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
+        sums.add(REDONE, torch.tensor([float(tally.redone)], device=self.ranks.device), None)
         return sums, known_terms, extras
+
+    def pays(self, batch: Batch, given: Signals, items: Tensor, state: State) -> bool:
+        """Whether it is worth forming gradients ahead of this loss, as far as can be told without
+        rows. Collective.
+        """
+        share, of_share = _share(batch, given, items)
+        part, known = self.placed(share, of_share, self.micro(share)[0])
+        terms = denominators(self.loss_of, part, known, state, self.ranks)
+
+        def value(rows: Signals) -> Tensor:
+            return share_of_loss(self.plain_loss(part, rows, state), terms)
+
+        found = is_separable(value, part, known, self.algorithm.signals())
+        return not self.ranks.max(torch.tensor(float(not found))).item()
 
     def _count(self, sums: Sums, part: Batch, loss: Loss) -> None:
         """Add what is logged of a micro-batch."""
@@ -278,15 +318,19 @@ class Stepper:
         signals = {k: x.to(device) for k, x in batch.take_signals(items, given).items()}
         return batch.take(items).to(device), signals
 
-    def _forward(self, part: Batch, signals: Mapping[str, Signal]) -> dict[str, Tensor]:
+    def _forward(
+        self, part: Batch, signals: Mapping[str, Signal], ahead: Ahead | None = None
+    ) -> dict[str, Tensor]:
         with self.ranks.autocast():
-            rows: dict[str, Tensor] = self.layout.module(part, signals, self.balance.roles)
+            rows: dict[str, Tensor] = self.layout.module(part, signals, self.balance.roles, ahead)
         return rows
 
     def _finish(
         self, sums: Sums, scales: Mapping[str, float], norms: Mapping[str, Tensor]
     ) -> dict[str, float]:
         metrics = total_loss(sums.reduce(self.ranks), scales)
+        if not metrics.get(REDONE):
+            metrics.pop(REDONE, None)
         for role, norm in norms.items():
             metrics["grad_norm" if len(norms) == 1 else f"grad_norm/{role}"] = norm.item()
         if not all(map(math.isfinite, metrics.values())):
