@@ -42,7 +42,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "ops": 195,
     "types": 5,
     "data": 2110,
-    "recipe": 2490,  # who values answers, and what may be asked of judges
+    "recipe": 2495,  # who values answers, and what may be asked of judges
     "engine": 6790,
     "store": 1195,
     "judging": 1720,  # and answers to one prompt, ranked or graded
