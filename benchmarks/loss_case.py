@@ -226,8 +226,7 @@ def engine(
         known = {name: given for name in case.method.snapshots()}
         items = torch.arange(batch.n_items)
         if not first:  # as the loop decides at the first step of a stage
-            pays = stepper.pays(batch, known, items, state)
-            first.append(replace(stepper, separable=pays))
+            first.append(stepper.decided(None, batch, known, items, state))
         sums, terms, _ = first[0].gradients(batch, known, items, state, {})
         found = sums.reduce(ranks)
         return sum(found[f"term/{name}"] * scale for name, scale in terms.scales.items())

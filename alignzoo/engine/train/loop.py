@@ -164,7 +164,9 @@ class _Loop:
             # An idle rank lends an item: its forwards must match those of the others.
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
             ranks = replace(job.ranks, idle=not len(share_of_update))
-            stepper = self._stepper(ranks, buffer.batch, given, items)
+            stepper = replace(self.stepper, ranks=ranks)
+            stepper = stepper.decided(self.cursor.ahead, buffer.batch, given, items, self.state)
+            self.cursor = replace(self.cursor, ahead=stepper.separable)
             seed_step(ranks.device.type, job.seed, self.cursor.step)
             share = rate(job.optim, self.cursor.step, self.total)
             set_rate(self.layout.optimizer, share)
@@ -183,16 +185,6 @@ class _Loop:
             compare = {}
             metrics |= {"lr": share * job.optim.lr, **known}
             self._after_step(buffer, items, metrics)
-
-    def _stepper(
-        self, ranks: Ranks, batch: Batch, given: Mapping[str, Tensor], items: Tensor
-    ) -> Stepper:
-        """All ranks decide at the first step whether gradients are formed ahead of the loss."""
-        stepper = replace(self.stepper, ranks=ranks)
-        if self.cursor.ahead is None:
-            pays = stepper.pays(batch, given, items, self.state)
-            self.cursor = replace(self.cursor, ahead=pays)
-        return replace(stepper, separable=bool(self.cursor.ahead))
 
     def _ready(self, buffer: Buffer) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What is known of a buffer before its first update: signals, and figures to log."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -277,10 +277,16 @@ class Stepper:
         sums.add(REDONE, torch.tensor([float(tally.redone)], device=self.ranks.device), None)
         return sums, known_terms, extras
 
-    def pays(self, batch: Batch, given: Signals, items: Tensor, state: State) -> bool:
-        """Whether it is worth forming gradients ahead of this loss, as far as can be told without
-        rows. Collective.
+    def decided(
+        self, ahead: bool | None, batch: Batch, given: Signals, items: Tensor, state: State
+    ) -> Stepper:
+        """Itself, told whether to form gradients ahead of the loss. Collective at the first step,
+        when nobody knows: then all ranks try the loss on made-up rows.
         """
+        pays = self._pays(batch, given, items, state) if ahead is None else ahead
+        return replace(self, separable=pays)
+
+    def _pays(self, batch: Batch, given: Signals, items: Tensor, state: State) -> bool:
         share, of_share = _share(batch, given, items)
         part, known = self.placed(share, of_share, self.micro(share)[0])
         terms = denominators(self.loss_of, part, known, state, self.ranks)
