@@ -121,6 +121,8 @@ class Live(TorchDispatchMode):
         """Do it, and count what comes out."""
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
             return True if args[0].dtype is torch.bool else 0
+        if func is torch.ops.aten.equal.default and isinstance(args[0], FakeTensor):
+            return True
         if func is torch.ops.aten.ones_like.default and args[0].ndim == 1:  # what counts rows
             args = (torch.empty(args[0].shape, dtype=args[0].dtype),)
         if func in INDEXED:
