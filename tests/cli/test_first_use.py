@@ -26,7 +26,9 @@ def run(folder, code):
 def torch(tmp_path):
     package = tmp_path / "torch"
     (package / "nn").mkdir(parents=True)
-    (package / "nn" / "__init__.py").write_text("import torch\nhalf = torch.zeros / 2\n")
+    (package / "nn" / "__init__.py").write_text(
+        "print('nn')\nimport torch\nhalf = torch.zeros / 2\n"
+    )
     (package / "__init__.py").write_text(
         "print('loaded')\nimport torch\nzeros = 4\nassert torch.zeros == 4\nfrom torch import nn\n"
     )
@@ -46,12 +48,19 @@ def test_a_module_that_only_names_torch_does_not_load_it(tmp_path, torch):
         "from torch.nn import half; assert half == 2",
         "import torch.nn; assert torch.nn.half == 2",
         "import importlib; assert importlib.import_module('torch.nn').half == 2",
+        "import torch.nn; import torch.nn; from torch import nn; assert nn is torch.nn",
     ],
 )
 def test_whoever_takes_something_has_it_loaded_once(tmp_path, torch, code):
     after = "\nassert type(torch).__name__ == 'module' and sys.modules['torch'] is torch"
     done = run(tmp_path, code + after)
-    assert (done.returncode, done.stdout) == (0, "loaded\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "loaded\nnn\n"), done.stderr
+
+
+def test_a_submodule_that_came_with_torch_is_as_it_was_made(tmp_path, torch):
+    code = "import torch.nn as nn\nprint(nn.__spec__.origin, nn.__loader__ is nn.__spec__.loader)"
+    done = run(tmp_path, code)
+    assert done.stdout.endswith(f"{torch / 'nn' / '__init__.py'} True\n"), done.stderr
 
 
 def test_a_name_that_torch_has_not_is_an_error_as_ever(tmp_path, torch):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec, module_from_spec
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, module_from_spec, spec_from_loader
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +32,32 @@ class _Later(ModuleType):
         return getattr(self, name)
 
 
+class _There(MetaPathFinder, Loader):
+    """Submodules that came with torch while somebody was importing them.
+
+    `import torch.nn` asks for the path of torch after it has looked whether torch.nn is there. The
+    asking loads torch, and torch.nn with it: without this it would be made a second time.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Of what is there already and is not to be loaded anew."""
+        there = name.startswith(f"{TORCH}.") and name in sys.modules and target is None
+        return spec_from_loader(name, self, origin="there") if there else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """What is there, with its own spec put aside."""
+        module = sys.modules[spec.name]
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing but the spec has to be as it was."""
+        if module.__spec__ is not None:
+            module.__spec__ = module.__spec__.loader_state
+
+
 def import_torch_on_first_use() -> None:
     """Let `import torch` cost nothing until something is taken from it.
 
@@ -41,3 +70,4 @@ def import_torch_on_first_use() -> None:
     del module.__path__  # so that whoever imports a submodule asks for it
     module.__class__ = _Later
     sys.modules[TORCH] = module
+    sys.meta_path.insert(0, _There())
