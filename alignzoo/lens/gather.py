@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, described
 from alignzoo.contract.types import Batch, Item, RolloutBatch, Signals, TextBatch
+from alignzoo.data.tokens import numbers_of
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.train.guard import prepared_by
 from alignzoo.engine.train.world import BufferWorld
@@ -51,13 +52,12 @@ def read_method(
     algorithm = loaded.method.algorithm
     whole = _overrides(algorithm, "prepare") or _overrides(algorithm, "shown")
     context = min(loaded.contexts.values(), default=None)
-    items = items_of(rows, algorithm, reader_of(loaded), context)
+    items = _valued(rows, items_of(rows, algorithm, reader_of(loaded), context), rewards)
     for reading, own in reader.read(items):
         found.append(reading)
         kept.append(own if whole else {})
         step(len(found))
-    valued = _valued(rows, items, rewards)
-    buffer = _Buffer.of(loaded.method, valued, kept, pad_id) if whole else None
+    buffer = _Buffer.of(loaded.method, items, kept, pad_id) if whole else None
     known = list(reader.quantities.values())
     made = buffer.quantities if buffer else []
     if buffer:
@@ -140,14 +140,16 @@ def _grids(own: Sequence[Signals], width: int) -> dict[str, Tensor]:
 def _valued(
     rows: Sequence[Answered], items: Sequence[Item], rewards: Sequence[float] | None
 ) -> list[Item]:
-    """The items with the numbers of a rollout, as far as they are known."""
+    """The items with the numbers of their rows, and of a rollout, as far as they are known."""
     groups = {row.tokens.prompt: float(number) for number, row in enumerate(rows)}
     ended = [
         {"ended": float(row.response.ended), "group": groups[row.tokens.prompt]} for row in rows
     ]
     earned = [{} if rewards is None else {"reward": x} for x in rewards or [0.0] * len(rows)]
+    told = [numbers_of(row.prompt.meta) for row in rows]
     return [
-        replace(item, values={**e, **r}) for item, e, r in zip(items, ended, earned, strict=True)
+        replace(item, values={**own, **e, **r})
+        for item, own, e, r in zip(items, told, ended, earned, strict=True)
     ]
 
 
@@ -157,7 +159,14 @@ def _batch(kind: type[Batch], items: Sequence[Item], pad_id: int) -> tuple[str, 
         return f"it reads a {kind.__name__}, and these are single responses", None
     if issubclass(kind, RolloutBatch) and "reward" not in items[0].values:
         return "it needs the reward of every response", None
+    known = [name for name in items[0].values if all(name in item.values for item in items)]
+    if lost := sorted(_own_fields(kind).difference(known)):
+        return f"it needs the number '{lost[0]}' of every row", None
     return "", wider(kind.collate(items, pad_id), pad_id)
+
+
+def _own_fields(kind: type[Batch]) -> set[str]:
+    return {field.name for field in fields(kind)} - {field.name for field in fields(Batch)}
 
 
 def _prepared(method: Method, batch: Batch, known: Signals) -> dict[str, Tensor]:

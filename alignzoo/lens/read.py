@@ -20,6 +20,7 @@ from torch.nn import functional
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.closed import Scratch
 from alignzoo.contract.errors import PluginError, described
+from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import Batch, Item, Outputs, Signal, TextBatch, Tokens
 from alignzoo.engine.parallel.ranks import arithmetic
 from alignzoo.engine.scoring.scorer import ScoringModule
@@ -116,12 +117,13 @@ class Rows:
     rows: Sequence[Tokens]
     batch: TextBatch
     pad_id: int
+    values: Sequence[Mapping[str, Any]]  # the numbers of each row
 
     @classmethod
     def of(cls, items: Sequence[Item], pad_id: int) -> Rows:
         """Items of one row each, with the views that roles see, in their order."""
         batch = wider(TextBatch.collate(items, pad_id), pad_id)
-        return cls([item.rows[0] for item in items], batch, pad_id)
+        return cls([item.rows[0] for item in items], batch, pad_id, [x.values for x in items])
 
     @property
     def span(self) -> Tensor:
@@ -150,10 +152,18 @@ class Rows:
         return Placed(own, own, (1,) if sits else (0,))
 
     def _mask(self, signal: Signal, kind: type[Batch]) -> Tensor:
-        """[B, S] bool; each row stands in every place that an item of the kind has."""
+        """[B, S] bool; each row stands in every place that an item of the kind has.
+
+        Which answers of a group a method learns from, their scores decide: here all are shown.
+        """
+        if issubclass(kind, GroupBatch):
+            return self.batch.mask
         usual = {f.name for f in fields(Batch)}
-        values = {f.name: 0.0 for f in fields(kind) if f.name not in usual}
-        items = [Item((row,) * kind.rows_per_item, values) for row in self.rows]
+        unknown = {f.name: 0.0 for f in fields(kind) if f.name not in usual}
+        items = [
+            Item((row,) * kind.rows_per_item, {**unknown, **values})
+            for row, values in zip(self.rows, self.values, strict=True)
+        ]
         batch = wider(kind.collate(items, self.pad_id), self.pad_id)
         return signal.mask(batch).view(kind.rows_per_item, len(self.rows), -1).any(0)
 

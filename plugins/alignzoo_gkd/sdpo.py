@@ -51,7 +51,11 @@ class SDPO(SelfDistillation[GroupBatch]):
     success: float = option(1.0, "least score of an answer that the others may learn from")
 
     def view(self, name: str, case: Case) -> PromptText:
-        """The prompt with the best answer of the group, for those that are learnt from."""
+        """The prompt with the best answer of the group, for those that are learnt from; of an
+        answer that nothing else was sampled with, the prompt.
+        """
+        if not case.scores:
+            return case.sample.prompt
         best = max(range(len(case.scores)), key=case.scores.__getitem__)
         if case.scores[case.answer] >= self.success or case.scores[best] < self.success:
             return case.sample.prompt

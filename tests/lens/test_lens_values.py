@@ -1,6 +1,6 @@
 """The lens shows what the loss was given, and what plain transformers computes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -188,13 +188,22 @@ def any_method(cls):
 @pytest.mark.parametrize("name", sorted(load_plugins().algorithms))
 def test_every_signal_of_every_installed_method_is_shown_at_some_token(name):
     loaded = any_method(load_plugins().algorithms[name])
-    found = read_method(loaded, ROWS, [1.0, 2.0], pad_id=1)
+    rows = [  # what methods ask of a row: a hint, and whose it is to learn from
+        replace(row, prompt=PromptSample("x", {"hint": "owl", "teacher": number}))
+        for number, row in enumerate(ROWS)
+    ]
+    found = read_method(loaded, rows, [1.0, 2.0], pad_id=1)
     algorithm = loaded.method.algorithm
     own = {q.name.partition("/")[0] for q in found.quantities}
     assert own >= algorithm.signals().keys() | algorithm.snapshots().keys()
     for quantity in found.quantities:
         shown = torch.cat([at_tokens(found, quantity, row, 0) for row in range(len(ROWS))])
         assert shown.isfinite().any(), quantity
+
+
+def test_a_number_that_a_method_asks_of_rows_and_they_lack_is_named(plugins):
+    found = read_method(any_method(plugins.algorithms["mopd"]), ROWS, None, pad_id=1)
+    assert any("it needs the number 'teacher' of every row" in note for note in found.notes)
 
 
 def test_a_signal_that_sits_on_the_last_token_is_shown_there(plugins):
