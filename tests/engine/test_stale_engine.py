@@ -18,7 +18,11 @@ from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import load_plugins
 
 ALGORITHMS = load_plugins().algorithms
-SAMPLED = sorted(name for name, a in ALGORITHMS.items() if issubclass(RolloutBatch, a.batch))
+SAMPLED = sorted(  # of those whose roles see other prompts, rows of data make these
+    name
+    for name, a in ALGORITHMS.items()
+    if issubclass(RolloutBatch, a.batch) and not any(role.sees for role in a.roles.values())
+)
 NEEDED = {"aligndistil": {"r": 2.0}}
 TOLD = "does not sample from the trained weights"
 

@@ -37,7 +37,7 @@ def changed(recipe, **stage):
 def test_validation_says_its_value_each_time_and_the_step_that_is_kept(tmp_path):
     held_out = {"name": "facts.sft", "with": {"size": 6}}
     recipe = changed(training(steps=4), validation={"data": held_out, "every": 2})
-    lines = [text for text in said(recipe, tmp_path / "r") if "validation" in text]
+    lines = [text for text in said(recipe, tmp_path / "r") if "validation loss" in text]
     rows = (tmp_path / "r/stages/01-sft/metrics.jsonl").read_text().splitlines()
     losses = {r["step"]: r["validation/loss"] for r in map(json.loads, rows) if r["step"] % 2 == 0}
     best = min(losses, key=losses.get)
