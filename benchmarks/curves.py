@@ -62,11 +62,17 @@ def source(method: str) -> tuple[Path, str] | None:
 
 def parents(stage: Mapping[str, Any]) -> Iterator[str]:
     """Names of the stages that a stage builds on."""
-    data = stage.get("data", "")
-    yield data["name"] if isinstance(data, dict) else data
+    for data in listed(stage.get("data", "")):
+        yield data["name"] if isinstance(data, dict) else data
     yield stage.get("policy", "")
     yield from stage.get("roles", {}).values()
-    yield stage.get("rollout", {}).get("reward", {}).get("model", "")
+    for reward in listed(stage.get("rollout", {}).get("reward", {})):
+        yield reward.get("model", "")
+
+
+def listed(some: Any) -> list[Any]:
+    """One or several, as a recipe may write them."""
+    return some if isinstance(some, list) else [some]
 
 
 def shortened(path: Path, name: str, seed: int) -> dict[str, Any]:
