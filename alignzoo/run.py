@@ -59,6 +59,7 @@ from alignzoo.store.records import (
     clear_state,
     find,
     finish,
+    lacks_verdicts,
     publish,
     resumable,
     state_of,
@@ -307,7 +308,7 @@ def _reused(piece: Piece, run: Run) -> bool:
             f"{piece.name}: its files changed since it was finished; done again ({changed})"
         )
     found = find(piece.folder, piece.identity)
-    if found and run.how.again and _has_failures(found):
+    if found and run.how.again and lacks_verdicts(found):
         begin(piece.folder, piece.identity)
         return False
     if found and found != piece.folder:
@@ -335,12 +336,6 @@ def _begin(piece: Piece, run: Run) -> None:
     how = "from its last checkpoint" if piece.trains else "with what it has kept"
     run.progress.note(f"{piece.name}: goes on {how}")
     begin(piece.folder, piece.identity, LOGS_OF_TRAINING if piece.trains else {STATE})
-
-
-def _has_failures(folder: Path) -> bool:
-    """Whether a judged piece of work has questions without a verdict."""
-    counts = read_json(folder / "scores.json").get("row", {}).get("counts", {})
-    return bool(counts.get("failed"))
 
 
 def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContext:

@@ -213,7 +213,7 @@ class Batch:
         starts = torch.tensor([len(row.prompt) for row in rows])
         column = torch.arange(width)
         attention = column < lengths[:, None]
-        ids[attention] = torch.tensor([x for row in rows for x in row.prompt + row.response])
+        ids[attention] = ids.new_tensor([x for row in rows for x in row.prompt + row.response])
         extra = {
             f.name: _column([item.values[f.name] for item in items], cls.rows_per_item)
             for f in fields(cls)

@@ -107,6 +107,12 @@ def changed_inputs(folder: Path, identity: Identity) -> list[str]:
     return [key for key, x in identity.manifest.items() if before and before.get(key) != x]
 
 
+def lacks_verdicts(folder: Path) -> bool:
+    """Whether a judged evaluation has questions without a verdict."""
+    counts = read_json(folder / "scores.json").get("row", {}).get("counts", {})
+    return bool(counts.get("failed"))
+
+
 def resumable(folder: Path, identity: Identity) -> bool:
     """Whether this very work was stopped here after it had kept a part of itself."""
     return state_of(folder, identity) == "running" and (folder / STATE).exists()

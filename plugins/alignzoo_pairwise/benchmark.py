@@ -6,35 +6,29 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from alignzoo import (
     Answer,
     Column,
     DataError,
     Decoding,
-    JudgedBenchmark,
-    PromptSample,
     Question,
     Reply,
     Verdict,
-    file_digest,
     option,
 )
-from alignzoo_pairwise.prompts import BUILT_IN as OWN_PROMPTS
-from alignzoo_pairwise.prompts import LATER, check_file, read_prompts
 from alignzoo_pairwise.reading import SHARES, VERSION, preferred
 from alignzoo_pairwise.template import BUILT_IN as OWN_TEMPLATE
-from alignzoo_pairwise.template import fill, read_template
+from alignzoo_pairwise.template import SLOTS, fill
+from alignzoo_pairwise.worded import Worded
 
 TIE = 0.5
 Game = tuple[str, int]  # id of a question, place of the candidate's answer in it
 
 
 @dataclass(frozen=True)
-class Pairwise(JudgedBenchmark):
+class Pairwise(Worded):
     """Win rate against a baseline: a judge compares two answers to each prompt, in both orders.
 
     A verdict v is 1 when the candidate's answer is better, 0 when the baseline's is, .5 for a tie;
@@ -44,50 +38,16 @@ class Pairwise(JudgedBenchmark):
     """
 
     name = "pairwise"
-    file_options = ("prompts_file", "template")
-    prompts_file: str | None = option(
-        None, "your prompts: .jsonl, .json (a list) or .txt (one per line); default: 21 of our own"
-    )
-    size: int | None = option(None, "only the first so many prompts", gt=0)
+    own_template = OWN_TEMPLATE
+    slots = SLOTS
+    parser = VERSION
+
     orders: Literal["both", "one"] = option(
         "both", "show a pair in both orders, or in one that its prompt decides"
     )
     template: str | None = option(
         None, "your instruction to the judge, a file with {prompt}, {first} and {second}"
     )
-    max_tokens: int = option(1024, "longest reply of the judge, in tokens", gt=0)
-
-    def __post_init__(self) -> None:
-        check_file(self._prompts_path)
-        read_template(self._template_path)
-
-    @property
-    def _prompts_path(self) -> Path:
-        return Path(self.prompts_file) if self.prompts_file else OWN_PROMPTS
-
-    @property
-    def _template_path(self) -> Path:
-        return Path(self.template) if self.template else OWN_TEMPLATE
-
-    def settings(self) -> Mapping[str, Any]:
-        """Digests of prompts and template, and the version of the rules that read replies."""
-        return {
-            "prompts": file_digest(self._prompts_path),
-            "template": file_digest(self._template_path),
-            "parser": VERSION,
-        }
-
-    def prompts(self, seed: int) -> Iterator[PromptSample]:
-        """The file's prompts in its order, whatever the seed."""
-        return islice(read_prompts(self._prompts_path), self.size)
-
-    def sampling(self, prompt: PromptSample) -> Mapping[str, Any]:
-        """Room for a whole answer: a judge must not compare two that were cut."""
-        return {"max_new_tokens": 1024}
-
-    def later_turns(self, prompt: PromptSample) -> Sequence[str]:
-        """What a row of `turns` has the user say after the first reply."""
-        return tuple(prompt.meta.get(LATER, ()))
 
     def questions(
         self, answers: Sequence[Answer], baseline: Sequence[Answer] | None
@@ -95,7 +55,7 @@ class Pairwise(JudgedBenchmark):
         """One or two questions per prompt; none about two equal answers."""
         if baseline is None:
             raise DataError("pairwise compares two models; name the other one with `baseline`")
-        template = read_template(self._template_path)
+        template = self.instruction()
         for index, (own, other) in enumerate(zip(answers, baseline, strict=True)):
             if own.turns == other.turns:
                 continue

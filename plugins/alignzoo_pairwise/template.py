@@ -15,7 +15,7 @@ SLOTS = ("prompt", "first", "second")
 GRADE_SLOTS = ("prompt", "answer")
 
 
-def read_template(path: Path, slots: Sequence[str] = SLOTS) -> str:
+def read_template(path: Path, slots: Sequence[str]) -> str:
     """The template's text; raises DataError when it cannot be read or a slot is missing."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -370,9 +370,8 @@ def test_a_tracker_that_stays_down_costs_nothing_but_its_curves(tmp_path, monkey
     assert len({step for _, step, _ in logged(tmp_path / "r")}) == 6
     flaky.fails = 0
     followed(tmp_path, flaky, monkeypatch)
-    assert sorted(flaky.lines["sft"].points) == logged(tmp_path / "r"), (
-        "the same command sends what is missing"
-    )
+    # The same command sends what is missing.
+    assert sorted(flaky.lines["sft"].points) == logged(tmp_path / "r")
 
 
 @pytest.mark.parametrize("name", [needs("tensorboard"), needs("wandb")])
