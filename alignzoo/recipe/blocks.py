@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from alignzoo.recipe.mixture import mixture, short
+from alignzoo.recipe.mixture import mixture
 from alignzoo.recipe.parallel import ParallelSpec
 from alignzoo.recipe.rewards import Judges, RewardSpec, ValuedSpec
 from alignzoo.recipe.sampler import SamplerSpec
@@ -25,11 +25,13 @@ from alignzoo.recipe.spec import (
     Choose,
     JudgeSpec,
     LogSamplesSpec,
+    Named,
     OptimSpec,
     RailsSpec,
     Spec,
     Trackers,
     not_above,
+    short,
 )
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # names a folder too
@@ -150,17 +152,11 @@ class PartialSampling(Spec):
         return SamplingSpec.model_validate({**prescribed, **own})
 
 
-class EngineSpec(Spec):
+class EngineSpec(Named):
     """A rollout engine with its options."""
 
     name: str = Field("transformers", description="what samples: a name from `list engines`")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="engine options")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        """`engine: NAME` means `engine: {name: NAME}`."""
-        return {"name": value} if isinstance(value, str) else value
 
 
 class RolloutSpec(Spec):

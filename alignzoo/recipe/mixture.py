@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignzoo.recipe.spec import short
+
 Path = tuple[str | int, ...]
 LISTS = ("data", "reward")  # keys whose block may be a list of its parts
-
-
-def short(value: Any) -> Any:
-    """`NAME` means `{name: NAME}`."""
-    return {"name": value} if isinstance(value, str) else value
 
 
 def mixture(parts: Sequence[Any]) -> dict[str, Any]:

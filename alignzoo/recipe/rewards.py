@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from alignzoo.recipe.spec import JudgeSpec, Spec
+from alignzoo.recipe.spec import JudgeSpec, Named, Spec, short
 
 By: TypeAlias = Literal["score", "wins"]
 
@@ -18,25 +18,19 @@ def panel(value: Any) -> Any:
         return value
     if not value:
         raise ValueError("names no judge")
-    return tuple({"name": one} if isinstance(one, str) else one for one in value)
+    return tuple(short(one) for one in value)
 
 
 Judges: TypeAlias = Annotated[str | tuple[JudgeSpec, ...], BeforeValidator(panel)]
 
 
-class QuestionsSpec(Spec):
+class QuestionsSpec(Named):
     """A judged benchmark with its options: it words the questions and reads the replies."""
 
     name: str = Field(description="a name from `list benchmarks` of one that leaves the judge open")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of the benchmark"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        """`questions: NAME` means `questions: {name: NAME}`."""
-        return {"name": value} if isinstance(value, str) else value
 
 
 class ValuedSpec(Spec):

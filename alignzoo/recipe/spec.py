@@ -28,6 +28,23 @@ class Spec(BaseModel):
     )
 
 
+class Named(Spec):
+    """Something that is chosen by name, with its options; NAME alone means {name: NAME}."""
+
+    name: str
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return short(value)
+
+
+def short(value: Any) -> Any:
+    """`NAME` means `{name: NAME}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 def not_above(value: int | None, other: str, info: ValidationInfo) -> int | None:
     """The value; ValueError when it is larger than an earlier field of the same block."""
     limit = info.data.get(other)
@@ -36,7 +53,7 @@ def not_above(value: int | None, other: str, info: ValidationInfo) -> int | None
     return value
 
 
-class OptimizerSpec(Spec):
+class OptimizerSpec(Named):
     """An optimiser of torch with its options."""
 
     name: Literal[
@@ -54,12 +71,6 @@ class OptimizerSpec(Spec):
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of torch.optim beside those here"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        """`optimizer: sgd` means `optimizer: {name: sgd}`."""
-        return {"name": value} if isinstance(value, str) else value
 
 
 def _adamw(given: Mapping[str, Any], value: Any) -> Any:
@@ -211,19 +222,13 @@ class AdapterSpec(Spec):
     lora: LoraSpec
 
 
-class TrackerSpec(Spec):
+class TrackerSpec(Named):
     """A tracker with its options."""
 
     name: str = Field(description="a name from `list trackers`")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="options of the tracker"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        """`trackers: [NAME]` means `trackers: [{name: NAME}]`."""
-        return {"name": value} if isinstance(value, str) else value
 
 
 Trackers: TypeAlias = tuple[TrackerSpec, ...]
