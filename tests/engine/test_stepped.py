@@ -157,3 +157,15 @@ def test_a_token_without_probability_is_never_drawn_of_a_wide_vocabulary():
     last = torch.zeros(1, drawing.FEW + 3)
     last[0, -1] = 1
     assert drawing.draw(last, u[:1]).tolist() == [drawing.FEW + 2]
+
+
+def test_where_a_block_s_sum_was_rounded_up_its_last_token_with_probability_is_drawn():
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(500, drawing.FEW + 4 * drawing.BLOCK, generator=generator)
+    parts = p.unflatten(1, (-1, drawing.BLOCK))
+    parts[:, :, :8] = parts[:, :, drawing.BLOCK // 2 :] = 0
+    ends = parts.sum(-1).cumsum(-1, dtype=torch.float64)
+    block = torch.arange(500) % (ends.shape[1] - 1)
+    u = ends[torch.arange(500), block] / ends[:, -1] * (1 - 1e-15)
+    found = drawing.draw(p, u)
+    assert bool((p.gather(1, found[:, None]) > 0).all())

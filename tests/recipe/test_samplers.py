@@ -12,6 +12,7 @@ from alignzoo_ppo import PPO as PPOMethod
 from extra_methods import Hinted
 from test_role_heads import HEAD, loaded, problems
 
+from alignzoo import Algorithm, Role
 from alignzoo.plan.steps import plan_recipe
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
@@ -69,6 +70,18 @@ def test_weights_that_make_no_mixture_are_refused(tmp_path, sampler, what):
 def test_a_role_that_cannot_be_mixed_in_is_refused_with_the_reason(tmp_path, stage, what):
     found = problems(tmp_path, f"  - {stage}\n")
     assert f"stages.2.rollout.sampler{what}" in found
+
+
+def test_another_role_that_learns_is_refused(tmp_path):
+    class Both(Algorithm):
+        """Two language models that learn."""
+
+        name = "both"
+        roles = {"policy": Role(trainable=True), "teacher": Role(trainable=True)}
+
+    spec = loaded(tmp_path, f"  - {GKD % TAUGHT}\n").stages[-1]
+    (found,) = sampler_faults(spec, Both, load_plugins())
+    assert found.what == "'teacher' learns too; mix the policy with frozen roles"
 
 
 def test_a_role_that_reads_another_prompt_is_refused(tmp_path):
