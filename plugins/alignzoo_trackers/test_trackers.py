@@ -39,8 +39,6 @@ def _places_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    if "trackio" not in sys.modules:
-        monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
 
 
 def recipe(*trackers, steps=6, **train):

@@ -23,10 +23,11 @@ NEEDS_SHARED = re.compile(r"\bshared\b|\bgolden\b", re.IGNORECASE)
 
 
 def pytest_configure(config):
-    """Tests never touch the user's cache, nor do the processes they start."""
-    cache = tempfile.TemporaryDirectory(prefix="alignzoo-cache-")
-    config.add_cleanup(cache.cleanup)
-    os.environ["ALIGNZOO_CACHE"] = cache.name
+    """Tests never touch the user's stores, nor do the processes they start."""
+    for store in ("ALIGNZOO_CACHE", "TRACKIO_DIR"):  # trackio reads it once, when it is imported
+        folder = tempfile.TemporaryDirectory(prefix=f"{store.lower()}-")
+        config.add_cleanup(folder.cleanup)
+        os.environ[store] = folder.name
 
 
 def lost_tests(config):
