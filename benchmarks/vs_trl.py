@@ -9,8 +9,9 @@ the other, long once, once with one batch. The difference is shown, so that impo
 writing are out. `NAME_cpu` is TRL over alignzoo (above 1: alignzoo is faster), `NAME_rss` alignzoo
 over TRL, at the peak of the whole process.
 
-`dpo` includes the reference pass of both, `dpo_cached` is an epoch whose reference values are
-known. `aligndistil` reads three models; TRL's nearest loss, with two, stands beside it.
+Samples for people (`log_samples`) are off: TRL's trainers draw none. `dpo` includes the reference
+pass of both, `dpo_cached` is an epoch whose reference values are known. `aligndistil` reads three
+models; TRL's nearest loss, with two, stands beside it.
 
 TRL lives in an environment of its own that this script makes in build/peers with pip, and asks a
 package index for it; `--peers` names another, such as one made where an index is. Two to four
@@ -188,6 +189,7 @@ def recipe(place: Place, row: Row, folder: Path, *, long: bool) -> Path:
         "with": dict(row.options),
         "data": {"name": str(place.data(row, long=long)), "max_length": 2048},
         "train": {**train, "epochs": 2 if row.epochs and long else 1},
+        "log_samples": False,  # TRL logs none; in so few steps they would be a third of the work
     }
     if row.roles:
         stage["roles"] = {role: str(place.folder / name) for role, name in row.roles.items()}
