@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from alignzoo.cli.authoring.commands import new
+from alignzoo.cli.judge_words import evaluate_judge
 from alignzoo.cli.lens_words import lens
 from alignzoo.cli.report_words import report
+from alignzoo.cli.study_words import reproduce
 from alignzoo.cli.terminal.plain import PLAIN
 from alignzoo.cli.terminal.stopping import before_work
 
@@ -211,41 +213,7 @@ def evaluate(
         raise typer.Exit(eval_command(wanted, output, Manner(dry_run, rejudge_failed, as_json)))
 
 
-@app.command("eval-judge", short_help="Measure a judge against people.")
-def evaluate_judge(
-    annotations: Annotated[Path, typer.Argument(help="Pairs that several people compared.")],
-    *,
-    judge: Annotated[str, typer.Option(help="A name from `alignzoo list judges`.")],
-    benchmark: Annotated[
-        str, typer.Option(help="Whose questions the judge is asked.")
-    ] = "pairwise",
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="judge.with.model=NAME, with.orders=one."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
-    generators: Annotated[
-        Path | None, typer.Option(help="A file that says which models wrote the outputs.")
-    ] = None,
-    labels: Annotated[
-        int | None, typer.Option(min=1, help="People per pair.  [default: what most pairs have]")
-    ] = None,
-    repeats: Annotated[
-        int, typer.Option(min=1, help="Labels of the judge per pair; bias and variance need two.")
-    ] = 1,
-    rejudge_failed: Annotated[
-        bool, typer.Option("--rejudge-failed", help="Ask anew where no verdict could be read.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Agreement with people, correlation of win rates, biases, price: how good a judge is."""
-    from alignzoo.cli.evaluating.judge_quality import Wish, eval_judge_command
-
-    wish = Wish(generators, labels, repeats, rejudge_failed)
-    words = options or []
-    raise typer.Exit(
-        eval_judge_command(annotations, judge, words, benchmark, limit, as_json=as_json, wish=wish)
-    )
+app.command("eval-judge", short_help="Measure a judge against people.")(evaluate_judge)
 
 
 @app.command(short_help="Put the results of several runs into one table.")
@@ -293,6 +261,7 @@ def plot(
 
 
 app.command(short_help="Show what happened in runs, as one page.")(report)
+app.command(short_help="Test the claims of a study over seeds.")(reproduce)
 
 
 @app.command(short_help="Answer prompts, or hold a conversation.")

@@ -122,11 +122,11 @@ def _drop(block: Any, path: Path) -> None:
 # --- the keys of a block ---------------------------------------------------------------------
 
 
-def block_of(model: type[Spec]) -> BlockAt:
+def block_of(model: type[Spec], named: str = "") -> BlockAt:
     """What `validate` needs: from the path of a block inside a model to the keys it may hold."""
 
     def at(path: Path) -> Block:
-        inner, owner = model, _OWNERS.get(model, model.__name__)
+        inner, owner = model, named or _OWNERS.get(model, model.__name__)
         for step in path:
             field = next((f for n, f in inner.model_fields.items() if step in (n, f.alias)), None)
             found = None if field is None else _model_in(field.annotation)

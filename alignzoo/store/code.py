@@ -26,12 +26,12 @@ APART = (
     "leaderboard",  # folds results that are there
     "lens",  # shows what finished models say
     "pages",  # how pages look
-    "plots",  # draws what was logged
     "plan",  # says what would be done
     "recipe/observers.py",  # telling whoever watches
     "recipes",  # of an installed package; a recipe enters by its options
     "report",  # folds what runs kept
     "store/runs.py",  # run.json and the lock
+    "studies",  # folds what runs measured, draws what they logged
     "testing",  # the kit for plug-ins
 )
 

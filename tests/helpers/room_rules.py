@@ -23,8 +23,9 @@ ROOMS = {
     "judging.quality": {"contract", "data", "judging"},
     "pages": set(),
     "leaderboard": {"contract", "pages", "store"},
-    "plots": {"contract", "store"},
     "report": {"contract", "recipe", "store", "leaderboard", "pages", "engine.train", "lens"},
+    "studies": {"contract", "recipe", "store"},
+    "studies.plots": {"contract", "store"},
     "launch": {"contract", "store"},
     "lens": {"contract", "ops", "data", "recipe", "store", "pages", "stages", "engine.models"}
     | {"engine.parallel", "engine.scoring", "engine.train"},
@@ -40,10 +41,12 @@ ROOMS = {
     "testing": {"contract", "data", "recipe", "engine.parallel", "engine.sampling"}
     | {"engine.layout", "engine.scoring", "engine.train"},
     "cli.terminal": {"contract", "store", "engine.parallel", "launch"},
-    "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal", "plots"},
+    "cli.looking": {"contract", "recipe", "store", "engine.sampling", "cli.terminal"}
+    | {"studies.plots"},
     "cli.authoring": {"contract", "recipe", "testing", "cli.looking", "cli.terminal"},
     "cli.doing": {"contract", "data", "recipe", "store", "leaderboard", "stages", "plan", "run"}
-    | {"engine.models", "engine.parallel", "cli.terminal", "launch", "lens", "report"},
+    | {"engine.models", "engine.parallel", "cli.terminal", "launch", "lens", "report"}
+    | {"studies"},
     "cli.evaluating": {"contract", "recipe", "store", "judging", "judging.quality", "run"}
     | {"cli.doing", "cli.terminal", "engine.parallel"},
     "cli": {"contract", "cli.looking", "cli.authoring", "cli.doing", "cli.evaluating"}

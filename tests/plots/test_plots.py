@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from alignzoo.cli.looking.plotting import plot_command
 from alignzoo.contract.errors import DataError, UsageError
-from alignzoo.plots.bands import fold
-from alignzoo.plots.curves import APART, curves, read_logs
 from alignzoo.store.folders import WATCHING
+from alignzoo.studies.plots.bands import fold
+from alignzoo.studies.plots.curves import APART, curves, read_logs
 
 
 def made(folder, rows, seed=0, stage="dpo", lr=0.1, **block):

@@ -26,8 +26,8 @@ WITHOUT_EFFECT = {
     "recipe/observers.py",
     "store/runs.py",
 }
-ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "lens", "pages", "plan", "plots"} | {
-    "report",
+ROOMS_WITHOUT_EFFECT = {"cli", "launch", "leaderboard", "lens", "pages", "plan", "report"} | {
+    "studies",
     "testing",
 }
 

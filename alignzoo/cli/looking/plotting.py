@@ -8,10 +8,10 @@ from pathlib import Path
 from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.logged import logged
-from alignzoo.plots.bands import fold
-from alignzoo.plots.curves import Log, curves, read_logs
-from alignzoo.plots.draw import check_output, draw
 from alignzoo.recipe.registry import load_plugins
+from alignzoo.studies.plots.bands import fold
+from alignzoo.studies.plots.curves import Log, curves, read_logs
+from alignzoo.studies.plots.draw import check_output, draw
 
 WORDS = {
     "step": "optimiser step",

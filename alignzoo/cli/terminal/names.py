@@ -29,7 +29,17 @@ def bundled_recipes() -> dict[str, Path]:
     """Bundled recipes by name: "dpo", "real/stories_aligndistil"."""
     root = recipe_folder()
     files = sorted(root.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
+    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
+    return {name: path for name, path in names.items() if not is_study(path)}
+
+
+def is_study(path: Path) -> bool:
+    """Whether a YAML file is a study and no recipe: a study has worlds."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return False
+    return any(line.startswith("worlds:") for line in lines)
 
 
 def find_recipe(name: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignzoo.contract.errors import UsageError, suggest
-from alignzoo.plots.curves import Curve
+from alignzoo.studies.plots.curves import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

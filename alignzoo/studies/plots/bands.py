@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from alignzoo.contract.errors import UsageError
 from alignzoo.contract.evaluation import mean, standard_error
-from alignzoo.plots.curves import Curve, Log
+from alignzoo.studies.plots.curves import Curve, Log
 
 
 def fold(found: Sequence[tuple[Log, Curve]]) -> list[Curve]:
