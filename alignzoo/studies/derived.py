@@ -60,12 +60,14 @@ def last_quarter(values: Sequence[float]) -> float:
 
 
 def reached(curve: Curve, level: float, window: int) -> Reading:
-    """Where the mean of the last `window` points is first at least the level.
+    """Where the mean of the last `window` points is first at least the level; fewer points than
+    that are not asked, unless there are no more.
 
     A curve that never is counts as its end, and the reading says so.
     """
-    for n in range(len(curve.y)):
-        if mean(curve.y[max(0, n + 1 - window) : n + 1]) >= level:
+    window = min(window, len(curve.y))
+    for n in range(window - 1, len(curve.y)):
+        if mean(curve.y[n + 1 - window : n + 1]) >= level:
             return Reading(curve.x[n])
     return Reading(curve.x[-1], note=f"it never reached {level:.4g} and counts as its end")
 

@@ -109,15 +109,15 @@ def differences(result: Result, verdict: Verdict) -> Iterator[tuple[str, list[st
             [
                 NONE if one.estimate is None else signed(one.estimate, digits),
                 interval(one, digits),
+                one.state,
                 counted(one.n, one.over.removesuffix("s")),
                 wanted(one),
-                one.state,
                 ", ".join(NONE if x is None else signed(x, digits) for x in one.seeds),
             ],
         )
 
 
-DIFFERENCE_HEADS = ("difference", "estimate", "95 % interval", "n", "claimed", "state", "by seed")
+DIFFERENCE_HEADS = ("difference", "estimate", "95 % interval", "state", "n", "claimed", "by seed")
 
 
 def interval(one: Comparison, digits: int) -> str:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import resource
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import alignzoo
-from alignzoo.cli.doing.running import Asked, plan_command, run_command
+from alignzoo.cli.doing.running import (
+    INTERRUPTED,
+    Asked,
+    plan_command,
+    resume_hint,
+    run_command,
+)
 from alignzoo.cli.terminal.names import is_study, recipe_folder
 from alignzoo.cli.terminal.screen import print_table
-from alignzoo.contract.errors import UsageError, counted, suggest
+from alignzoo.contract.errors import Interrupted, UsageError, counted, suggest
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.store.code import core_digest
@@ -74,9 +81,18 @@ def reproduce_command(name: str | None, wish: Wish) -> int:
             check_study(opened, registry, worlds, wish.changed)
             continue
         for world in worlds:
-            if status := run_world(opened, world, registry, wish):
+            if status := _kept(opened, world, registry, wish):
                 return status
     return 0
+
+
+def _kept(opened: Opened, world: str, registry: Registry, wish: Wish) -> int:
+    """`run_world`; Ctrl-C between two runs is told as one in a run is."""
+    try:
+        return run_world(opened, world, registry, wish)
+    except KeyboardInterrupt as stop:
+        print(f"\n{resume_hint(wish.output)}", file=sys.stderr)
+        return stop.code if isinstance(stop, Interrupted) else INTERRUPTED
 
 
 def bundled_studies() -> dict[str, Path]:
