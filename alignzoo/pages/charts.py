@@ -27,17 +27,21 @@ class Series:
     colour: int = 0  # which of the palette
     marks: Sequence[Point] = ()  # points that are out of order
     dots: Sequence[Point] = ()  # points of their own, in the curve's colour
+    spread: Sequence[tuple[float, float, float]] = ()  # x, low, high: an area behind the curve
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A series as it is drawn: SVG path data, dots (points that stand alone too) and marks."""
+    """A series as it is drawn: SVG path data of curve and area, dots (points that stand alone too)
+    and marks.
+    """
 
     name: str
     colour: int
     path: str
     dots: tuple[Point, ...]
     marks: tuple[Point, ...]
+    area: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def chart(
     if not whole:
         return None
     across = spanning([x for x, _ in whole], 0, ACROSS, room=0.01)
-    up = spanning([y for _, y in whole], UP, 0)
+    edges = [y for one in series for _, *ends in one.spread for y in ends if math.isfinite(y)]
+    up = spanning([*(y for _, y in whole), *edges], UP, 0)
     return Chart(
         title,
         axis(x_name, across),
@@ -94,7 +99,15 @@ def _curve(one: Series, across: Scale, up: Scale) -> Curve:
         path="".join(_path(piece) for piece in pieces if len(piece) > 1),
         dots=(*(piece[0] for piece in pieces if len(piece) == 1), *map(place, one.dots)),
         marks=tuple(map(place, one.marks)),
+        area=_area([(place((x, low)), place((x, high))) for x, low, high in one.spread]),
     )
+
+
+def _area(edges: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> str:
+    """What lies between the lower and the upper ends, as one closed path."""
+    if len(edges) < 2:
+        return ""
+    return _path([low for low, _ in edges] + [high for _, high in reversed(edges)]) + "z"
 
 
 def _pieces(points: Sequence[Point]) -> Iterator[list[Point]]:

@@ -24,7 +24,7 @@ ROOMS = {
     "pages": set(),
     "leaderboard": {"contract", "pages", "store"},
     "report": {"contract", "recipe", "store", "leaderboard", "pages", "engine.train", "lens"},
-    "studies": {"contract", "recipe", "store"},
+    "studies": {"contract", "recipe", "store", "pages", "studies.plots"},
     "studies.plots": {"contract", "store"},
     "launch": {"contract", "store"},
     "lens": {"contract", "ops", "data", "recipe", "store", "pages", "stages", "engine.models"}

@@ -1,0 +1,35 @@
+"""All results of `alignzoo reproduce` that are committed, as one page: paper.md.
+
+    python benchmarks/paper.py
+
+Reads results/reproduce/*.json, in the order of the paper; writes paper.md beside this file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignzoo.studies.files import read_result
+from alignzoo.studies.paper import paper
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "reproduce"
+ORDER = ("table1", "table2", "table3", "figure2", "table4", "questions")
+WORLDS = ("facts", "stories")
+
+
+def place(file: Path) -> tuple[int, int, str]:
+    """Where a result stands on the page: STUDY-WORLD.json."""
+    study, _, world = file.stem.partition("-")
+    first = ORDER.index(study) if study in ORDER else len(ORDER)
+    return first, WORLDS.index(world) if world in WORLDS else len(WORLDS), file.stem
+
+
+def page() -> str:
+    """The page of what is committed."""
+    return paper([read_result(file) for file in sorted(RESULTS.glob("*.json"), key=place)])
+
+
+if __name__ == "__main__":
+    (HERE / "paper.md").write_text(page(), encoding="utf-8")
+    print(HERE / "paper.md")
