@@ -16,16 +16,18 @@ from alignzoo.studies.text import markdown
 
 
 def write_result(result: Result, folder: Path, name: str) -> list[Path]:
-    """Write NAME.md, .json, .html, and .svg where there are curves; the files."""
-    page, numbers = folder / f"{name}.html", folder / f"{name}.json"
+    """Write NAME.md, .json, .html, and .svg where there is something to draw; the files."""
     text = json.dumps(asdict(result), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(numbers, text + "\n")
-    write_text(page, render_result(result, numbers.name))
-    figure = folder / f"{name}.svg"
-    if result.pictures:
-        write_text(figure, render_figure(result))
-    write_text(folder / f"{name}.md", markdown(result, figure.name if result.pictures else ""))
-    return [folder / f"{name}.md", numbers, page, *([figure] if result.pictures else [])]
+    figure = render_figure(result)
+    written = {
+        folder / f"{name}.md": markdown(result, f"{name}.svg" if figure else ""),
+        folder / f"{name}.json": text + "\n",
+        folder / f"{name}.html": render_result(result, f"{name}.json"),
+        **({folder / f"{name}.svg": figure} if figure else {}),
+    }
+    for file, content in written.items():
+        write_text(file, content)
+    return list(written)
 
 
 def read_result(file: Path) -> Result:

@@ -76,7 +76,8 @@ class Folding:
         if place is None:
             return None
         folder = runs.folders[place.recipe]
-        return read_column(folder, runs.recipes[place.recipe], place, column.column)
+        recipe = runs.recipes[place.recipe]
+        return read_column(folder, recipe, place, column.column, column.times)
 
     def _derived(self, row: str, spec: DerivedSpec, runs: SeedRuns) -> Reading | str | None:
         place = self._stage(row, runs)

@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alignzoo.pages import PAGES, Source, render, visible
 from alignzoo.studies import words
-from alignzoo.studies.drawn import bars, curves_of
+from alignzoo.studies.drawn import bars, curves_of, ladders
 from alignzoo.studies.facts import Result
 
 HERE = Path(__file__).parent
@@ -32,6 +32,7 @@ def render_result(result: Result, twin: str) -> str:
         "label": words.row_label,
         "caption": words.caption(result),
         "charts": curves_of(result),
+        "ladders": ladders(result),
         "difference_heads": words.DIFFERENCE_HEADS,
         "by_seed": [(one.head, list(words.by_seed(result, one))) for one in columns],
         "made": words.made(result),
@@ -53,11 +54,16 @@ def _comparisons(result: Result, number: int) -> list[tuple[str, list[str], obje
 
 
 def render_figure(result: Result) -> str:
-    """The curves as one SVG file, light or dark as its reader's machine is."""
+    """Means with intervals, and curves, as one SVG file, light or dark as its reader's machine;
+    empty where there is nothing to draw.
+    """
+    drawn = {"charts": curves_of(result), "ladders": ladders(result)}
+    if not any(drawn.values()):
+        return ""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     template = environment.get_template("figure.svg.j2")
     style = (PAGES / "drawing.css").read_text(encoding="utf-8")
-    return visible(template.render(charts=curves_of(result), title=result.title, style=style))
+    return visible(template.render(drawn, title=result.title, style=style))

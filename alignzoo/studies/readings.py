@@ -30,8 +30,10 @@ class Reading:
     note: str = ""
 
 
-def read_column(run: Path, recipe: Recipe, place: Place, column: str) -> Reading | str:
-    """A column of an evaluation, or a sentence that says why there is none.
+def read_column(
+    run: Path, recipe: Recipe, place: Place, column: str, times: float = 1.0
+) -> Reading | str:
+    """A column of an evaluation, each value times a number, or why there is none, in words.
 
     Raises DataError when the file is damaged.
     """
@@ -42,18 +44,18 @@ def read_column(run: Path, recipe: Recipe, place: Place, column: str) -> Reading
     cells, values = found["row"]["columns"], found["values"]
     if column not in cells or column not in values:
         return f"no column {column}{suggest(column, cells)} (there are: {', '.join(cells)})"
-    own = tuple(None if x is None else float(x) for x in values[column])
+    own = tuple(None if x is None else times * float(x) for x in values[column])
     bad = sum(1 for x in own if x is not None and not math.isfinite(x))
-    figure = cells[column]["mean"]
     if bad:
         return f"{column} is NaN or infinite for {bad} of {len(own)} prompts"
-    if figure is None or not math.isfinite(figure):
+    if (stated := cells[column]["mean"]) is None or not math.isfinite(stated):
         return f"{column} has no figure{_why(cells[column])}"
+    figure = times * stated
     there = [x for x in own if x is not None]
     plain = bool(there) and math.isclose(mean(there), figure, rel_tol=1e-9, abs_tol=1e-12)
     missing = len(own) - len(there)
     note = f"{column} is missing for {missing} of {len(own)} prompts" if missing else ""
-    return Reading(float(figure), own if plain else (), _kind(found["section"], column), note)
+    return Reading(figure, own if plain else (), _kind(found["section"], column), note)
 
 
 def _content(file: Path) -> Mapping[str, Any]:

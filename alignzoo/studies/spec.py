@@ -29,6 +29,9 @@ class ColumnSpec(Spec):
         default_factory=dict, alias="with", description="options that tell it from its like"
     )
     baseline: str | None = Field(None, description="its baseline, where that tells it from others")
+    times: float = Field(
+        1.0, gt=0, description="what its values are multiplied by: .01 makes shares of percent"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,9 @@ def markdown(result: Result, figure: str = "") -> str:
     """The whole result; `figure` is the file of its drawing, where there is one."""
     parts = [*_head(result), *_verdicts(result), *_table(result)]
     if figure:
-        parts.append(f"## Curves\n\n![Curves of {result.study} on {result.world}]({figure})")
+        parts.append(
+            f"![Means, intervals and curves of {result.study} on {result.world}]({figure})"
+        )
     parts += [*_differences(result), *_by_seed(result), *_made(result)]
     return "\n\n".join(parts) + "\n"
 

@@ -21,7 +21,7 @@ FILES = "files"  # folder of the site for linked files that are no pages
 
 NAVIGATION = {  # heading -> pages in their order; one that is not there is left out
     "Begin": ("start", "methods/index", "findings"),
-    "Use": ("recipes", "data", "evaluation", "report", "lens", "metrics", "from-trl"),
+    "Use": ("recipes", "data", "evaluation", "report", "reproduce", "lens", "metrics", "from-trl"),
     "Grow": ("scaling", "memory", "performance", "reliability"),
     "Extend": ("write-a-plugin", "packages/index", "plugins", "contributing"),
     "Look up": ("parity", "benchmarks/README", "changelog"),

@@ -41,6 +41,12 @@ def test_the_values_by_prompt_are_those_of_the_file(tmp_path):
     assert (found.value, found.prompts) == (0.625, (0.0, 0.5, 1.0, 1.0))
 
 
+def test_percent_can_be_made_shares(tmp_path):
+    write(tmp_path, "m", [0.0, 50.0, 100.0])
+    found = read_column(tmp_path, RECIPE, Place(0, 0, "m"), "win_rate", 0.01)
+    assert (found.value, found.prompts) == (0.5, (0.0, 0.5, 1.0))
+
+
 def test_a_figure_that_is_no_mean_of_its_prompts_is_not_paired_by_prompt(tmp_path):
     write(tmp_path, "m", [0.0, 1.0], mean=0.7)
     assert read(tmp_path) == Reading(0.7, (), read(tmp_path).kind)

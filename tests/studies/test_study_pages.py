@@ -57,7 +57,7 @@ def test_the_table_has_means_half_intervals_the_papers_figures_and_marked_contro
     assert "| plain | 0.613 ± 0.038 | 18.40 | – |" in text
     assert "| strong (control) | 0.790 ± 0.025 | 18.40 | – |" in text
     assert "Mean over seeds 3, 4, 5 ± half the 95 % interval over seeds (Student's t)" in text
-    assert "![Curves of table1 on facts](full.svg)" in text
+    assert "![Means, intervals and curves of table1 on facts](full.svg)" in text
 
 
 def test_every_verdict_is_told_with_its_reason_and_failures_as_plainly_as_successes():
