@@ -124,6 +124,9 @@ def fold_study(
                 raise AlignzooError(f"{folder}: {why}; run the study again, which does it anew")
     folding = Folding(study, world, tuple(runs), registry)
     _tell_unlike(folding)
+    for one in runs:
+        if one.seed < (first := study.worlds[world].seed):
+            folding.note(f"rates may have been chosen there; it measures from {first} on", one.seed)
     figures = tuple(f for (row, m) in folding.readings if (f := _figure(folding, row, m)))
     pictures = tuple(p for spec in study.curves if (p := _picture(folding, spec)).lines)
     spec = study.worlds[world]

@@ -33,7 +33,7 @@ def _column(result: Result, measure: Measure) -> Column:
     values = [f.mean for f in own if f.mean is not None]
     unit = f" [{measure.unit}]" if measure.unit else ""
     printed = any(measure.name in row.paper for row in result.rows)
-    paper = f"paper: {measure.paper or measure.label}" if printed else ""
+    paper = f"paper's {measure.label}" if printed else ""
     return Column(measure, f"{measure.label}{unit}", decimals(values), paper)
 
 
@@ -83,6 +83,12 @@ def caption(result: Result) -> str:
         f"Mean over seeds {seeds} ± half the 95 % interval over seeds (Student's t). A figure "
         "without one is the same in every seed."
     )
+
+
+def differing(result: Result) -> list[str]:
+    """How the paper's columns differ from ours, where they stand beside them."""
+    own = (one.measure for one in columns(result) if one.paper)
+    return [f"The paper's {one.label}: {one.paper}." for one in own if one.paper]
 
 
 def verdict_word(verdict: Verdict) -> str:

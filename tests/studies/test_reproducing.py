@@ -170,6 +170,13 @@ def test_a_world_that_needs_what_is_not_here_is_checked_and_told_but_not_run(pla
     assert not (place / "runs/facts/far").exists()
 
 
+def test_a_seed_on_which_rates_may_have_been_chosen_is_named(place):
+    assert run(place, first_seed=2, seeds=2) == 0
+    (note,) = [text for text in result(place).notes if "(seed 2)" in text]
+    assert note == "rates may have been chosen there; it measures from 3 on (seed 2)"
+    assert run(place) == 0
+
+
 def test_wishes_that_contradict_or_name_nothing_are_refused(place):
     with pytest.raises(UsageError, match="--quick is one seed, --seeds 3 is not"):
         run(place, quick=True, seeds=3)

@@ -53,10 +53,11 @@ def test_a_file_that_is_no_result_is_named(tmp_path):
 
 def test_the_table_has_means_half_intervals_the_papers_figures_and_marked_controls():
     text = markdown(full_result(), "full.svg")
-    assert "| row | win rate | paper: AlpacaEval 2 LC win rate | length [tokens] |" in text
+    assert "| row | win rate | paper's win rate | length [tokens] |" in text
     assert "| plain | 0.613 ± 0.038 | 18.40 | – |" in text
     assert "| strong (control) | 0.790 ± 0.025 | 18.40 | – |" in text
     assert "Mean over seeds 3, 4, 5 ± half the 95 % interval over seeds (Student's t)" in text
+    assert "The paper's win rate: AlpacaEval 2 LC win rate." in text
     assert "![Means, intervals and curves of table1 on facts](full.svg)" in text
 
 
