@@ -192,7 +192,7 @@ def _figure(folding: Folding, row: str, measure: str) -> Figure | None:
     asked = source(folding.study, folding.world, row, measure, recipes, folding.registry)
     if target is None or not asked:
         return None
-    spread = _spread(there)
+    spread = _spread(there, alone=len(found) == 1)
     return Figure(
         row=row,
         measure=measure,
@@ -204,11 +204,11 @@ def _figure(folding: Folding, row: str, measure: str) -> Figure | None:
     )
 
 
-def _spread(found: Sequence[Reading]) -> Spread | None:
-    """Over seeds; of a single one over its prompts, where the figure is their mean."""
+def _spread(found: Sequence[Reading], *, alone: bool) -> Spread | None:
+    """Over seeds; of a seed that is alone over its prompts, where the figure is their mean."""
     if not found:
         return None
-    if len(found) == 1 and found[0].prompts:
+    if alone and found[0].prompts:
         return over_prompts([x for x in found[0].prompts if x is not None])
     return over_seeds([one.value for one in found])
 

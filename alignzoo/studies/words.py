@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alignzoo.contract.errors import counted
-from alignzoo.pages import MINUS, decimals
+from alignzoo.pages import decimals
 from alignzoo.studies.facts import Comparison, Figure, Measure, Result, Row, Verdict
-from alignzoo.studies.verdicts import NOISE, formula, signed
+from alignzoo.studies.verdicts import NOISE, formula, plain, signed
 
 NONE = "–"
 
@@ -39,14 +39,14 @@ def _column(result: Result, measure: Measure) -> Column:
 
 def number(value: float | None, digits: int) -> str:
     """A value with so many digits."""
-    return NONE if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+    return NONE if value is None else plain(value, digits)
 
 
 def cell(figure: Figure | None, digits: int) -> str:
     """0.731 ± 0.012."""
     if figure is None or figure.mean is None:
         return NONE
-    half = "" if figure.half is None else f" ± {figure.half:.{digits}f}"
+    half = "" if figure.half is None else f" ± {plain(figure.half, digits)}"
     return number(figure.mean, digits) + half
 
 
@@ -81,7 +81,7 @@ def caption(result: Result) -> str:
         )
     return (
         f"Mean over seeds {seeds} ± half the 95 % interval over seeds (Student's t). A figure "
-        "without one is the same in every seed."
+        "without one is the same in every seed, or known in one alone."
     )
 
 

@@ -17,6 +17,7 @@ from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.store import identity
 from alignzoo.studies.files import read_result
+from alignzoo.studies.readings import read_column
 from alignzoo.studies.runs import seeded, unfinished
 
 WORLD = "facts/world"
@@ -204,3 +205,24 @@ def test_a_fold_of_nothing_is_an_error(place):
     study = load_study(place / "study.yaml", load_plugins(), place).study
     with pytest.raises(AlignzooError, match="no seed is finished"):
         fold_study(study, "facts", [], load_plugins(), result(place).origin)
+
+
+def test_a_column_that_one_seed_lacks_is_named_and_its_figure_has_no_interval(place, monkeypatch):
+    from alignzoo.studies import fold
+
+    def lacking(run, recipe, place, column, times):
+        if recipe.seed == 4 and column == "win_rate" and place.model == "dpo":
+            return "no column win_rate (there are: length)"
+        return read_column(run, recipe, place, column, times)
+
+    monkeypatch.setattr(fold, "read_column", lacking)
+    assert run(place) == 0
+    found = result(place)
+    assert "win of dpo: no column win_rate (there are: length) (seed 4)" in found.notes
+    figure = found.figure("dpo", "win")
+    assert (figure.seeds[1], figure.half) == (None, None)
+    (one,) = found.verdicts[0].comparisons
+    assert (one.over, one.n) == ("prompts", 4)
+    assert "one seed" in found.verdicts[0].reason
+    monkeypatch.undo()
+    assert run(place) == 0
