@@ -124,6 +124,9 @@ def fold_study(
                 raise AlignzooError(f"{folder}: {why}; run the study again, which does it anew")
     folding = Folding(study, world, tuple(runs), registry)
     _tell_unlike(folding)
+    for one in runs:
+        if one.seed < (first := study.worlds[world].seed):
+            folding.note(f"rates may have been chosen there; it measures from {first} on", one.seed)
     figures = tuple(f for (row, m) in folding.readings if (f := _figure(folding, row, m)))
     pictures = tuple(p for spec in study.curves if (p := _picture(folding, spec)).lines)
     spec = study.worlds[world]
@@ -189,7 +192,7 @@ def _figure(folding: Folding, row: str, measure: str) -> Figure | None:
     asked = source(folding.study, folding.world, row, measure, recipes, folding.registry)
     if target is None or not asked:
         return None
-    spread = _spread(there)
+    spread = _spread(there, alone=len(found) == 1)
     return Figure(
         row=row,
         measure=measure,
@@ -201,11 +204,11 @@ def _figure(folding: Folding, row: str, measure: str) -> Figure | None:
     )
 
 
-def _spread(found: Sequence[Reading]) -> Spread | None:
-    """Over seeds; of a single one over its prompts, where the figure is their mean."""
+def _spread(found: Sequence[Reading], *, alone: bool) -> Spread | None:
+    """Over seeds; of a seed that is alone over its prompts, where the figure is their mean."""
     if not found:
         return None
-    if len(found) == 1 and found[0].prompts:
+    if alone and found[0].prompts:
         return over_prompts([x for x in found[0].prompts if x is not None])
     return over_seeds([one.value for one in found])
 

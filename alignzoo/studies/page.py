@@ -30,7 +30,7 @@ def render_result(result: Result, twin: str) -> str:
         "heads": [text for one in columns for text in _heads(one)],
         "rows": list(words.table(result)),
         "label": words.row_label,
-        "caption": words.caption(result),
+        "caption": " ".join([words.caption(result), *words.differing(result)]),
         "charts": curves_of(result),
         "ladders": ladders(result),
         "difference_heads": words.DIFFERENCE_HEADS,

@@ -43,7 +43,7 @@ def _study(worlds: Mapping[str, Result]) -> Iterator[str]:
         yield result.world_about
         rows = [[words.row_label(row), *cells] for row, cells in words.table(result)]
         yield rows_of(("row", *words.heads(result)), rows)
-        yield words.caption(result)
+        yield " ".join([words.caption(result), *words.differing(result)])
         if result.notes:
             yield "\n".join(f"* {note}" for note in result.notes)
         yield "\n".join(

@@ -111,7 +111,8 @@ def alike(left: Reading | float, right: Reading | float) -> bool:
     """Whether two readings are of the same prompts, decoding and baseline."""
     if not isinstance(left, Reading) or not isinstance(right, Reading):
         return True
-    return left.kind == right.kind and len(left.prompts) == len(right.prompts)
+    same = not left.prompts or not right.prompts or len(left.prompts) == len(right.prompts)
+    return left.kind == right.kind and same
 
 
 def _values(side: Reading | float, n: int) -> Sequence[float | None]:

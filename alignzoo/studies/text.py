@@ -58,7 +58,7 @@ def _table(result: Result) -> Iterator[str]:
     yield "## Results"
     rows = [[words.row_label(row), *cells] for row, cells in words.table(result)]
     yield rows_of(("row", *words.heads(result)), rows)
-    yield words.caption(result)
+    yield " ".join([words.caption(result), *words.differing(result)])
     if result.notes:
         yield "To be known:\n\n" + "\n".join(f"* {note}" for note in result.notes)
 

@@ -14,6 +14,7 @@ from alignzoo.studies.spec import ClaimSpec
 
 Side: TypeAlias = str | float
 BySeed: TypeAlias = Sequence[Reading | None]
+LARGE = 1e6
 NOISE = "one seed: the noise of training is not in it"
 
 
@@ -184,4 +185,10 @@ def formula(one: Comparison, label: Callable[[Side], str]) -> str:
 
 def signed(value: float, digits: int) -> str:
     """A difference with its sign."""
-    return f"{value:+.{digits}f}".replace("-", MINUS)
+    return f"{'+' if value >= 0 else MINUS}{plain(abs(value), digits)}"
+
+
+def plain(value: float, digits: int) -> str:
+    """A value with so many digits; one of millions as 1.59e11."""
+    text = f"{value:.2e}".replace("e+0", "e").replace("e+", "e")
+    return (text if abs(value) >= LARGE else f"{value:.{digits}f}").replace("-", MINUS)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alignzoo.contract.errors import counted
-from alignzoo.pages import MINUS, decimals
+from alignzoo.pages import decimals
 from alignzoo.studies.facts import Comparison, Figure, Measure, Result, Row, Verdict
-from alignzoo.studies.verdicts import NOISE, formula, signed
+from alignzoo.studies.verdicts import NOISE, formula, plain, signed
 
 NONE = "–"
 
@@ -33,20 +33,20 @@ def _column(result: Result, measure: Measure) -> Column:
     values = [f.mean for f in own if f.mean is not None]
     unit = f" [{measure.unit}]" if measure.unit else ""
     printed = any(measure.name in row.paper for row in result.rows)
-    paper = f"paper: {measure.paper or measure.label}" if printed else ""
+    paper = f"paper's {measure.label}" if printed else ""
     return Column(measure, f"{measure.label}{unit}", decimals(values), paper)
 
 
 def number(value: float | None, digits: int) -> str:
     """A value with so many digits."""
-    return NONE if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+    return NONE if value is None else plain(value, digits)
 
 
 def cell(figure: Figure | None, digits: int) -> str:
     """0.731 ± 0.012."""
     if figure is None or figure.mean is None:
         return NONE
-    half = "" if figure.half is None else f" ± {figure.half:.{digits}f}"
+    half = "" if figure.half is None else f" ± {plain(figure.half, digits)}"
     return number(figure.mean, digits) + half
 
 
@@ -81,8 +81,14 @@ def caption(result: Result) -> str:
         )
     return (
         f"Mean over seeds {seeds} ± half the 95 % interval over seeds (Student's t). A figure "
-        "without one is the same in every seed."
+        "without one is the same in every seed, or known in one alone."
     )
+
+
+def differing(result: Result) -> list[str]:
+    """How the paper's columns differ from ours, where they stand beside them."""
+    own = (one.measure for one in columns(result) if one.paper)
+    return [f"The paper's {one.label}: {one.paper}." for one in own if one.paper]
 
 
 def verdict_word(verdict: Verdict) -> str:

@@ -10,6 +10,7 @@ from source_tree import ROOT
 
 from alignzoo.cli.doing.reproducing import bundled_studies, list_studies
 from alignzoo.cli.terminal.names import bundled_recipes, recipe_folder
+from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.studies.file import load_study
 
@@ -25,6 +26,17 @@ def script():
 def test_a_bundled_study_is_sound_and_named_as_its_file(path):
     opened = load_study(path, load_plugins(), recipe_folder())
     assert opened.study.name == path.stem
+
+
+def test_no_two_recipes_of_bundled_studies_share_a_folder_of_runs():
+    registry, files = load_plugins(), {}
+    for path in bundled_studies().values():
+        opened = load_study(path, registry, recipe_folder())
+        for world, recipes in opened.recipes.items():
+            for file in recipes:
+                name = load_recipe(file, registry).name
+                files.setdefault((world, name), set()).add(file.resolve())
+    assert [place for place, found in files.items() if len(found) > 1] == []
 
 
 def test_a_study_is_no_recipe():

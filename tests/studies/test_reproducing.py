@@ -17,6 +17,7 @@ from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
 from alignzoo.store import identity
 from alignzoo.studies.files import read_result
+from alignzoo.studies.readings import read_column
 from alignzoo.studies.runs import seeded, unfinished
 
 WORLD = "facts/world"
@@ -170,6 +171,13 @@ def test_a_world_that_needs_what_is_not_here_is_checked_and_told_but_not_run(pla
     assert not (place / "runs/facts/far").exists()
 
 
+def test_a_seed_on_which_rates_may_have_been_chosen_is_named(place):
+    assert run(place, first_seed=2, seeds=2) == 0
+    (note,) = [text for text in result(place).notes if "(seed 2)" in text]
+    assert note == "rates may have been chosen there; it measures from 3 on (seed 2)"
+    assert run(place) == 0
+
+
 def test_wishes_that_contradict_or_name_nothing_are_refused(place):
     with pytest.raises(UsageError, match="--quick is one seed, --seeds 3 is not"):
         run(place, quick=True, seeds=3)
@@ -197,3 +205,24 @@ def test_a_fold_of_nothing_is_an_error(place):
     study = load_study(place / "study.yaml", load_plugins(), place).study
     with pytest.raises(AlignzooError, match="no seed is finished"):
         fold_study(study, "facts", [], load_plugins(), result(place).origin)
+
+
+def test_a_column_that_one_seed_lacks_is_named_and_its_figure_has_no_interval(place, monkeypatch):
+    from alignzoo.studies import fold
+
+    def lacking(run, recipe, place, column, times):
+        if recipe.seed == 4 and column == "win_rate" and place.model == "dpo":
+            return "no column win_rate (there are: length)"
+        return read_column(run, recipe, place, column, times)
+
+    monkeypatch.setattr(fold, "read_column", lacking)
+    assert run(place) == 0
+    found = result(place)
+    assert "win of dpo: no column win_rate (there are: length) (seed 4)" in found.notes
+    figure = found.figure("dpo", "win")
+    assert (figure.seeds[1], figure.half) == (None, None)
+    (one,) = found.verdicts[0].comparisons
+    assert (one.over, one.n) == ("prompts", 4)
+    assert "one seed" in found.verdicts[0].reason
+    monkeypatch.undo()
+    assert run(place) == 0

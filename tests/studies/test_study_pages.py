@@ -14,6 +14,7 @@ from alignzoo.contract.errors import DataError, UsageError
 from alignzoo.studies.files import read_result, write_result
 from alignzoo.studies.paper import paper
 from alignzoo.studies.text import markdown
+from alignzoo.studies.verdicts import plain, signed
 
 needs_browser = pytest.mark.skipif(
     find_chromium() is None, reason="no Chromium on this machine (Debian: apt install chromium)"
@@ -53,10 +54,11 @@ def test_a_file_that_is_no_result_is_named(tmp_path):
 
 def test_the_table_has_means_half_intervals_the_papers_figures_and_marked_controls():
     text = markdown(full_result(), "full.svg")
-    assert "| row | win rate | paper: AlpacaEval 2 LC win rate | length [tokens] |" in text
+    assert "| row | win rate | paper's win rate | length [tokens] |" in text
     assert "| plain | 0.613 ± 0.038 | 18.40 | – |" in text
     assert "| strong (control) | 0.790 ± 0.025 | 18.40 | – |" in text
     assert "Mean over seeds 3, 4, 5 ± half the 95 % interval over seeds (Student's t)" in text
+    assert "The paper's win rate: AlpacaEval 2 LC win rate." in text
     assert "![Means, intervals and curves of table1 on facts](full.svg)" in text
 
 
@@ -67,6 +69,11 @@ def test_every_verdict_is_told_with_its_reason_and_failures_as_plainly_as_succes
     assert "**not** | fails: ours minus strong is −0.057 (−0.085 to −0.028; 3 seeds) |" in text
     assert "It beats a strong control (not tested by the paper)" in text
     assert "* win of ours: win_rate is missing for 3 of 300 prompts (seed 4)" in text
+
+
+def test_millions_are_short_and_keep_their_sign():
+    assert [plain(x, 0) for x in (1.589e11, 123456.0, -2.5e6)] == ["1.59e11", "123456", "−2.50e6"]
+    assert [signed(x, 2) for x in (1.589e11, -0.125, 0.0)] == ["+1.59e11", "−0.12", "+0.00"]
 
 
 def test_the_command_seeds_commit_versions_and_tuning_stand_below():

@@ -94,6 +94,20 @@ def test_half_of_the_steps_is_half_of_the_left_side():
     assert verdict(rows, above={"slow": "fast"}, factor=0.5).verdict == "not"
 
 
+def test_numbers_that_are_one_per_seed_are_compared_over_seeds():
+    slow = [Reading(40.0), Reading(42.0), Reading(38.0)]
+    rows = {"slow": slow, "fast": [Reading(10.0), Reading(11.0), Reading(12.0)]}
+    found = judge(claim(above={"slow": "fast"}, factor=0.5), rows, label)
+    assert found.comparisons[0].seeds == (10, 10, 7)
+    assert (found.verdict, found.comparisons[0].over) == ("reproduced", "seeds")
+
+
+def test_a_fitted_figure_and_a_mean_of_the_same_prompts_are_compared_over_seeds():
+    rows = {"a": [Reading(0.7, (), "k"), Reading(0.72, (), "k")], "b": readings((0.5, 0.51), "k")}
+    (one,) = judge(claim(above={"a": "b"}), rows, label).comparisons
+    assert one.seeds == (pytest.approx(0.2), pytest.approx(0.21))
+
+
 def test_close_is_one_comparison_with_two_limits():
     near = {"a": (0.50, 0.51, 0.50), "b": (0.505, 0.505, 0.505)}
     assert verdict(near, close={"a": "b"}, margin=0.03).verdict == "reproduced"

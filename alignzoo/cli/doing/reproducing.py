@@ -20,12 +20,13 @@ from alignzoo.cli.doing.running import (
 )
 from alignzoo.cli.terminal.names import is_study, recipe_folder
 from alignzoo.cli.terminal.screen import print_table
-from alignzoo.contract.errors import Interrupted, UsageError, counted, suggest
+from alignzoo.contract.errors import AlignzooError, Interrupted, UsageError, counted, suggest
 from alignzoo.recipe.blocks import Recipe
+from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import digest_of_value
-from alignzoo.store.presence import AbsentInputs, require_inputs
+from alignzoo.store.presence import require_inputs
 from alignzoo.studies.facts import Origin
 from alignzoo.studies.file import Opened, load_study, recipes_of
 from alignzoo.studies.files import write_result
@@ -254,11 +255,17 @@ def _commit() -> str:
 
 
 def _lacking(recipes: Sequence[Recipe], registry: Registry) -> str:
-    """What the recipes read and this machine cannot have; empty where nothing is missing."""
+    """What the recipes read and this machine cannot have: models, data, files, judges; empty where
+    nothing is missing.
+    """
     try:
         for recipe in recipes:
             require_inputs(recipe, registry)
-    except AbsentInputs as error:
+            for spec in recipe.evaluate:
+                build_options(registry.find("benchmark", spec.benchmark), spec.with_).settings()
+                for judge in spec.judge:
+                    build_options(registry.find("judge", judge.name), judge.with_).check_here()
+    except AlignzooError as error:
         return str(error)
     return ""
 
