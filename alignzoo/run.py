@@ -26,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from alignzoo.contract.evaluation import RewardBenchmark
 from alignzoo.contract.progress import Progress, Silent
 from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.engine.parallel.agreement import is_main
@@ -47,7 +48,13 @@ from alignzoo.store.belonging import check_models
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import evaluation_folder, model_folder, resolved, stage_folder
 from alignzoo.store.identity import evaluation_identity, hub_commit, stage_identity
-from alignzoo.store.inputs import check_prompts, evaluated_models, model_ref, models_of
+from alignzoo.store.inputs import (
+    check_prompts,
+    evaluated_models,
+    measured_models,
+    model_ref,
+    models_of,
+)
 from alignzoo.store.presence import fetch_config, require_inputs
 from alignzoo.store.records import (
     STATE,
@@ -192,7 +199,7 @@ def _check_files(run: Run) -> None:
         benchmark = build_options(run.registry.find("benchmark", spec.benchmark), spec.with_)
         benchmark.settings()
         models = evaluated_models(spec, run.recipe, run.registry)
-        named = [m for m in models if m not in stages]
+        named = [m for m in models if m not in stages and m not in spec.rewards]
         files = [name for name in named if Path(name).is_file()]
         found = {name: read_outputs(Path(name)) for name in files}
         if files and not spec.partial:
@@ -223,7 +230,8 @@ def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
         folder = evaluation_folder(run.folder, number, spec)
         for model in evaluated_models(spec, run.recipe, run.registry):
             index += 1
-            _fetch_revisions([model, *spec.kl_to], run, outputs)
+            behind = measured_models(spec, model).values()
+            _fetch_revisions([*behind, *spec.kl_to], run, outputs)
             has_baseline = spec.baseline is not None and model != spec.baseline
             baseline = folder / model_folder(str(spec.baseline)) if has_baseline else None
             yield Piece(
@@ -243,7 +251,13 @@ def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
 def _run_evaluation(
     spec: EvaluateSpec, model: str, baseline: Path | None, context: StageContext
 ) -> None:
-    if issubclass(context.registry.find("benchmark", spec.benchmark), JudgedBenchmark):
+    kind = context.registry.find("benchmark", spec.benchmark)
+    if issubclass(kind, RewardBenchmark):
+        from alignzoo.stages.evaluation.rewarded import run_rewarded
+
+        run_rewarded(spec, model, context)
+        return
+    if issubclass(kind, JudgedBenchmark):
         from alignzoo.stages.evaluation.judged import run_judged
 
         run_judged(spec, model, context, baseline)

@@ -15,6 +15,7 @@ from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import suggest
+from alignzoo.contract.evaluation import RewardBenchmark
 from alignzoo.contract.types import LabelledBatch, PairBatch
 from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.recipe.blocks import (
@@ -39,6 +40,7 @@ from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.rewards import placed_rewards
 from alignzoo.recipe.roles import (
     LM,
+    REWARD,
     Head,
     head_faults,
     rate_faults,
@@ -49,7 +51,7 @@ from alignzoo.recipe.roles import (
 from alignzoo.recipe.sampler_faults import sampler_faults
 from alignzoo.recipe.special import special_faults
 from alignzoo.recipe.training import length_faults, training_faults
-from alignzoo.recipe.unread import unread_faults
+from alignzoo.recipe.unread import unmeasured_faults, unread_faults
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
@@ -113,7 +115,7 @@ def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fa
     found = [
         *plugin_faults(scope.registry, "benchmark", spec.benchmark, ("benchmark",), spec.with_),
         *_engine_faults(scope.registry, spec.engine, ("engine",)),
-        *_evaluated(spec, scope),
+        *_measured(spec, end, scope),
         *judge_faults(spec, scope.registry),
         *_opponent_faults(spec, scope.registry),
     ]
@@ -185,6 +187,36 @@ def _data_faults(data: DataSpec, path: Path, user: Draft, scope: Scope) -> Itera
     if data.with_:
         what = f"'{name}' is not a dataset of a plug-in, so it takes no options"
         yield Fault((*path, "with"), what, at_key=True)
+
+
+def _measured(spec: EvaluateSpec, end: Draft, scope: Scope) -> Iterator[Fault]:
+    """What the benchmark measures: models that answer, or rewards of given pairs."""
+    cls = scope.registry.benchmarks.get(spec.benchmark)
+    if cls is None or not issubclass(cls, RewardBenchmark):
+        for key in ("data", "rewards") if cls else ():
+            if getattr(spec, key):
+                what = f"{spec.benchmark} measures models on prompts of its own; remove this"
+                yield Fault((key,), what, at_key=True)
+        yield from _evaluated(spec, scope)
+        return
+    yield from unmeasured_faults(spec)
+    yield from _reward_faults(spec, end, scope)
+    if spec.data is not None:
+        yield from _data_faults(spec.data, ("data",), end, scope)
+        source = scope.stage(spec.data.name)
+        if source is not None and source.kind == "generate":
+            what = f"'{source.name}' makes samples, not pairs; name a label stage"
+            yield Fault(("data", "name"), what)
+
+
+def _reward_faults(spec: EvaluateSpec, end: Draft, scope: Scope) -> Iterator[Fault]:
+    """A reward is a scalar head's, or a log-ratio of two language models."""
+    for name, reward in spec.rewards.items():
+        for key, model in reward.models.items():
+            path = ("rewards", name, key)
+            yield from _model_faults(model, path, end, scope)
+            if wrong := wrong_head(model, LM if reward.over else REWARD, scope.heads):
+                yield Fault(path, wrong)
 
 
 def _evaluated(spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:

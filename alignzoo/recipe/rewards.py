@@ -119,6 +119,22 @@ def _called(part: RewardSpec) -> str:
     return "+".join(judge.name for judge in part.judges)
 
 
+class PairRewardSpec(Spec):
+    """A reward r(x, y) of given answers: a scalar head's, or one of two language models."""
+
+    model: str = Field(description="an earlier stage or model; alone it has a scalar head")
+    over: str | None = Field(
+        None,
+        description="another model: r = log p(y|x) under `model` minus the same under this one, "
+        "summed over the tokens of the answer",
+    )
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Key -> the model that it names."""
+        return {"model": self.model, **({"over": self.over} if self.over else {})}
+
+
 def placed_rewards(reward: RewardSpec | None) -> list[tuple[RewardSpec, tuple[str | int, ...]]]:
     """The parts of a reward, each with its place in a train stage."""
     path: tuple[str | int, ...] = ("rollout", "reward")

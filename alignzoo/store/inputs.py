@@ -86,8 +86,11 @@ def descent(name: str, recipe: Recipe) -> list[str]:
 def evaluated_models(spec: EvaluateSpec, recipe: Recipe, registry: Registry) -> list[str]:
     """The models of an `evaluate` block: the baseline first, then in the order asked for.
 
-    By default every language model that a stage trains; a scalar head answers no prompt.
+    By default every language model that a stage trains; a scalar head answers no prompt. Of a
+    benchmark of rewards they are the rewards.
     """
+    if spec.rewards:
+        return list(spec.rewards)
     trained = [
         stage.name
         for stage in recipe.stages
@@ -95,6 +98,18 @@ def evaluated_models(spec: EvaluateSpec, recipe: Recipe, registry: Registry) -> 
     ]
     wanted = list(spec.models if spec.models is not None else trained)
     return list(dict.fromkeys([spec.baseline, *wanted] if spec.baseline else wanted))
+
+
+def measured_models(spec: EvaluateSpec, name: str) -> dict[str, str]:
+    """The models behind one row of an `evaluate` block: place -> name."""
+    return spec.rewards[name].models if spec.rewards else {"model": name}
+
+
+def evaluation_reads(spec: EvaluateSpec, name: str) -> set[str]:
+    """The models and the data that one row of an `evaluate` block needs, by name."""
+    others = (*spec.kl_to, *([spec.baseline] if spec.baseline else []))
+    data = (data.name for data in data_of(spec).values())
+    return {*measured_models(spec, name).values(), *others, *data}
 
 
 def model_ref(name: str | None, recipe: Recipe, outputs: Mapping[str, Path]) -> ModelRef:
