@@ -26,9 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from alignzoo.contract.evaluation import RewardBenchmark
 from alignzoo.contract.progress import Progress, Silent
-from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.engine.parallel.environment import refuse_unheeded, unread_config
 from alignzoo.engine.parallel.exchange import as_one, everyone
@@ -38,12 +36,13 @@ from alignzoo.launch.worker import earlier_failure
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
 from alignzoo.plan.ahead import check_ahead, check_judges
 from alignzoo.plan.standing import standings
-from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, Recipe, TrainSpec
+from alignzoo.recipe.blocks import GenerateSpec, Recipe, TrainSpec
 from alignzoo.recipe.observers import Observers, declared_metrics, observers_for
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.stages import run_stage
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.evaluation.kinds import measure
 from alignzoo.store.belonging import check_models
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import evaluation_folder, model_folder, resolved, stage_folder
@@ -239,32 +238,13 @@ def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
                 index=index,
                 folder=folder / model_folder(model),
                 identity=evaluation_identity(spec, model, run.recipe, run.registry, outputs),
-                work=partial(_run_evaluation, spec, model, baseline),
+                work=partial(measure, spec, model, baseline),
                 labels={
                     "model": run.label(model),
                     "baseline": spec.baseline and run.label(spec.baseline),
                     "is_baseline": model == spec.baseline,
                 },
             )
-
-
-def _run_evaluation(
-    spec: EvaluateSpec, model: str, baseline: Path | None, context: StageContext
-) -> None:
-    kind = context.registry.find("benchmark", spec.benchmark)
-    if issubclass(kind, RewardBenchmark):
-        from alignzoo.stages.evaluation.rewarded import run_rewarded
-
-        run_rewarded(spec, model, context)
-        return
-    if issubclass(kind, JudgedBenchmark):
-        from alignzoo.stages.evaluation.judged import run_judged
-
-        run_judged(spec, model, context, baseline)
-        return
-    from alignzoo.stages.evaluation.ruled import run_evaluation
-
-    run_evaluation(spec, model, context, baseline)
 
 
 def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:
