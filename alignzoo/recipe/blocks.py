@@ -321,10 +321,12 @@ class EvaluateSpec(Spec):
         0.9, ge=0, le=1, description="smallest share of questions with a verdict; below: an error"
     )
     data: DataSpec | None = Field(
-        None, description="preference pairs, for a benchmark of rewards; nothing is sampled then"
+        None,
+        description="given pairs, for a benchmark of rewards or to hold judges against people; "
+        "nothing is sampled then",
     )
     rewards: dict[Name, PairRewardSpec] = Field(
-        default_factory=dict, description="rewards by the names of their rows, for such a benchmark"
+        default_factory=dict, description="rewards or judges of these pairs, by their rows' names"
     )
 
 

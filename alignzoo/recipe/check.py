@@ -15,7 +15,7 @@ from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import suggest
-from alignzoo.contract.evaluation import RewardBenchmark
+from alignzoo.contract.evaluation import Benchmark, RewardBenchmark
 from alignzoo.contract.types import LabelledBatch, PairBatch
 from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.recipe.blocks import (
@@ -32,7 +32,13 @@ from alignzoo.recipe.blocks import (
 )
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
-from alignzoo.recipe.judges import judge_faults, plugin_faults, reward_faults, valued_faults
+from alignzoo.recipe.judges import (
+    judge_faults,
+    judged_pairs_faults,
+    plugin_faults,
+    reward_faults,
+    valued_faults,
+)
 from alignzoo.recipe.mixing import mixture_faults, placed
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.reading import reading_faults
@@ -190,23 +196,25 @@ def _data_faults(data: DataSpec, path: Path, user: Draft, scope: Scope) -> Itera
 
 
 def _measured(spec: EvaluateSpec, end: Draft, scope: Scope) -> Iterator[Fault]:
-    """What the benchmark measures: models that answer, or rewards of given pairs."""
-    cls = scope.registry.benchmarks.get(spec.benchmark)
-    if cls is None or not issubclass(cls, RewardBenchmark):
-        for key in ("data", "rewards") if cls else ():
+    """What the benchmark measures: models that answer, or rewards and judges of given pairs."""
+    cls = scope.registry.benchmarks.get(spec.benchmark, Benchmark)
+    judged = issubclass(cls, JudgedBenchmark) and bool(spec.data or spec.rewards)
+    if not issubclass(cls, RewardBenchmark) and not judged:
+        for key in ("data", "rewards") if cls is not Benchmark else ():
             if getattr(spec, key):
                 what = f"{spec.benchmark} measures models on prompts of its own; remove this"
                 yield Fault((key,), what, at_key=True)
         yield from _evaluated(spec, scope)
         return
-    yield from unmeasured_faults(spec)
+    yield from unmeasured_faults(spec, several=judged)
     yield from _reward_faults(spec, end, scope)
-    if spec.data is not None:
-        yield from _data_faults(spec.data, ("data",), end, scope)
-        source = scope.stage(spec.data.name)
+    yield from judged_pairs_faults(spec, scope.registry)
+    for part, path in placed(spec.data, ("data",)) if spec.data else ():
+        yield from _data_faults(part, path, end, scope)
+        source = scope.stage(part.name)
         if source is not None and source.kind == "generate":
             what = f"'{source.name}' makes samples, not pairs; name a label stage"
-            yield Fault(("data", "name"), what)
+            yield Fault((*path, "name"), what)
 
 
 def _reward_faults(spec: EvaluateSpec, end: Draft, scope: Scope) -> Iterator[Fault]:
@@ -245,6 +253,8 @@ def _opponent_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
     cls = registry.benchmarks.get(spec.benchmark)
     if spec.baseline is not None or cls is None or not issubclass(cls, JudgedBenchmark):
         return
+    if spec.rewards:
+        return  # the pairs bring both answers
     if cls.compares and cls.baseline_answers is JudgedBenchmark.baseline_answers:
         yield Fault(("benchmark",), f"{cls.name} compares two models; name the other: `baseline:`")
 

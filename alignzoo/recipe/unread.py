@@ -27,15 +27,18 @@ UNREAD = {
 }
 
 
-def unmeasured_faults(spec: EvaluateSpec) -> Iterator[Fault]:
-    """What a benchmark of rewards lacks, and keys of blocks whose models answer prompts."""
+def unmeasured_faults(spec: EvaluateSpec, *, several: bool) -> Iterator[Fault]:
+    """What a measurement on given pairs lacks, and keys of blocks whose models answer prompts.
+
+    `several`: a second file may stand in `data`, which names the generators of the first.
+    """
     for key in ("data", "rewards"):
         if not getattr(spec, key):
             what = f"{spec.benchmark} reads what rewards say of pairs; add `{key}:`"
             yield Fault(("benchmark",), what)
-    if spec.data is not None and spec.data.parts:
+    if spec.data is not None and len(spec.data.sources) > 1 + several:
         yield Fault(("data",), "a list is for the data of a train stage; name one source")
-    for key in OF_ANSWERS:
+    for key in OF_ANSWERS[:-1] if several else OF_ANSWERS:
         if getattr(spec, key) != EvaluateSpec.model_fields[key].default:
             what = f"has no effect with {spec.benchmark}, where nothing is sampled; take it out"
             yield Fault((key,), what, at_key=True)

@@ -112,8 +112,15 @@ def evaluation_identity(
             "kl_to": {name: digest(name) for name in spec.kl_to},
             "settings": _settings(spec, registry),
             "judges": judge_identities(spec, registry),
+            "reward": _judges(_judges_of(spec, model), registry),
         }
     )
+
+
+def _judges_of(spec: EvaluateSpec, row: str) -> list[JudgeSpec]:
+    """The judge that a row is, where it is one."""
+    reward = spec.rewards.get(row)
+    return [reward.judge] if reward is not None and reward.judge is not None else []
 
 
 def answers_identity(

@@ -7,7 +7,9 @@ from functools import singledispatch
 from pathlib import Path
 
 from alignzoo.contract.errors import DataError
+from alignzoo.contract.evaluation import Benchmark
 from alignzoo.contract.stage import ModelRef
+from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.data import rendered
 from alignzoo.data.samples import DataSource
 from alignzoo.recipe.blocks import (
@@ -20,7 +22,7 @@ from alignzoo.recipe.blocks import (
     TrainSpec,
 )
 from alignzoo.recipe.registry import Registry
-from alignzoo.recipe.rewards import placed_rewards
+from alignzoo.recipe.rewards import PEOPLE, placed_rewards
 from alignzoo.recipe.roles import result_head
 from alignzoo.recipe.spec import Spec
 
@@ -86,11 +88,13 @@ def descent(name: str, recipe: Recipe) -> list[str]:
 def evaluated_models(spec: EvaluateSpec, recipe: Recipe, registry: Registry) -> list[str]:
     """The models of an `evaluate` block: the baseline first, then in the order asked for.
 
-    By default every language model that a stage trains; a scalar head answers no prompt. Of a
-    benchmark of rewards they are the rewards.
+    By default every language model that a stage trains; a scalar head answers no prompt. On given
+    pairs they are the rewards, and the people that judges are held against.
     """
     if spec.rewards:
-        return list(spec.rewards)
+        kind = registry.benchmarks.get(spec.benchmark, Benchmark)
+        people = [PEOPLE] if issubclass(kind, JudgedBenchmark) else []
+        return list(dict.fromkeys([*spec.rewards, *people]))
     trained = [
         stage.name
         for stage in recipe.stages
@@ -102,7 +106,9 @@ def evaluated_models(spec: EvaluateSpec, recipe: Recipe, registry: Registry) -> 
 
 def measured_models(spec: EvaluateSpec, name: str) -> dict[str, str]:
     """The models behind one row of an `evaluate` block: place -> name."""
-    return spec.rewards[name].models if spec.rewards else {"model": name}
+    if not spec.rewards:
+        return {"model": name}
+    return spec.rewards[name].models if name in spec.rewards else {}
 
 
 def evaluation_reads(spec: EvaluateSpec, name: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Which of the three ways of measuring a benchmark takes; each is loaded when it is wanted."""
+"""Which of the four ways of measuring a benchmark takes; each is loaded when it is wanted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alignzoo.stages.context import StageContext
 
 
 def measure(spec: EvaluateSpec, model: str, baseline: Path | None, context: StageContext) -> None:
-    """Measure one row of an `evaluate` block by a rule, by judges, or as a reward on pairs.
+    """Measure one row of an `evaluate` block by a rule, by judges, as a reward or beside people.
 
     `baseline` is the finished folder of the model it is compared with.
     """
@@ -20,6 +20,10 @@ def measure(spec: EvaluateSpec, model: str, baseline: Path | None, context: Stag
         from alignzoo.stages.evaluation.rewarded import run_rewarded
 
         run_rewarded(spec, model, context)
+    elif spec.rewards:
+        from alignzoo.stages.evaluation.people import run_people
+
+        run_people(spec, model, context)
     elif issubclass(kind, JudgedBenchmark):
         from alignzoo.stages.evaluation.judged import run_judged
 

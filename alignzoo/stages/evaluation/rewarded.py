@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
 from alignzoo.contract.algorithm import Role
-from alignzoo.contract.evaluation import Column, RewardBenchmark
-from alignzoo.contract.types import GroupSample, PairBatch, PairSample, Tokens
+from alignzoo.contract.errors import DataError
+from alignzoo.contract.evaluation import Answer, Column, Judge, RewardBenchmark
+from alignzoo.contract.types import GroupSample, PairBatch, PairSample, PromptSample, Tokens
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import Embedding
-from alignzoo.data.rows import row_from_sample
-from alignzoo.data.tokens import Encoded, Limits
+from alignzoo.data.rows import n_tokens, row_from_sample
+from alignzoo.data.tokens import Limits, encode_all
 from alignzoo.engine.models.bounds import bounds_of
 from alignzoo.engine.models.hooked import Listener
 from alignzoo.engine.models.load import load_model, load_tokenizer, pad_id_of
@@ -31,11 +32,13 @@ from alignzoo.engine.scoring.measure import sequence_log_ratios, sequence_values
 from alignzoo.recipe.blocks import DataSpec, EvaluateSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.rewards import PairRewardSpec
+from alignzoo.recipe.spec import JudgeSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.evaluation.columns import check_columns, summarise
 from alignzoo.stages.ids import check_ids
+from alignzoo.stages.label import judged
 from alignzoo.stages.learner import Learner
-from alignzoo.stages.reading import read_items
+from alignzoo.stages.reading import read_items, read_samples
 from alignzoo.stages.sharing import shared_out
 from alignzoo.store.files import digest_of, digest_of_value, write_json, write_text
 from alignzoo.store.records import STATE
@@ -57,22 +60,68 @@ def run_rewarded(spec: EvaluateSpec, name: str, context: StageContext) -> None:
         context.registry.find("benchmark", spec.benchmark), spec.with_
     )
     assert spec.data is not None  # as the recipe's check has it
-    pairs, score = _ready(spec.rewards[name], spec.data, context)
-    values = _values([row for item in pairs.items for row in item.rows], score, context)
+    reward = spec.rewards[name]
+    if reward.judge is not None:
+        samples, chosen, rejected = _scored(reward.judge, spec.data, context)
+    else:
+        samples, chosen, rejected = _read(reward, spec.data, context)
     if not everyone().is_main:
         return
-    chosen, rejected = values[::2], values[1::2]
     columns = dict(benchmark.judge_rewards(chosen, rejected))
-    check_columns(spec.benchmark, columns, len(pairs.items))
-    samples = [sample for sample in pairs.samples if isinstance(sample, PairSample)]
+    check_columns(spec.benchmark, columns, len(samples))
     _write_pairs(samples, chosen, rejected, context)
     write_json(context.folder / "scores.json", _result(spec, columns, samples, context))
     means = {key: sum(x for x in c.values if x is not None) for key, c in columns.items()}
     context.summary({key: total / len(samples) for key, total in means.items()})
 
 
-def _ready(reward: PairRewardSpec, data: DataSpec, context: StageContext) -> tuple[Encoded, Score]:
-    """The pairs as tokens, and what values them."""
+def rewards_of(
+    reward: PairRewardSpec, samples: Sequence[PairSample], data: DataSpec, context: StageContext
+) -> tuple[list[float], list[float]]:
+    """A model's rewards of the rejected and of the chosen answers of pairs that are at hand.
+
+    Raises DataError for a pair that cannot be read whole.
+    """
+    learner, score = _ready(reward, context)
+    limits = Limits(learner.max_length(data), too_long="error", ends=learner.ends)
+    pairs = encode_all(samples, PairBatch, learner.reader(data), limits)
+    if pairs.report.bad:
+        raise DataError(f"{context.name}: {pairs.report.bad[0]}")
+    values = _values([row for item in pairs.items for row in item.rows], score, context)
+    return values[1::2], values[::2]
+
+
+Valued: TypeAlias = tuple[Sequence[PairSample], list[float], list[float]]
+
+
+def _read(reward: PairRewardSpec, data: DataSpec, context: StageContext) -> Valued:
+    """The pairs that a model reads, as training does, with its rewards of both answers."""
+    learner, score = _ready(reward, context)
+    limits = Limits(learner.max_length(data), data.max_prompt_length, data.too_long, learner.ends)
+    pairs = read_items(data, PairBatch, learner.reader(data), limits, context)
+    values = _values([row for item in pairs.items for row in item.rows], score, context)
+    samples = [sample for sample in pairs.samples if isinstance(sample, PairSample)]
+    return samples, values[::2], values[1::2]
+
+
+def _scored(chosen: JudgeSpec, data: DataSpec, context: StageContext) -> Valued:
+    """All pairs with a judge's scores of both answers."""
+    judge: Judge = build_options(context.registry.find("judge", chosen.name), chosen.with_)
+    loaded = read_samples(data, context)
+    samples = [sample for sample in loaded.samples if isinstance(sample, PairSample)]
+    if len(samples) < len(loaded.samples):
+        raise DataError(f"{data.name}: holds no pairs; name data with chosen and rejected answers")
+    values = judged(judge, [answer for pair in samples for answer in _answers(pair)])
+    return samples, values[::2], values[1::2]
+
+
+def _answers(pair: PairSample) -> list[Answer]:
+    prompt = PromptSample(pair.prompt, pair.meta)
+    return [Answer(prompt, answer, n_tokens(answer)) for answer in (pair.chosen, pair.rejected)]
+
+
+def _ready(reward: PairRewardSpec, context: StageContext) -> tuple[Learner, Score]:
+    """How the reward's models read text, and how they value it."""
     role = Role(head="lm" if reward.over else "scalar")
     refs = {key: context.model(name) for key, name in reward.models.items()}
     models = {key: _loaded(name, role, context) for key, name in reward.models.items()}
@@ -82,9 +131,7 @@ def _ready(reward: PairRewardSpec, data: DataSpec, context: StageContext) -> tup
     own = bounds[refs["model"]]
     embedding = Embedding(refs["model"].name, own.ids)
     learner = Learner(tokenizer, end_ids(tokenizer, own.ends), bounds, embedding)
-    limits = Limits(learner.max_length(data), data.max_prompt_length, data.too_long, learner.ends)
-    pairs = read_items(data, PairBatch, learner.reader(data), limits, context)
-    return pairs, _score(models, tokenizer, context)
+    return learner, _score(models, tokenizer, context)
 
 
 def _loaded(name: str, role: Role, context: StageContext) -> PreTrainedModel:
