@@ -20,16 +20,20 @@ def stages(path):
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
 def test_a_recipe_of_the_paper_is_sound_without_its_model(path):
-    assert load_recipe(path, REGISTRY).precision == "bf16"
+    recipe = load_recipe(path, REGISTRY)
+    assert recipe.precision == ("bf16" if recipe.stages else "fp32")
 
 
 @pytest.mark.parametrize("path", [*FACTS, OTHERS[1]], ids=lambda p: p.stem)
 def test_every_study_of_the_embedded_world_shares_the_parents_of_table_1(path):
     wanted, found = stages(OTHERS[0]), stages(path)
-    assert {name: found[name] for name in PARENTS} == {name: wanted[name] for name in PARENTS}
+    needed = PARENTS if path.stem != "table4_facts" else PARENTS[:-1]  # no policy is trained there
+    assert {name: found[name] for name in needed} == {name: wanted[name] for name in needed}
 
 
-@pytest.mark.parametrize("path", [*FACTS, *OTHERS], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [*(p for p in FACTS if p.stem != "table4_facts"), *OTHERS], ids=lambda p: p.stem
+)
 def test_every_study_measures_its_policies_alike(path):
     recipe = load_recipe(path, REGISTRY)
     (block,) = (block for block in recipe.evaluate if block.benchmark == "facts")
