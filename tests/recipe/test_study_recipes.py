@@ -8,7 +8,8 @@ from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
 
 FACTS = sorted((ROOT / "recipes" / "studies").glob("*_facts.yaml"))
-OTHERS = [ROOT / "recipes" / name for name in ("table1.yaml", "credit_granularity.yaml")]
+TABLE_1 = ROOT / "recipes" / "studies" / "table1_facts.yaml"
+CREDIT = ROOT / "recipes" / "credit_granularity.yaml"
 PAPER = sorted((ROOT / "recipes" / "paper").glob("*.yaml"))
 PARENTS = ("sft", "answers", "pairs", "dpo", "reverse")
 REGISTRY = load_plugins()
@@ -24,21 +25,21 @@ def test_a_recipe_of_the_paper_is_sound_without_its_model(path):
     assert recipe.precision == ("bf16" if recipe.stages else "fp32")
 
 
-@pytest.mark.parametrize("path", [*FACTS, OTHERS[1]], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*FACTS, CREDIT], ids=lambda p: p.stem)
 def test_every_study_of_the_embedded_world_shares_the_parents_of_table_1(path):
-    wanted, found = stages(OTHERS[0]), stages(path)
+    wanted, found = stages(TABLE_1), stages(path)
     needed = PARENTS if path.stem != "table4_facts" else PARENTS[:-1]  # no policy is trained there
     assert {name: found[name] for name in needed} == {name: wanted[name] for name in needed}
 
 
 @pytest.mark.parametrize(
-    "path", [*(p for p in FACTS if p.stem != "table4_facts"), *OTHERS], ids=lambda p: p.stem
+    "path", [*(p for p in FACTS if p.stem != "table4_facts"), CREDIT], ids=lambda p: p.stem
 )
 def test_every_study_measures_its_policies_alike(path):
     recipe = load_recipe(path, REGISTRY)
     (block,) = (block for block in recipe.evaluate if block.benchmark == "facts")
     measured = (block.with_, block.baseline, block.samples, block.kl_to, block.sampling)
-    table1 = load_recipe(OTHERS[0], REGISTRY).evaluate[0]
+    table1 = load_recipe(TABLE_1, REGISTRY).evaluate[0]
     assert measured == (
         table1.with_,
         table1.baseline,
@@ -50,7 +51,7 @@ def test_every_study_measures_its_policies_alike(path):
 
 def test_a_row_with_the_same_name_is_the_same_model_in_every_study():
     names = ("ppo", "reward-model", "dpo-strong", "aligndistil-off", "aligndistil-on")
-    wanted = stages(OTHERS[0])
+    wanted = stages(TABLE_1)
     for path in FACTS:
         found = stages(path)
         assert all(found[name] == wanted[name] for name in names if name in found)
