@@ -2,7 +2,7 @@
 
     python benchmarks/table1_rates.py --seeds 0 1 2 11 12
 
-Every row of studies/table1_facts.yaml at every rate of its grid, with the row's own budget (epochs or
+Every row of table1_facts.yaml at every rate of its grid, with the row's own budget (epochs or
 steps, batch). Parents (SFT, pairs, the two gentle DPO models, reward model) are made once per seed.
 A row's best rate has the highest true reward under the exact oracle, mean over the seeds, on 300
 held-out prompts x 4 answers. The first seed runs the whole grid; the second the rate that is best
