@@ -12,6 +12,7 @@ from alignzoo.contract.errors import DataError, RecipeError
 from alignzoo.contract.evaluation import Answer
 from alignzoo.contract.progress import Silent
 from alignzoo.contract.types import PromptSample
+from alignzoo.judging.quality.figures import HumanPair, agreements_of_people, human_quality
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
@@ -79,6 +80,14 @@ def test_a_scalar_head_is_held_against_people_with_the_figures_worked_out_by_han
     assert [figure(humans, n) for n in ("price", "spearman", "pearson")] == pytest.approx(
         [300, 1, 1]
     )
+
+
+def test_each_of_the_people_is_held_against_the_others_alone():
+    split = HumanPair("a", "i", "x", "y", (1.0, 1.0, 2.0, 2.0))
+    clear = HumanPair("b", "i", "x", "y", (1.0, 1.0, 1.0, 1.0))
+    alone = HumanPair("c", "i", "x", "y", (1.0,))
+    assert agreements_of_people([split, clear, alone]) == [0.0, 1.0, None]
+    assert human_quality([split, clear]).agreement == 50.0  # the official column: their mean
 
 
 def test_judges_of_the_embedded_world_rank_as_they_were_made(tmp_path):
