@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.contract.progress import Progress, Silent
-from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.engine.parallel.environment import refuse_unheeded, unread_config
 from alignzoo.engine.parallel.exchange import as_one, everyone
@@ -37,17 +36,24 @@ from alignzoo.launch.worker import earlier_failure
 from alignzoo.leaderboard import Section, read_leaderboard, render_markdown
 from alignzoo.plan.ahead import check_ahead, check_judges
 from alignzoo.plan.standing import standings
-from alignzoo.recipe.blocks import EvaluateSpec, GenerateSpec, Recipe, TrainSpec
+from alignzoo.recipe.blocks import GenerateSpec, Recipe, TrainSpec
 from alignzoo.recipe.observers import Observers, declared_metrics, observers_for
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.stages import run_stage
 from alignzoo.stages.context import StageContext
+from alignzoo.stages.evaluation.kinds import measure
 from alignzoo.store.belonging import check_models
 from alignzoo.store.files import read_json, write_text
 from alignzoo.store.folders import evaluation_folder, model_folder, resolved, stage_folder
 from alignzoo.store.identity import evaluation_identity, hub_commit, stage_identity
-from alignzoo.store.inputs import check_prompts, evaluated_models, model_ref, models_of
+from alignzoo.store.inputs import (
+    check_prompts,
+    evaluated_models,
+    measured_models,
+    model_ref,
+    models_of,
+)
 from alignzoo.store.presence import fetch_config, require_inputs
 from alignzoo.store.records import (
     STATE,
@@ -192,7 +198,7 @@ def _check_files(run: Run) -> None:
         benchmark = build_options(run.registry.find("benchmark", spec.benchmark), spec.with_)
         benchmark.settings()
         models = evaluated_models(spec, run.recipe, run.registry)
-        named = [m for m in models if m not in stages]
+        named = [m for m in models if m not in stages and m not in spec.rewards]
         files = [name for name in named if Path(name).is_file()]
         found = {name: read_outputs(Path(name)) for name in files}
         if files and not spec.partial:
@@ -223,7 +229,8 @@ def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
         folder = evaluation_folder(run.folder, number, spec)
         for model in evaluated_models(spec, run.recipe, run.registry):
             index += 1
-            _fetch_revisions([model, *spec.kl_to], run, outputs)
+            behind = measured_models(spec, model).values()
+            _fetch_revisions([*behind, *spec.kl_to], run, outputs)
             has_baseline = spec.baseline is not None and model != spec.baseline
             baseline = folder / model_folder(str(spec.baseline)) if has_baseline else None
             yield Piece(
@@ -231,26 +238,13 @@ def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
                 index=index,
                 folder=folder / model_folder(model),
                 identity=evaluation_identity(spec, model, run.recipe, run.registry, outputs),
-                work=partial(_run_evaluation, spec, model, baseline),
+                work=partial(measure, spec, model, baseline),
                 labels={
                     "model": run.label(model),
                     "baseline": spec.baseline and run.label(spec.baseline),
                     "is_baseline": model == spec.baseline,
                 },
             )
-
-
-def _run_evaluation(
-    spec: EvaluateSpec, model: str, baseline: Path | None, context: StageContext
-) -> None:
-    if issubclass(context.registry.find("benchmark", spec.benchmark), JudgedBenchmark):
-        from alignzoo.stages.evaluation.judged import run_judged
-
-        run_judged(spec, model, context, baseline)
-        return
-    from alignzoo.stages.evaluation.ruled import run_evaluation
-
-    run_evaluation(spec, model, context, baseline)
 
 
 def settle(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/table1_rates.py --seeds 0 1 2 11 12
 
-Every row of recipes/table1.yaml at every rate of its grid, with the row's own budget (epochs or
+Every row of table1_facts.yaml at every rate of its grid, with the row's own budget (epochs or
 steps, batch). Parents (SFT, pairs, the two gentle DPO models, reward model) are made once per seed.
 A row's best rate has the highest true reward under the exact oracle, mean over the seeds, on 300
 held-out prompts x 4 answers. The first seed runs the whole grid; the second the rate that is best
@@ -32,7 +32,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPE = ROOT / "recipes" / "table1.yaml"
+RECIPE = ROOT / "recipes" / "studies" / "table1_facts.yaml"
 RESULTS = Path(__file__).parent / "results"
 PAIRS = (1.2e-4, 3e-4, 5e-4, 8e-4, 1.2e-3)
 SAMPLED = (1e-4, 3e-4, 6e-4, 1e-3)
@@ -204,7 +204,7 @@ def markdown(found: Sequence[Trial], command: str) -> str:
         "",
         f"Command: `{command}`, commit {commit()}, {machine()}.",
         "",
-        "Budget of a row: as in recipes/table1.yaml, the same at every rate. The best rate of a",
+        "Budget of a row: as in its recipe, the same at every rate. The best rate of a",
         "row, in bold, has the highest true reward, mean over the seeds "
         f"({', '.join(map(str, seeds))}).",
         "",

@@ -171,6 +171,20 @@ class Benchmark:
         raise TypeError(f"{type(self).__name__} defines no measure")
 
 
+class RewardBenchmark(Benchmark):
+    """A benchmark of rewards: what they say of preference pairs, where nothing is sampled.
+
+    Its block of a recipe names the pairs (`data:`) and the rewards (`rewards:`), the rows of the
+    table; the core works out r(x, y) of every answer.
+    """
+
+    def judge_rewards(
+        self, chosen: Sequence[float], rejected: Sequence[float]
+    ) -> Mapping[str, Column]:
+        """Columns of one reward, a value per pair: `chosen[i]` is r(x, y_w) of pair i."""
+        raise TypeError(f"{type(self).__name__} defines no judge_rewards")
+
+
 class ScoredBenchmark(Benchmark):
     """A benchmark whose judge scores single answers.
 

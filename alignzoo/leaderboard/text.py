@@ -91,6 +91,8 @@ def _without_interval(section: Section, row: Row) -> list[str]:
 
 
 def _why(n: int) -> str:
+    if n == 0:
+        return "a figure of all prompts together"
     return f"the same on all {n} prompts" if n > 1 else "measured on one prompt"
 
 

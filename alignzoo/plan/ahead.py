@@ -74,6 +74,8 @@ def _judge_faults(spec: Spec, path: Path, registry: Registry) -> Iterator[Fault]
     ]
     if isinstance(spec, EvaluateSpec):
         named = [(chosen, (*path, "judge", k)) for k, chosen in enumerate(spec.judge)]
+        rewards = ((name, reward.judge) for name, reward in spec.rewards.items())
+        named += [(chosen, (*path, "rewards", name)) for name, chosen in rewards if chosen]
     for chosen, place in named:
         judge: Judge = build_options(registry.find("judge", chosen.name), chosen.with_)
         try:

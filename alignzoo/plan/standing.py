@@ -10,7 +10,7 @@ from alignzoo.recipe.blocks import EvaluateSpec, Recipe, StageSpec
 from alignzoo.recipe.registry import Registry
 from alignzoo.store.folders import evaluation_folder, model_folder, stage_folder
 from alignzoo.store.identity import evaluation_identity, stage_identity
-from alignzoo.store.inputs import evaluated_models, stages_read
+from alignzoo.store.inputs import evaluated_models, evaluation_reads, stages_read
 from alignzoo.store.records import Identity, find, resumable
 
 REUSED = "reused"
@@ -63,7 +63,7 @@ def _evaluations(
 ) -> Iterator[EvaluationStanding]:
     for number, spec in enumerate(recipe.evaluate, 1):
         for model in evaluated_models(spec, recipe, registry):
-            read = {model, spec.baseline, *spec.kl_to}
+            read = evaluation_reads(spec, model)
             status = _waits([s.name for s in recipe.stages if s.name in read], finished)
             if not status:
                 own = evaluation_folder(folder, number, spec) / model_folder(model)

@@ -23,7 +23,7 @@ from alignzoo.recipe.options import try_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.store.belonging import check_models
 from alignzoo.store.folders import default_folder
-from alignzoo.store.inputs import INITIAL, check_prompts, models_of
+from alignzoo.store.inputs import INITIAL, check_prompts, measured_models, models_of
 from alignzoo.store.presence import check_inputs
 from alignzoo.store.sizes import check_kinds, known_items
 
@@ -154,7 +154,11 @@ def _shown(name: str, recipe: Recipe) -> str:
 
 def _evaluation_step(one: EvaluationStanding, recipe: Recipe) -> Step:
     spec = one.spec
-    models = {"model": _shown(one.model, recipe)}
+    measured = measured_models(spec, one.model)
+    models = {place: _shown(name, recipe) for place, name in measured.items()}
     models |= {f"kl({name})": _shown(name, recipe) for name in spec.kl_to}
     name = f"{spec.benchmark}: {one.model}"
-    return Step(name, "evaluate", spec.benchmark, one.status, models, f"{spec.samples} per prompt")
+    size = f"{spec.samples} per prompt"
+    if spec.data is not None:
+        models, size = {**models, "data": spec.data.name}, "every pair"
+    return Step(name, "evaluate", spec.benchmark, one.status, models, size)

@@ -17,7 +17,7 @@ from pydantic import (
 
 from alignzoo.recipe.mixture import mixture
 from alignzoo.recipe.parallel import ParallelSpec
-from alignzoo.recipe.rewards import Judges, RewardSpec, ValuedSpec
+from alignzoo.recipe.rewards import Judges, PairRewardSpec, RewardSpec, ValuedSpec
 from alignzoo.recipe.sampler import SamplerSpec
 from alignzoo.recipe.spec import (
     AdapterSpec,
@@ -319,6 +319,14 @@ class EvaluateSpec(Spec):
     vote: Literal["mean", "majority"] = Field("mean", description="how a panel comes to a verdict")
     min_parsed: float = Field(
         0.9, ge=0, le=1, description="smallest share of questions with a verdict; below: an error"
+    )
+    data: DataSpec | None = Field(
+        None,
+        description="given pairs, for a benchmark of rewards or to hold judges against people; "
+        "nothing is sampled then",
+    )
+    rewards: dict[Name, PairRewardSpec] = Field(
+        default_factory=dict, description="rewards or judges of these pairs, by their rows' names"
     )
 
 

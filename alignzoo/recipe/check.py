@@ -15,6 +15,7 @@ from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import suggest
+from alignzoo.contract.evaluation import Benchmark, RewardBenchmark
 from alignzoo.contract.types import LabelledBatch, PairBatch
 from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.recipe.blocks import (
@@ -31,7 +32,13 @@ from alignzoo.recipe.blocks import (
 )
 from alignzoo.recipe.buffers import buffer_faults
 from alignzoo.recipe.faults import Fault, Path
-from alignzoo.recipe.judges import judge_faults, plugin_faults, reward_faults, valued_faults
+from alignzoo.recipe.judges import (
+    judge_faults,
+    judged_pairs_faults,
+    plugin_faults,
+    reward_faults,
+    valued_faults,
+)
 from alignzoo.recipe.mixing import mixture_faults, placed
 from alignzoo.recipe.options import option_faults
 from alignzoo.recipe.reading import reading_faults
@@ -39,6 +46,7 @@ from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.rewards import placed_rewards
 from alignzoo.recipe.roles import (
     LM,
+    REWARD,
     Head,
     head_faults,
     rate_faults,
@@ -49,7 +57,7 @@ from alignzoo.recipe.roles import (
 from alignzoo.recipe.sampler_faults import sampler_faults
 from alignzoo.recipe.special import special_faults
 from alignzoo.recipe.training import length_faults, training_faults
-from alignzoo.recipe.unread import unread_faults
+from alignzoo.recipe.unread import unmeasured_faults, unread_faults
 
 INITIAL = "initial"  # the recipe's own model, where the name of a stage may stand
 POLICY = "policy"
@@ -113,7 +121,7 @@ def evaluate_faults(index: int, spec: EvaluateSpec, scope: Scope) -> Iterator[Fa
     found = [
         *plugin_faults(scope.registry, "benchmark", spec.benchmark, ("benchmark",), spec.with_),
         *_engine_faults(scope.registry, spec.engine, ("engine",)),
-        *_evaluated(spec, scope),
+        *_measured(spec, end, scope),
         *judge_faults(spec, scope.registry),
         *_opponent_faults(spec, scope.registry),
     ]
@@ -187,6 +195,38 @@ def _data_faults(data: DataSpec, path: Path, user: Draft, scope: Scope) -> Itera
         yield Fault((*path, "with"), what, at_key=True)
 
 
+def _measured(spec: EvaluateSpec, end: Draft, scope: Scope) -> Iterator[Fault]:
+    """What the benchmark measures: models that answer, or rewards and judges of given pairs."""
+    cls = scope.registry.benchmarks.get(spec.benchmark, Benchmark)
+    judged = issubclass(cls, JudgedBenchmark) and bool(spec.data or spec.rewards)
+    if not issubclass(cls, RewardBenchmark) and not judged:
+        for key in ("data", "rewards") if cls is not Benchmark else ():
+            if getattr(spec, key):
+                what = f"{spec.benchmark} measures models on prompts of its own; remove this"
+                yield Fault((key,), what, at_key=True)
+        yield from _evaluated(spec, scope)
+        return
+    yield from unmeasured_faults(spec, several=judged)
+    yield from _reward_faults(spec, end, scope)
+    yield from judged_pairs_faults(spec, scope.registry)
+    for part, path in placed(spec.data, ("data",)) if spec.data else ():
+        yield from _data_faults(part, path, end, scope)
+        source = scope.stage(part.name)
+        if source is not None and source.kind == "generate":
+            what = f"'{source.name}' makes samples, not pairs; name a label stage"
+            yield Fault((*path, "name"), what)
+
+
+def _reward_faults(spec: EvaluateSpec, end: Draft, scope: Scope) -> Iterator[Fault]:
+    """A reward is a scalar head's, or a log-ratio of two language models."""
+    for name, reward in spec.rewards.items():
+        for key, model in reward.models.items():
+            path = ("rewards", name, key)
+            yield from _model_faults(model, path, end, scope)
+            if wrong := wrong_head(model, LM if reward.over else REWARD, scope.heads):
+                yield Fault(path, wrong)
+
+
 def _evaluated(spec: EvaluateSpec, scope: Scope) -> Iterator[Fault]:
     """`models` are stages that leave a model, or "initial"."""
     able = [d.name for d in scope.stages if d.kind not in ("generate", "label") and d.name]
@@ -213,6 +253,8 @@ def _opponent_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
     cls = registry.benchmarks.get(spec.benchmark)
     if spec.baseline is not None or cls is None or not issubclass(cls, JudgedBenchmark):
         return
+    if spec.rewards:
+        return  # the pairs bring both answers
     if cls.compares and cls.baseline_answers is JudgedBenchmark.baseline_answers:
         yield Fault(("benchmark",), f"{cls.name} compares two models; name the other: `baseline:`")
 

@@ -7,13 +7,20 @@ from typing import Any
 
 from alignzoo.contract.choosing import CHOOSERS, WIN_CHOOSERS, Chooser
 from alignzoo.contract.errors import PluginError
-from alignzoo.contract.evaluation import Judge, compares_pairs, scores_alone
+from alignzoo.contract.evaluation import Benchmark, Judge, compares_pairs, scores_alone
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Usage
 from alignzoo.recipe.blocks import EvaluateSpec, RolloutSpec, TrainSpec
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import build_options, option_faults, try_options
 from alignzoo.recipe.registry import Registry
-from alignzoo.recipe.rewards import By, QuestionsSpec, RewardSpec, ValuedSpec, placed_rewards
+from alignzoo.recipe.rewards import (
+    PEOPLE,
+    By,
+    QuestionsSpec,
+    RewardSpec,
+    ValuedSpec,
+    placed_rewards,
+)
 from alignzoo.recipe.spec import Spec
 
 USUAL: Mapping[By, str] = {"wins": "pairwise", "score": "pointwise"}  # what judges are asked
@@ -43,12 +50,45 @@ def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
         if spec.judge:
             yield Fault(("judge",), f"{cls.name} has a judge of its own; remove this", at_key=True)
         return
-    if not spec.judge:
+    if not spec.judge and not spec.rewards:
         yield Fault(("benchmark",), f"{cls.name} needs `judge:`; `alignzoo list judges` names them")
     if spec.samples > 1:
         yield Fault(("samples",), f"{cls.name} takes one answer per prompt")
     if spec.kl_to:
         yield Fault(("kl_to",), f"KL is not measured with {cls.name}; use a benchmark with a rule")
+
+
+def judged_pairs_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
+    """Judges as rewards of given pairs: of a benchmark that words comparisons they are asked."""
+    cls = registry.benchmarks.get(spec.benchmark, Benchmark)
+    worded = issubclass(cls, JudgedBenchmark)
+    if issubclass(cls, JudgedBenchmark):
+        yield from _people_faults(spec, cls)
+    for name, reward in spec.rewards.items():
+        if reward.judge is None:
+            continue
+        path: Path = ("rewards", name, "judge", "name")
+        yield from plugin_faults(registry, "judge", reward.judge.name, path, reward.judge.with_)
+        known = registry.judges.get(reward.judge.name)
+        if known and not worded and not _scores(known):
+            what = f"{known.name} scores no single answer, and a reward is a score of one"
+            yield Fault(path, what)
+
+
+def _scores(judge: type[Judge]) -> bool:
+    return scores_alone(judge) and not issubclass(judge, AskedJudge)
+
+
+def _people_faults(spec: EvaluateSpec, cls: type[JudgedBenchmark]) -> Iterator[Fault]:
+    """What cannot be where judges are held against people."""
+    if not cls.compares:
+        what = f"{cls.name} grades single answers; people compared two, as `pairwise` does"
+        yield Fault(("benchmark",), what)
+    if spec.judge:
+        what = "with `rewards:` the rows are the judges; name this one there"
+        yield Fault(("judge",), what, at_key=True)
+    if PEOPLE in spec.rewards:
+        yield Fault(("rewards", PEOPLE), "is the row of the people; call the judge otherwise")
 
 
 # --- values of answers -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from alignzoo.recipe.spec import JudgeSpec, Named, Spec, short
 
+PEOPLE = "humans"  # the row of those whom judges are held against
 By: TypeAlias = Literal["score", "wins"]
 
 
@@ -117,6 +118,37 @@ def _called(part: RewardSpec) -> str:
     if part.model is not None:
         return part.model.rstrip("/").rpartition("/")[2]
     return "+".join(judge.name for judge in part.judges)
+
+
+class PairRewardSpec(Spec):
+    """A reward r(x, y) of given answers: a scalar head's, one of two language models, a judge's."""
+
+    model: str | None = Field(
+        None, description="an earlier stage or model; alone it has a scalar head"
+    )
+    over: str | None = Field(
+        None,
+        description="another model: r = log p(y|x) under `model` minus the same under this one, "
+        "summed over the tokens of the answer",
+    )
+
+    judge: Annotated[JudgeSpec | None, BeforeValidator(short)] = Field(
+        None, description="instead of a model: a name from `list judges`, or name and options"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.judge is None) == (self.model is None):
+            raise ValueError("a reward needs exactly one of 'model' and 'judge'")
+        if self.over and self.model is None:
+            raise ValueError("'over' goes with a model")
+        return self
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Key -> the model that it names."""
+        named = {"model": self.model, "over": self.over}
+        return {key: name for key, name in named.items() if name}
 
 
 def placed_rewards(reward: RewardSpec | None) -> list[tuple[RewardSpec, tuple[str | int, ...]]]:

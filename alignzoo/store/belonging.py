@@ -108,6 +108,9 @@ def _trained(
 
 
 def _evaluated(spec: EvaluateSpec, where: str, known: Known) -> Iterator[Finding]:
+    if spec.rewards:
+        yield from _rewards(spec, where, known)
+        return
     models = evaluated_models(spec, known.recipe, known.registry)
     for name in models:
         yield from _head(name, LM, f"{where}.models", known)
@@ -116,6 +119,16 @@ def _evaluated(spec: EvaluateSpec, where: str, known: Known) -> Iterator[Finding
         for name in models:
             yield from _ids(name, other, f"{where}.kl_to", known)
             yield from _widths([(f"{where}.models", name), (f"{where}.kl_to", other)], known)
+
+
+def _rewards(spec: EvaluateSpec, where: str, known: Known) -> Iterator[Finding]:
+    """A log-ratio is one of language models with the same ids."""
+    for reward, of in spec.rewards.items():
+        at = f"{where}.rewards.{reward}"
+        for key, name in of.models.items():
+            yield from _head(name, LM if of.over else REWARD, f"{at}.{key}", known)
+        if of.over:
+            yield from _ids(of.model, of.over, f"{at}.over", known)
 
 
 def _head(name: str | None, role: Role, where: str, known: Known) -> Iterator[Finding]:

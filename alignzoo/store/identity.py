@@ -36,7 +36,14 @@ from alignzoo.recipe.rewards import ValuedSpec
 from alignzoo.recipe.spec import JudgeSpec, Spec
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import digest_of, digest_of_value
-from alignzoo.store.inputs import BUILT_IN_ENGINE, data_of, data_source, model_ref, models_of
+from alignzoo.store.inputs import (
+    BUILT_IN_ENGINE,
+    data_of,
+    data_source,
+    measured_models,
+    model_ref,
+    models_of,
+)
 from alignzoo.store.records import Identity, check_output, recorded_output
 
 Outputs = Mapping[str, Path]  # stage -> its folder
@@ -49,6 +56,7 @@ _NAMES: Any = {
     "models": True,
     "baseline": True,
     "kl_to": True,
+    "rewards": True,
     "data": {"name": True, "parts": {"__all__": {"name"}}},
     "validation": {"data": {"name"}},
     "engine": True,
@@ -95,14 +103,24 @@ def evaluation_identity(
             **_common(spec, recipe),
             **_engine(spec, registry),
             "plugins": _plugins(spec, registry),
-            "models": {"model": digest(model)},
+            "models": {k: digest(name) for k, name in measured_models(spec, model).items()},
+            "data": {
+                k: _data_digest(d, recipe, registry, outputs) for k, d in data_of(spec).items()
+            },
             "baseline": digest(spec.baseline) if spec.baseline else None,
             "is_baseline": model == spec.baseline,
             "kl_to": {name: digest(name) for name in spec.kl_to},
             "settings": _settings(spec, registry),
             "judges": judge_identities(spec, registry),
+            "reward": _judges(_judges_of(spec, model), registry),
         }
     )
+
+
+def _judges_of(spec: EvaluateSpec, row: str) -> list[JudgeSpec]:
+    """The judge that a row is, where it is one."""
+    reward = spec.rewards.get(row)
+    return [reward.judge] if reward is not None and reward.judge is not None else []
 
 
 def answers_identity(

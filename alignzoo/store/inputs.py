@@ -7,7 +7,9 @@ from functools import singledispatch
 from pathlib import Path
 
 from alignzoo.contract.errors import DataError
+from alignzoo.contract.evaluation import Benchmark
 from alignzoo.contract.stage import ModelRef
+from alignzoo.contract.verdicts import JudgedBenchmark
 from alignzoo.data import rendered
 from alignzoo.data.samples import DataSource
 from alignzoo.recipe.blocks import (
@@ -20,7 +22,7 @@ from alignzoo.recipe.blocks import (
     TrainSpec,
 )
 from alignzoo.recipe.registry import Registry
-from alignzoo.recipe.rewards import placed_rewards
+from alignzoo.recipe.rewards import PEOPLE, placed_rewards
 from alignzoo.recipe.roles import result_head
 from alignzoo.recipe.spec import Spec
 
@@ -86,8 +88,13 @@ def descent(name: str, recipe: Recipe) -> list[str]:
 def evaluated_models(spec: EvaluateSpec, recipe: Recipe, registry: Registry) -> list[str]:
     """The models of an `evaluate` block: the baseline first, then in the order asked for.
 
-    By default every language model that a stage trains; a scalar head answers no prompt.
+    By default every language model that a stage trains; a scalar head answers no prompt. On given
+    pairs they are the rewards, and the people that judges are held against.
     """
+    if spec.rewards:
+        kind = registry.benchmarks.get(spec.benchmark, Benchmark)
+        people = [PEOPLE] if issubclass(kind, JudgedBenchmark) else []
+        return list(dict.fromkeys([*spec.rewards, *people]))
     trained = [
         stage.name
         for stage in recipe.stages
@@ -95,6 +102,20 @@ def evaluated_models(spec: EvaluateSpec, recipe: Recipe, registry: Registry) -> 
     ]
     wanted = list(spec.models if spec.models is not None else trained)
     return list(dict.fromkeys([spec.baseline, *wanted] if spec.baseline else wanted))
+
+
+def measured_models(spec: EvaluateSpec, name: str) -> dict[str, str]:
+    """The models behind one row of an `evaluate` block: place -> name."""
+    if not spec.rewards:
+        return {"model": name}
+    return spec.rewards[name].models if name in spec.rewards else {}
+
+
+def evaluation_reads(spec: EvaluateSpec, name: str) -> set[str]:
+    """The models and the data that one row of an `evaluate` block needs, by name."""
+    others = (*spec.kl_to, *([spec.baseline] if spec.baseline else []))
+    data = (data.name for data in data_of(spec).values())
+    return {*measured_models(spec, name).values(), *others, *data}
 
 
 def model_ref(name: str | None, recipe: Recipe, outputs: Mapping[str, Path]) -> ModelRef:

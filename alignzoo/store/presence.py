@@ -86,12 +86,16 @@ def _absences(recipe: Recipe, registry: Registry) -> Iterator[Absence]:
 
 
 def _absent_data(recipe: Recipe, registry: Registry, stages: set[str]) -> Iterator[Absence]:
-    for index, stage in enumerate(recipe.stages):
-        for key, data in data_of(stage).items():
+    blocks: list[tuple[Place, Spec]] = [
+        *((("stages", index), stage) for index, stage in enumerate(recipe.stages)),
+        *((("evaluate", index), spec) for index, spec in enumerate(recipe.evaluate)),
+    ]
+    for at, block in blocks:
+        for key, data in data_of(block).items():
             path = Path(data.name)
             if data.name in stages or data.name in registry.datasets or path.exists():
                 continue
-            place: Place = ("stages", index, *PLACES.get(key, _steps(key)), "name")
+            place: Place = (*at, *PLACES.get(key, _steps(key)), "name")
             if path.is_absolute() or path.name.endswith(SUFFIXES):
                 what = f"{data.name}: no such file"
                 yield Absence(Fault(place, what))
@@ -128,6 +132,8 @@ def _models(recipe: Recipe) -> Iterator[tuple[Place, str]]:
         yield from (((*at, "kl_to", k), name) for k, name in enumerate(spec.kl_to))
         if spec.baseline is not None:
             yield (*at, "baseline"), spec.baseline
+        for reward, of in spec.rewards.items():
+            yield from (((*at, "rewards", reward, key), name) for key, name in of.models.items())
 
 
 def _place(stage: Spec, key: str) -> Place:

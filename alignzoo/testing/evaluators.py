@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from alignzoo.contract.evaluation import Answer, Benchmark, Judge, Score, scores_alone
+from alignzoo.contract.evaluation import (
+    Answer,
+    Benchmark,
+    Judge,
+    RewardBenchmark,
+    Score,
+    scores_alone,
+)
 from alignzoo.contract.types import PromptSample, Response
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark
 from alignzoo.testing.checks import Check, Trial, documented, raise_broken, require, try_all
@@ -79,7 +86,9 @@ def check_benchmark(benchmark: Benchmark) -> None:
 
 
 def run_benchmark_checks(benchmark: Benchmark) -> list[Check]:
-    """Try a benchmark on made-up answers to its first prompts, if it has any."""
+    """Try a benchmark on made-up answers to its first prompts, if it has any, or on rewards."""
+    if isinstance(benchmark, RewardBenchmark):
+        return try_all(_rewarded(benchmark), benchmark, "judge_rewards")
     first = try_all(_prompted(benchmark), benchmark, "prompts")
     return first + (try_all(_benchmark(benchmark), benchmark, "measure") if first[0].kept else [])
 
@@ -96,6 +105,25 @@ def _benchmark(benchmark: Benchmark) -> Iterator[tuple[str, Trial]]:
     yield "columns hold a finite value per prompt", lambda: _columns(benchmark)
     yield "a model ties with itself", lambda: _tie(benchmark)
     yield "columns are explained", lambda: _explained(benchmark)
+
+
+def _rewarded(benchmark: RewardBenchmark) -> Iterator[tuple[str, Trial]]:
+    yield "docstring", lambda: documented(benchmark)
+    yield "columns hold a finite value per pair", lambda: _of_pairs(benchmark)
+
+
+def _of_pairs(benchmark: RewardBenchmark) -> str:
+    """Some above, some below, a tie, and numbers far apart."""
+    chosen, rejected = (0.5, -1.0, 2.0, 1e9, 0.0), (0.25, 3.0, 2.0, -1e9, -0.0)
+    columns = benchmark.judge_rewards(chosen, rejected)
+    require(bool(columns), "no columns")
+    for name, column in columns.items():
+        known = [x for x in column.values if x is not None]
+        require(len(column.values) == len(chosen), f"{name}: {len(column.values)} values")
+        require(all(map(math.isfinite, known)), f"{name}: values are not finite")
+        require(bool(column.doc), f"{name}: no doc")
+    require(columns == benchmark.judge_rewards(chosen, rejected), "a second call differs")
+    return ", ".join(columns)
 
 
 def _prompts(benchmark: Benchmark) -> str:

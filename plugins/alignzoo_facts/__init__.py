@@ -8,6 +8,7 @@ from alignzoo import hookimpl
 from alignzoo_facts.benchmark import Facts
 from alignzoo_facts.data import HeldOutPrompts, TrainingPrompts, Written
 from alignzoo_facts.oracle import Annotator, Oracle
+from alignzoo_facts.people import People
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,8 +20,8 @@ MODEL = "facts"
 
 @hookimpl
 def register_datasets() -> list[type[Dataset]]:
-    """Writers' answers, training questions, held-out questions."""
-    return [Written, TrainingPrompts, HeldOutPrompts]
+    """Writers' answers, training questions, held-out questions, pairs that people compared."""
+    return [Written, TrainingPrompts, HeldOutPrompts, People]
 
 
 @hookimpl

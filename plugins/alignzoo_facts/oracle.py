@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from random import Random
 
 from alignzoo import Answer, DataError, Judge, Score, option
 from alignzoo_facts.grammar import parse
@@ -83,13 +84,15 @@ class Oracle(Judge):
 class Annotator(Judge):
     """A rater who sees the true reward but also likes long answers.
 
-    value = scale * R + length_bias * tokens; labels drawn with P(a over b) = sigmoid(value_a -
-    value_b) are noisy in a known way, so the accuracy of anything learned from them has a ceiling.
+    value = scale * R + length_bias * tokens + noise * z; labels drawn with P(a over b) =
+    sigmoid(value_a - value_b) are noisy in a known way, so the accuracy of anything learned from
+    them has a ceiling. `noise` makes the rater itself a poor one.
     """
 
     name = "facts.annotator"
     scale: float = option(1.0, "how much the true reward counts; larger means less noise", ge=0)
     length_bias: float = option(0.03, "added per response token, stop token not counted")
+    noise: float = option(0.0, "times z, a normal number that the answer's text decides", ge=0)
 
     def score(self, answers: Sequence[Answer]) -> list[Score]:
         """The biased value; features: the true reward and the length in tokens."""
@@ -98,6 +101,8 @@ class Annotator(Judge):
     def _score(self, answer: Answer) -> Score:
         true = _score(answer).value
         value = self.scale * true + self.length_bias * answer.n_tokens
+        if self.noise:
+            value += self.noise * Random(answer.response.text).gauss()
         return Score(value, {"true_reward": true, "length": float(answer.n_tokens)})
 
 

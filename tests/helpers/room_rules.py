@@ -32,8 +32,8 @@ ROOMS = {
     "stages": {"contract", "data", "recipe", "store", "judging", "engine.models"}
     | {"engine.parallel"}
     | {"engine.layout", "engine.sampling", "engine.scoring", "engine.train"},
-    "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "stages"}
-    | {"engine.models", "engine.parallel", "engine.scoring"},
+    "stages.evaluation": {"contract", "data", "recipe", "store", "judging", "judging.quality"}
+    | {"stages", "engine.models", "engine.parallel", "engine.scoring"},
     "plan": {"contract", "recipe", "store", "engine.layout", "engine.memory", "engine.models"}
     | {"engine.parallel", "engine.sampling", "engine.train"},
     "run": {"contract", "recipe", "store", "judging", "leaderboard", "engine.parallel", "plan"}

@@ -42,10 +42,10 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "ops": 195,
     "types": 5,
     "data": 2110,
-    "recipe": 2600,  # who values answers, and what may be asked of judges
+    "recipe": 2690,  # rewards on pairs, who values answers, and what may be asked of judges
     "engine": 6900,
-    "store": 1195,
-    "judging": 1720,  # and answers to one prompt, ranked or graded
+    "store": 1240,
+    "judging": 1725,  # and answers to one prompt, ranked or graded
     "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need
     "launch": 530,  # worker processes: what was asked, starting, watching, ending together
     "pages": 250,  # what every page shares: the shell, its policy, axes and curves
@@ -53,10 +53,10 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "lens": 1270,  # what methods say of tokens: read, shown, packed for a page, exported
     "studies": 1800,  # recipes over seeds: checked, folded, judged, written; curves as figures
     "report": 1175,  # runs read whatever happened to them, every number a value, one page
-    "stages": 2570,  # rewards of judges that are asked, their ledger
+    "stages": 2915,  # judges' rewards and their ledger, rewards and judges on given pairs
     "plan": 575,  # and what is refused before anything trains
     "run": 305,
-    "testing": 1720,
+    "testing": 1730,
     "cli": 3520,  # with torch imported on first use, and `reproduce`
 }
 HOOKS = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "alignzoo_spec")]

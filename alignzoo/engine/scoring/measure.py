@@ -42,6 +42,21 @@ def sequence_log_probs(
     return [x[mask].tolist() for x, mask in zip(grid, batch.mask, strict=True)]
 
 
+def sequence_log_ratios(
+    model: PreTrainedModel,
+    over: PreTrainedModel,
+    rows: Sequence[Tokens],
+    pad_id: int,
+    batch_size: int = 64,
+) -> list[float]:
+    """Log p(response | prompt) under `model` minus the same under `over`, nats, summed."""
+    module = ScoringModule({"model": model, "over": over}, frozenset(), Fused())
+    batch = TextBatch.collate([Item((row,)) for row in rows], pad_id)
+    wanted = {"model": log_prob("model"), "over": log_prob("over")}
+    grid = score_buffer(module, batch, wanted, batch_size)
+    return sequence_sum((grid["model"] - grid["over"]).double(), batch.mask).tolist()
+
+
 def sequence_values(
     model: PreTrainedModel, rows: Sequence[Tokens], pad_id: int, batch_size: int = 64
 ) -> list[float]:

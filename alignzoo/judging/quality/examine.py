@@ -40,7 +40,9 @@ class Examination:
                 f"{self.benchmark.name} does not compare two answers with these options; "
                 "people's preferences can only be held against a benchmark that does"
             )
-        prompts = [PromptSample(p.instruction, {"id": i}) for i, p in enumerate(self.pairs)]
+        prompts = [
+            PromptSample(p.instruction, {**p.meta, "id": i}) for i, p in enumerate(self.pairs)
+        ]
         texts = [(p.output_1, p.output_2) for p in self.pairs]
         baseline = [_answer(prompt, one) for prompt, (one, _) in zip(prompts, texts, strict=True)]
         answers = [_answer(prompt, two) for prompt, (_, two) in zip(prompts, texts, strict=True)]

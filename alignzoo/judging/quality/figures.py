@@ -23,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 from alignzoo.contract.evaluation import bootstrap, honest, mean
 
@@ -46,6 +47,7 @@ class HumanPair:
     output_2: str
     preferences: tuple[float, ...]  # one label per person, each in [1, 2]
     generators: tuple[str, ...] = ()  # who wrote output_2, for the correlations
+    meta: Mapping[str, Any] = field(default_factory=dict)  # what a judge must know of the prompt
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,14 @@ def quality(pairs: Sequence[HumanPair], judge: Labels) -> Quality:
     """A judge against all the people's labels of every pair."""
     both = _both(pairs, judge.of)
     every = [label for _, labels in both for label in labels]
-    rates, gold = _win_rates(both), _win_rates((p, p.preferences) for p in pairs)
-    shared = sorted(rates.keys() & gold.keys())
-    rated, golden = [rates[g] for g in shared], [gold[g] for g in shared]
+    spearman, pearson = _correlations(pairs, judge)
     said = [(pair, labels[0]) for pair, labels in both]
     return Quality(
         agreement=_percent(_agreement(both)),
         price=_thousand(judge.price),
         seconds=_thousand(judge.seconds),
-        spearman=correlation(_ranks(golden), _ranks(rated)),
-        pearson=correlation(golden, rated),
+        spearman=spearman,
+        pearson=pearson,
         bias=_percent(_bias(both)),
         variance=_percent(_variance([labels for _, labels in both])),
         longer=_share(said, _longer),
@@ -95,6 +95,34 @@ def quality(pairs: Sequence[HumanPair], judge: Labels) -> Quality:
         first=2 - mean(every) if every else None,
         parsed=len(every),
     )
+
+
+def _correlations(pairs: Sequence[HumanPair], judge: Labels) -> tuple[float | None, float | None]:
+    """Spearman's and Pearson's, of the generators' win rates by the people and by the judge."""
+    rates = _win_rates(_both(pairs, judge.of))
+    gold = _win_rates((pair, pair.preferences) for pair in pairs)
+    shared = sorted(rates.keys() & gold.keys())
+    rated, golden = [rates[g] for g in shared], [gold[g] for g in shared]
+    return correlation(_ranks(golden), _ranks(rated)), correlation(golden, rated)
+
+
+def agreements(pairs: Sequence[HumanPair], judge: Labels) -> list[float | None]:
+    """1 - mean_i |l_i - b(h)| of every pair; None where no label could be read."""
+    return [
+        mean([1 - abs(x - estimate(pair.preferences)) for x in labels]) if labels else None
+        for pair in pairs
+        for labels in (judge.of.get(pair.key, ()),)
+    ]
+
+
+def agreements_of_people(pairs: Sequence[HumanPair]) -> list[float | None]:
+    """The same of each of the people against the others; None for a pair with one label."""
+    return [
+        mean([1 - abs(h[i] - estimate(h[:i] + h[i + 1 :])) for i in range(len(h))])
+        if len(h) > 1
+        else None
+        for h in (pair.preferences for pair in pairs)
+    ]
 
 
 def human_quality(pairs: Sequence[HumanPair]) -> Quality:
@@ -122,7 +150,7 @@ def agreement_interval(
     both = _both(pairs, judge.of)
     if not both:
         return None
-    values = [mean([1 - abs(x - estimate(p.preferences)) for x in labels]) for p, labels in both]
+    values = [x for x in agreements(pairs, judge) if x is not None]
     found = bootstrap(len(both), lambda drawn: 100 * mean([values[i] for i in drawn]), rounds)
     low, high = honest(100 * mean(values), *found, len(both), whole=100)
     return None if low is None or high is None else (low, high)
