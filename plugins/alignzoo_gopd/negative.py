@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from alignzoo import (
     Outputs,
     Role,
     RolloutBatch,
+    Scratch,
     Signal,
     Signals,
     State,
@@ -56,7 +57,7 @@ class NegativeAdvantage(Algorithm[RolloutBatch]):
 
     def signals(self) -> Mapping[str, Signal]:
         """Everything is read in one pass over the policy's logits."""
-        return {"policy": Signal(("policy",), self.rows)}
+        return {"policy": Signal(("policy",), self.rows, closed=self.closed)}
 
     def rows(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """[n] rows: the mass of improbable tokens with gradient, and what the metrics need."""
@@ -67,6 +68,22 @@ class NegativeAdvantage(Algorithm[RolloutBatch]):
             "sampled": improbable.gather(-1, labels[:, None]).squeeze(-1).to(policy),
             "entropy": ops.entropy_of(policy.detach()),
         }
+
+    def closed(
+        self, outputs: Outputs, labels: Tensor, scratch: Scratch, wanted: Collection[str]
+    ) -> tuple[dict[str, Tensor], Outputs]:
+        """The same rows and the gradient of the first, a few positions at a time."""
+        p, log_p = scratch.probs("policy"), scratch.log_probs("policy")
+        improbable = log_p < math.log(self.below)
+        products = scratch.empty("product", p)
+        entropy = -ops.expected(p, log_p, products)
+        mass = ops.expected(p, improbable.to(p), products)
+        sampled = improbable.gather(-1, labels[:, None]).squeeze(-1).to(p)
+        rows = {"mass": mass, "sampled": sampled, "entropy": entropy}
+        if "policy" not in wanted:
+            return rows, {}
+        place = scratch.gradient("policy")
+        return rows, {"policy": ops.expected_gradient(p, products, mass, place)}
 
     def loss(self, batch: RolloutBatch, signals: Signals, state: State) -> Loss:
         """One value per sequence."""
