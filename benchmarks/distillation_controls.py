@@ -54,9 +54,9 @@ def rates(*lr: float, **options: Sequence[float]) -> list[Setting]:
 GRIDS: Mapping[str, Mapping[str, list[Setting]]] = {  # recipe -> row -> what is tried
     "distillation_controls": {  # aligndistil and dpo-strong: benchmarks/table1_rates.py
         "opd": rates(5e-4, 1e-3, 2e-3),
-        "opd-constant": rates(1e-3, 2e-3, beta=(0.08, 0.333333)),
-        "delta": rates(3e-5, 1e-4, 3e-4),
-        "negative": rates(1e-4, 3e-4, 1e-3, below=(0.05, 0.2)),
+        "opd-constant": rates(1e-3, 2e-3, beta=(0.08, 0.333333)) + rates(4e-3, beta=(0.08,)),
+        "delta": rates(3e-5, 1e-4, 3e-4, 1e-3),
+        "negative": rates(1e-4, 3e-4, 1e-3, below=(0.05, 0.2)) + rates(3e-4, below=(0.02,)),
     },
     "studies/controls_stories": {
         "dpo-strong": rates(3e-4, 5e-4, 1e-3),
