@@ -61,11 +61,13 @@ GRIDS: Mapping[str, Mapping[str, list[Setting]]] = {  # recipe -> row -> what is
     },
     "studies/controls_stories": {
         "dpo-strong": rates(3e-4, 5e-4, 1e-3),
-        "aligndistil": rates(5e-4, 1e-3, 2e-3, r=(1.0,)) + rates(1e-3, r=(2.0, 4.0)),
-        "opd": rates(5e-4, 1e-3),
-        "opd-constant": rates(1e-3, beta=(0.08, 0.333333)) + rates(2e-3, beta=(0.333333,)),
-        "delta": rates(1e-4, 3e-4, 1e-3),
-        "negative": rates(1e-4, below=(0.05, 0.2)) + rates(3e-4, below=(0.02, 0.05)),
+        "aligndistil": rates(5e-4, 1e-3, 2e-3, r=(1.0,)) + rates(1e-3, r=(0.5, 2.0, 4.0)),
+        "opd": rates(2e-4, 5e-4, 1e-3),
+        "opd-constant": rates(5e-4, 1e-3, 2e-3, beta=(0.333333,)) + rates(1e-3, beta=(0.08,)),
+        "delta": rates(3e-5, 1e-4, 3e-4, 1e-3),
+        "negative": rates(3e-5, 1e-4, below=(0.2, 0.5))
+        + rates(1e-4, below=(0.05,))
+        + rates(3e-4, below=(0.02, 0.05)),
     },
     "studies/table2_stories": {
         "ppo": rates(1e-4, 3e-4, 1e-3),
