@@ -14,6 +14,7 @@ TRIALS = json.loads(
 )["trials"]
 DECIDES = {"facts": "true_reward", "stories": "score"}
 ROWS = sorted({(trial["recipe"], trial["row"]) for trial in TRIALS})
+NAMES = ["/".join(row) for row in ROWS]
 
 
 def stages(name):
@@ -33,14 +34,14 @@ def best(recipe, row):
     return dict(max(whole, key=whole.get))
 
 
-@pytest.mark.parametrize(("recipe", "row"), ROWS, ids="/".join)
+@pytest.mark.parametrize(("recipe", "row"), ROWS, ids=NAMES)
 def test_a_row_has_the_setting_that_was_best_on_the_tuning_seeds(recipe, row):
     stage, setting = stages(recipe)[row], best(recipe, row)
     assert float(stage["train"]["lr"]) == setting.pop("lr")
     assert {name: float(stage["with"][name]) for name in setting} == setting
 
 
-@pytest.mark.parametrize(("recipe", "row"), ROWS, ids="/".join)
+@pytest.mark.parametrize(("recipe", "row"), ROWS, ids=NAMES)
 def test_no_seed_that_a_study_measures_was_tuned_on(recipe, row):
     tried = {t["seed"] for t in TRIALS if (t["recipe"], t["row"]) == (recipe, row)}
     for path in (RECIPES / "studies").glob("*.yaml"):
