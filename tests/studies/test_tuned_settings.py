@@ -54,7 +54,7 @@ def test_no_seed_that_a_study_measures_was_tuned_on(recipe, row):
 def test_stages_of_one_name_are_equal_in_all_recipes_of_a_world_so_that_one_training_serves_all():
     worlds = {
         "stories": sorted(path.stem for path in (RECIPES / "studies").glob("*_stories.yaml")),
-        "facts": ["../table1", "../distillation_controls"],
+        "facts": ["table1_facts", "../distillation_controls"],
     }
     assert len(worlds["stories"]) >= 5
     shared = {"sft", "answers", "samples", "pairs", "dpo", "reverse", "dpo-strong", "reward-model"}
