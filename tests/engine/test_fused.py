@@ -181,7 +181,7 @@ def test_tokens_that_cannot_be_are_left_to_reduce():
     assert_close(*found)
 
 
-DISTILLED = ["aligndistil", "gkd", "g_opd", "exopd", "opd2"]
+DISTILLED = ["aligndistil", "gkd", "g_opd", "exopd", "opd2", "negative_advantage"]
 AHEAD = [*DISTILLED, "grpo", "dr_grpo", "cispo", "rloo", "ppo", "rto", "rto_v3", "sft"]
 PAIRS = ["dpo", "hinge_dpo", "ipo", "tdpo1", "tdpo2", "simpo", "hinge_simpo", "orpo", "cpo"]
 AFTER = [*PAIRS, "kto", "reinforce", "gspo", "reward_model"]

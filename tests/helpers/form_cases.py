@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from alignzoo_aligndistil import AlignDistil
 from alignzoo_gkd import GKD
-from alignzoo_gopd import GOPD, OPD2
+from alignzoo_gopd import GOPD, OPD2, NegativeAdvantage
 from torch import Tensor
 
 from alignzoo import Signal
@@ -28,6 +28,7 @@ ALONE: dict[str, Group] = {
     "forward kl": {"x": kl("teacher", "policy")},
     "gopd": GOPD(reward_scale=0.3).signals(),
     "opd2": OPD2().signals(),
+    "negative_advantage": NegativeAdvantage(below=0.15).signals(),
 }
 ALONE |= {
     f"gkd {divergence} {beta} {temperature}": GKD(
