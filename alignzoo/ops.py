@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from alignzoo import closed
+from alignzoo.contract.closed import Own, is_own
 from alignzoo.contract.types import Mean, Outputs, PairBatch, Rows, Signal, Signals, Term, World
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from alignzoo.contract.closed import Closed
 
 # --- per token ----------------------------------------------------------------------------------
 
@@ -96,35 +99,39 @@ def log_sigmoid(x: Tensor) -> Tensor:
 # --- signals ------------------------------------------------------------------------------------
 
 
+def _own(
+    roles: tuple[str, ...],
+    key: str,
+    compute: Callable[[Outputs, Tensor], Rows],
+    form: Closed | None,
+) -> Signal:
+    return Signal(roles, Own(compute, form), key=key, closed=form)
+
+
 def log_prob(role: str) -> Signal:
     """Log p(label) under a role."""
     form = closed.log_prob(role)
-    return Signal(
-        (role,), lambda out, labels: label_log_prob(out[role], labels), key="log_prob", closed=form
-    )
+    return _own((role,), "log_prob", lambda out, y: label_log_prob(out[role], y), form)
 
 
 def entropy(role: str) -> Signal:
     """Entropy of a role's next-token distribution."""
     form = closed.entropy(role)
-    return Signal(
-        (role,), lambda out, _: entropy_of(log_softmax(out[role])), key="entropy", closed=form
-    )
+    return _own((role,), "entropy", lambda out, _: entropy_of(log_softmax(out[role])), form)
 
 
 def value(role: str) -> Signal:
     """Output of a scalar head: V(s_t), read where the logits of token t would be."""
-    form = closed.value(role)
-    return Signal((role,), lambda out, _: out[role].squeeze(-1), key="value", closed=form)
+    return _own((role,), "value", lambda out, _: out[role].squeeze(-1), closed.value(role))
 
 
 def kl(of: str, to: str) -> Signal:
     """Full-vocabulary KL(of || to) per position."""
 
-    def reduce(out: Outputs, _: Tensor) -> Tensor:
+    def compute(out: Outputs, _: Tensor) -> Tensor:
         return kl_divergence(log_softmax(out[of]), log_softmax(out[to]))
 
-    return Signal((of, to), reduce, key="kl", closed=closed.kl(of, to))
+    return _own((of, to), "kl", compute, closed.kl(of, to))
 
 
 def watched(signal: Signal) -> Signal:
@@ -134,11 +141,12 @@ def watched(signal: Signal) -> Signal:
     micro-batch is done.
     """
 
-    def reduce(out: Outputs, labels: Tensor) -> Rows:
+    def compute(out: Outputs, labels: Tensor) -> Rows:
         with torch.no_grad():
             return signal.reduce(out, labels)
 
     form = None if signal.closed is None else closed.watched(signal.closed)
+    reduce = Own(compute, form) if is_own(signal.reduce, signal.closed) else compute
     return dataclasses.replace(signal, reduce=reduce, closed=form)
 
 

@@ -151,6 +151,26 @@ def bound(form: Closed | None, reduce: Callable[..., Any]) -> Bound | None:
     return None if _older(form, reduce) else Bound(form, reduce)
 
 
+@dataclass(frozen=True)
+class Own:
+    """A `reduce` that is all this package's, and its form, which is too."""
+
+    compute: Callable[..., Any]
+    form: Closed | None
+
+    def __call__(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Any:
+        """What it computes."""
+        return self.compute(outputs, labels)
+
+
+def is_own(reduce: Callable[..., Any], form: Closed | None) -> bool:
+    """Whether no code but this package's makes a signal's values, so that methods may share them.
+
+    A signal that was given another `reduce` or form is not, whatever module these say they are of.
+    """
+    return isinstance(reduce, Own) and form in (None, bound(reduce.form, reduce))
+
+
 def _older(form: Closed, reduce: Callable[..., Any]) -> bool:
     """Whether two methods of one object come from a class and, the second, from a later one."""
     if not (isinstance(form, MethodType) and isinstance(reduce, MethodType)):

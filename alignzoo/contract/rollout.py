@@ -46,12 +46,16 @@ def sample_key(*parts: int | str) -> int:
 
 
 def check_request(
-    prompts: Sequence[Sequence[int]], sampling: Sampling, vocabulary: int, context: int | None
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    vocabulary: int,
+    context: int | None,
+    why: str = "",
 ) -> None:
     """Raise DataError for what a model cannot be asked, before anything is sampled.
 
     `vocabulary` is its number of ids, `context` the tokens that prompt and response may have
-    together; None: any number.
+    together, None: any number; `why` says behind it why it is not the one that the model states.
     """
     belongs = "use the tokenizer that belongs to the model"
     for i, prompt in enumerate(prompts):
@@ -66,7 +70,7 @@ def check_request(
         if context is not None and need > context:
             raise DataError(
                 f"prompt {i}: {len(prompt)} tokens and max_new_tokens={sampling.max_new_tokens} "
-                f"make {need}, but the model's context is {context}; "
+                f"make {need}, but the model's context is {context}{why}; "
                 "shorten the prompt or lower max_new_tokens"
             )
     unknown = [token for token in sampling.stop_ids if not 0 <= token < vocabulary]

@@ -78,11 +78,14 @@ class Reader:
 
     @cached_property
     def content(self) -> str:
-        """Hash of all in the tokenizer that decides what is read; empty where that is not known."""
-        if self._pieces is None:
+        """Hash of all in the tokenizer that decides what is read; empty where that is not known: a
+        class that is not of transformers has code of its own, and a template may write the day.
+        """
+        own, kind = self.tokenizer, type(self.tokenizer)
+        foreign = kind.__module__.partition(".")[0] != "transformers"
+        if self._pieces is None or foreign or "strftime_now" in self.template:
             return ""
-        own = self.tokenizer
-        named = (own.bos_token, own.eos_token, own.pad_token, type(own).__qualname__, self.template)
+        named = (sorted(own.special_tokens_map.items()), kind.__qualname__, self.template)
         whole = self._pieces.backend.to_str() + repr(named)
         return hashlib.sha256(whole.encode()).hexdigest()
 

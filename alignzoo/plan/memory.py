@@ -19,6 +19,7 @@ from alignzoo.engine.memory.live import Peak
 from alignzoo.engine.memory.sampling import Decoding
 from alignzoo.engine.memory.walk import Alone, Stage, peaks
 from alignzoo.engine.models.adapters import Adapted, Lora
+from alignzoo.engine.models.context import context_of
 from alignzoo.engine.models.hooked import plugin_model
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
@@ -191,8 +192,7 @@ class Predictor:
 
     def _context(self, name: str) -> int | None:
         config = self._config(name) or self._plugged(name, Role()).config
-        text = config.get_text_config(decoder=True)
-        return getattr(text, "max_position_embeddings", None)
+        return context_of(config)
 
     def _config(self, name: str) -> PreTrainedConfig | None:
         """None: a plug-in makes the model."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.reach import context_and_why
 from alignzoo.contract.types import RolloutBatch, TextBatch
 from alignzoo.recipe.blocks import SamplingSpec, TrainSpec
 from alignzoo.recipe.faults import Fault
@@ -78,28 +79,31 @@ def peft_version() -> str | None:
 def length_faults(spec: TrainSpec, models: Iterable[str]) -> Iterator[Fault]:
     """A sequence must fit every model's context, as far as folders on this machine say it."""
     validation = [(spec.validation.data, ("validation", "data"))] if spec.validation else []
-    contexts = {name: context for name in sorted(models) if (context := folder_context(name))}
+    contexts = {name: folder_context(name) for name in sorted(models)}
     for data, path in [*placed(spec.data, ("data",)), *validation]:
-        for name, context in contexts.items():
-            if data.max_length is not None and data.max_length > context:
-                yield Fault((*path, "max_length"), too_wide(data.max_length, name, context))
+        for name, (context, why) in contexts.items():
+            if data.max_length is not None and context is not None and data.max_length > context:
+                wide = too_wide(data.max_length, name, f"{context}{why}")
+                yield Fault((*path, "max_length"), wide)
 
 
-def too_wide(max_length: int, name: str, context: int) -> str:
+def too_wide(max_length: int, name: str, context: str) -> str:
     """That sequences of this length do not fit, with both numbers."""
     return f"{max_length} is more than the context of '{name}', which is {context}"
 
 
-def folder_context(name: str) -> int | None:
-    """The longest sequence of a model's folder by its config.json; None: it says none."""
+def folder_context(name: str) -> tuple[int | None, str]:
+    """The longest sequence of a model's folder by its config.json, None if it says none; and why it
+    is not the stated one.
+    """
     file = Path(name) / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         text = config.get("text_config") or config
         found = text.get("max_position_embeddings") or text.get("n_positions")
+        return context_and_why(found if isinstance(found, int) else None, text.get)
     except (OSError, ValueError, AttributeError):
-        return None  # no folder, or a damaged one, which loading names
-    return found if isinstance(found, int) else None
+        return None, ""  # no folder, or a damaged one, which loading names
 
 
 def _size_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:

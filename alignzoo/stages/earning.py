@@ -39,15 +39,16 @@ Asking = Callable[[Sequence[int], Sequence[Completion]], Earned]
 Groups = Sequence[Sequence[Answer]]
 
 
-def nothing() -> None:
-    """Of rewards that hold nothing."""
+def nothing(index: int = 0) -> None:
+    """Of rewards that hold nothing, whichever buffer comes."""
 
 
 @dataclass(frozen=True)
 class Earning:
-    """A reward, and how it gives back what it holds."""
+    """A reward, how it is told the number of a buffer, and how it gives back what it holds."""
 
     reward: Reward
+    begin: Callable[[int], None] = nothing
     close: Callable[[], None] = nothing
 
 
@@ -63,8 +64,11 @@ def earning_of(spec: RewardSpec, answers: int, task: Task, context: StageContext
     if spec.parts is None:
         return found[0]
     weights = dict(zip(spec.names, (part.weight for part in spec.parts), strict=True))
-    return Earning(partial(_summed, weights, [one.reward for one in found]),
-                   partial(_all, [one.close for one in found]))  # fmt: skip
+    return Earning(
+        partial(_summed, weights, [one.reward for one in found]),
+        lambda index: _all([partial(one.begin, index) for one in found]),
+        partial(_all, [one.close for one in found]),
+    )
 
 
 def _all(calls: Sequence[Callable[[], None]]) -> None:
@@ -159,7 +163,11 @@ def _from_asked(
             raise Interrupted(found.signal) if found.signal else JudgeError(found.why)
         return _earned(found, slice(before, before + len(mine)), context.name)
 
-    return Earning(reward, lambda: _all([valuer.close for valuer in valuers]))
+    def begin(index: int) -> None:
+        for valuer in valuers:
+            valuer.number = index
+
+    return Earning(reward, begin, lambda: _all([valuer.close for valuer in valuers]))
 
 
 def _asked(valuer: Valuer, groups: Groups) -> Valued | Stopped:

@@ -95,7 +95,7 @@ def _asked(
             context.progress.step(context.name, len(values), total, {}, {})
     finally:
         valuer.close()
-    said = valuer.last
+    said = valuer.total
     cost = {} if said.cost is None else {"cost": said.cost}
     return values, {"judged": said.judged, "failed": said.judged - said.parsed, **cost}
 

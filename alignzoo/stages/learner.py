@@ -45,9 +45,10 @@ class Learner:
 
         Raises DataError when the recipe asks for more than a model's context.
         """
-        for name, context in self.contexts.items():
-            if spec.max_length is not None and spec.max_length > context:
-                wide = too_wide(spec.max_length, name, context)
+        for ref, bound in self.bounds.items():
+            context = bound.context
+            if spec.max_length is not None and context is not None and spec.max_length > context:
+                wide = too_wide(spec.max_length, ref.name, f"{context}{bound.why}")
                 raise DataError(f"data.max_length: {wide}; lower it, or leave it out")
         return spec.max_length or min(USUAL_LENGTH, self.context or USUAL_LENGTH)
 

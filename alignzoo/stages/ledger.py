@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ class Entry:
     judged: int  # questions
     parsed: int  # of them: with a verdict
     bill: Mapping[str, float | None]  # question -> price, of those that no earlier call paid
+    number: int = 0  # of the stage's calls: when it was made first
 
     @property
     def is_whole(self) -> bool:
@@ -35,8 +36,8 @@ class Total:
 
 
 class Ledger:
-    """The calls of a stage in their order. One that comes again is found and asks nobody, so that
-    a stage that goes on from a checkpoint has the same values and totals as one that never stopped.
+    """The calls of a stage by number. One that comes again is found and asks nobody, so that a
+    stage that goes on from a checkpoint has the same values and totals as one that never stopped.
     """
 
     def __init__(self, file: Path) -> None:
@@ -61,19 +62,21 @@ class Ledger:
         """Every question that was paid for."""
         return {q: price for entry in self.entries.values() for q, price in entry.bill.items()}
 
-    def until(self, key: str) -> Total:
-        """What the calls up to one, and it, came to."""
-        calls = list(self._until(key))
-        prices = [price for entry in calls for price in entry.bill.values()]
-        known = [price for price in prices if price is not None]
-        return Total(
-            sum(entry.judged for entry in calls),
-            sum(entry.parsed for entry in calls),
-            sum(known) if len(known) == len(prices) else None,
-        )
+    def until(self, number: int) -> Total:
+        """What the calls up to a number, and it, came to, however often one of them comes again."""
+        return _total([entry for entry in self.entries.values() if entry.number <= number])
 
-    def _until(self, key: str) -> Iterator[Entry]:
-        for entry in self.entries.values():
-            yield entry
-            if entry.key == key:
-                return
+    @property
+    def total(self) -> Total:
+        """What all calls came to."""
+        return _total(list(self.entries.values()))
+
+
+def _total(calls: Sequence[Entry]) -> Total:
+    prices = [price for entry in calls for price in entry.bill.values()]
+    known = [price for price in prices if price is not None]
+    return Total(
+        sum(entry.judged for entry in calls),
+        sum(entry.parsed for entry in calls),
+        sum(known) if len(known) == len(prices) else None,
+    )

@@ -20,6 +20,7 @@ from alignzoo.recipe.blocks import DataSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.tokenised import remembered
 from alignzoo.store.files import write_text
+from alignzoo.store.identity import implementing
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def _remembered(
     def say(text: str) -> None:
         context.note(f"{spec.name}: {text}")
 
-    return remembered(loaded, kind, reader, limits.ends, say)
+    loaders = implementing(context.registry, "load_tokenizer")
+    return remembered(loaded, kind, reader, limits.ends, say, loaders)
 
 
 def _with_bad(loaded: Loaded, bad: Sequence[str], spec: DataSpec) -> Loaded:

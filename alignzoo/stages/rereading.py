@@ -15,7 +15,7 @@ from alignzoo.data.reader import Embedding, Reader, Rules
 from alignzoo.data.sequences import Start, prompt_start, sequence
 from alignzoo.data.vocabulary import difference, vocabulary_of
 from alignzoo.engine.models.bounds import Bounds
-from alignzoo.engine.models.context import context_of
+from alignzoo.engine.models.context import context_of, why_context
 from alignzoo.engine.models.load import load_tokenizer
 from alignzoo.stages.context import StageContext
 
@@ -81,5 +81,6 @@ def check_context(model: PreTrainedModel, rows: Sequence[Tokens], name: str) -> 
     if limit is not None and longest > limit:
         raise DataError(
             f"reward model '{name}': prompt and answer have {longest} tokens, its context is "
-            f"{limit}; lower sampling.max_new_tokens or data.max_prompt_length"
+            f"{limit}{why_context(model.config)}; "
+            "lower sampling.max_new_tokens or data.max_prompt_length"
         )

@@ -71,6 +71,7 @@ def rollout_of(
         share=block.share,
         mixture=mixture_of(block),
         own=[given.items[n] for n in kept] if given else (),
+        begin=earning.begin if earning else nothing,
         close=earning.close if earning else nothing,
     )
 

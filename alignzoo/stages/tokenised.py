@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+import alignzoo
 from alignzoo.contract.types import Batch, Tokens
 from alignzoo.data.reader import Reader
 from alignzoo.data.rows import row_from_sample
@@ -24,6 +26,7 @@ from alignzoo.data.samples import Loaded
 from alignzoo.data.tokens import AllRead, Read, Remember, anew
 from alignzoo.engine.models.tensors import DamagedFile, read_tensors, write_tensors
 from alignzoo.engine.parallel.agreement import is_main
+from alignzoo.recipe.registry import source_digest
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import cache_folder
 
@@ -37,15 +40,17 @@ def remembered(
     reader: Reader,
     ends: tuple[int, ...],
     say: Callable[[str], None],
+    loaders: Sequence[str] = (),
 ) -> Remember:
     """What `encode_all` may know of these samples; `say` is told what is kept, and where.
 
-    `ends` are the ids that the limits say end an answer.
+    `ends` are the ids that the limits say end an answer, `loaders` the code of the plug-ins that
+    may have made the tokenizer.
     """
     if len(loaded.samples) < FEWEST or not reader.content:
         return anew
     try:
-        name = _name(loaded, kind, reader, ends)
+        name = _name(loaded, kind, reader, (ends, loaders))
     except (TypeError, ValueError):  # a data set may put anything beside a prompt
         return anew
     file = cache_folder() / "tokens" / f"{name}.safetensors"
@@ -61,18 +66,41 @@ def remembered(
     return found_or
 
 
-def _name(loaded: Loaded, kind: type[Batch], reader: Reader, ends: tuple[int, ...]) -> str:
-    """Hash of all that decides what is read, and of what is said of rows that cannot be."""
+def _name(
+    loaded: Loaded,
+    kind: type[Batch],
+    reader: Reader,
+    given: tuple[tuple[int, ...], Sequence[str]],
+) -> str:
+    """Hash of all that decides what is read, and of what is said of rows that cannot be.
+
+    Raises TypeError for what has no bytes to be known by.
+    """
+    ends, loaders = given
     libraries = [f"{name} {version(name)}" for name in ("tokenizers", "transformers")]
     tokenizer = (reader.content, ends or reader.ends, repr(reader.rules), repr(reader.embedding))
-    kinds = [f"{cls.__module__}.{cls.__qualname__}" for cls in kind.__mro__]
-    batch = (kinds, [field.name for field in fields(kind)], kind.rows_per_item)
-    head = json.dumps([core_digest(), libraries, tokenizer, batch])
+    batch = (_written(kind), [field.name for field in fields(kind)], kind.rows_per_item)
+    head = json.dumps([core_digest(), libraries, tokenizer, list(loaders), batch])
     digest = hashlib.sha256(head.encode())
     for sample, place in zip(loaded.samples, loaded.places, strict=True):
         row = [type(sample).__name__, row_from_sample(sample), place]
         digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _written(kind: type[Batch]) -> list[tuple[str, str]]:
+    """A class and its bases, each with the code of its package."""
+    return [(f"{cls.__module__}.{cls.__qualname__}", _code(cls)) for cls in kind.__mro__]
+
+
+def _code(cls: type) -> str:
+    package = cls.__module__.partition(".")[0]
+    if package in (alignzoo.__name__, object.__module__):
+        return ""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file is None:
+        raise TypeError(f"{cls} has no file")
+    return source_digest(Path(file))
 
 
 def _load(file: Path, say: Callable[[str], None]) -> AllRead | None:

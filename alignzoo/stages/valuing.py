@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from alignzoo.contract.errors import counted
 from alignzoo.contract.evaluation import Answer, Judge
@@ -40,7 +40,7 @@ class Valuer:
     ledger: Ledger
     context: StageContext
     held: ExitStack  # journals
-    last: Total = field(default_factory=Total)
+    number: int = 0  # of the call that comes: of a rollout's buffer, or counted
 
     def __call__(self, groups: Groups) -> Valued:
         """Ask what nobody has said yet.
@@ -52,9 +52,17 @@ class Valuer:
         entry = self.ledger.entries.get(key)
         if entry is None or (self.referee.again and not entry.is_whole):
             entry = self._heard(key, groups)
-        total = self.ledger.until(key)
-        self.last = total if self.referee.priced else replace(total, cost=None)
-        return Valued(entry.values, self.last)
+        total = self.ledger.until(self.number)
+        self.number += 1
+        return Valued(entry.values, self._priced(total))
+
+    @property
+    def total(self) -> Total:
+        """What the stage's whole ledger came to."""
+        return self._priced(self.ledger.total)
+
+    def _priced(self, total: Total) -> Total:
+        return total if self.referee.priced else replace(total, cost=None)
 
     def _heard(self, key: str, groups: Groups) -> Entry:
         billed = self.ledger.bill
@@ -62,9 +70,9 @@ class Valuer:
         paid = sum(price or 0.0 for price in billed.values())
         heard = self.referee.hear(groups, billed, Purse(limit, paid))
         before = self.ledger.entries.get(key)
-        own = set(before.bill) if before else set()
+        own, first = (set(before.bill), before.number) if before else (set(), self.number)
         bill = {q: price for q, price in heard.bill.items() if q in own or q not in billed}
-        entry = Entry(key, heard.values, heard.judged, heard.parsed, bill)
+        entry = Entry(key, heard.values, heard.judged, heard.parsed, bill, first)
         self._check_parsed(entry, heard.unread)
         self.ledger.add(entry)
         return entry
@@ -89,7 +97,7 @@ class Valuer:
     def close(self) -> None:
         """Say what it came to, and let go of the journals."""
         self.held.close()
-        total, names = self.last, ", ".join(f"'{seat.name}'" for seat in self.referee.seats)
+        total, names = self.total, ", ".join(f"'{seat.name}'" for seat in self.referee.seats)
         if total.judged:
             open_ = total.judged - total.parsed
             failed = f", {open_} of them without a verdict" if open_ else ""

@@ -218,7 +218,7 @@ def model_digest(name: str, recipe: Recipe, registry: Registry, outputs: Outputs
     """
     ref = model_ref(name, recipe, outputs)
     stated = stated_identity(ref, registry)
-    loaders = "+".join(_implementing(registry, "load_model", "load_tokenizer"))
+    loaders = "+".join(implementing(registry, "load_model", "load_tokenizer"))
     by = f"loaded by {loaders or 'the core'}" + ("" if stated is None else f" stated {stated}")
     if name in outputs:
         recorded = recorded_output(outputs[name], "model")
@@ -323,10 +323,10 @@ def _classes(spec: Spec, registry: Registry) -> Iterable[type]:
 
 def _savers(spec: StageSpec, registry: Registry) -> list[str]:
     """The plug-ins that may write a stage's model."""
-    return _implementing(registry, "save_model") if isinstance(spec, TrainSpec) else []
+    return implementing(registry, "save_model") if isinstance(spec, TrainSpec) else []
 
 
-def _implementing(registry: Registry, *hooks: str) -> list[str]:
+def implementing(registry: Registry, *hooks: str) -> list[str]:
     """The plug-ins with one of these hooks. Which of them would answer, only calling them tells."""
     names = {
         implementation.plugin_name

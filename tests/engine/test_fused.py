@@ -167,6 +167,30 @@ def test_another_reduce_is_never_computed_by_the_form_of_the_first():
     assert_close(score(small(), {"policy": half}), score(dense, {"policy": half}))
 
 
+def sharp(out, labels):
+    z = out["teacher"]
+    z *= 4
+    return log_prob("teacher").reduce(out, labels)
+
+
+def shifted(out, labels):
+    labels.clamp_(min=1)
+    return log_prob("teacher").reduce(out, labels)
+
+
+@pytest.mark.parametrize("scorer", [dense, small(), small(formulas=False)])
+@pytest.mark.parametrize(
+    ("reduce", "what"), [(sharp, "the logits of 'teacher'"), (shifted, "the labels")]
+)
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_reduce_that_changes_what_other_signals_read_is_refused(scorer, reduce, what, learns):
+    signals = {"odd": Signal(("teacher",), reduce), "kl": SIGNALS["kl"]}
+    heads, states = heads_and_states(learns=learns)
+    said = rf"'odd': `reduce` changes {what} in place \(.*test_fused.py:\d+\); other signals"
+    with torch.set_grad_enabled(learns), pytest.raises(PluginError, match=said):
+        scorer(states, heads, torch.arange(N) % V, signals)
+
+
 def test_tokens_that_cannot_be_are_left_to_reduce():
     signals = {"kl": kl("policy", "teacher")}
     found = []

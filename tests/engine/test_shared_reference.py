@@ -1,14 +1,16 @@
 """What a reference says of a sequence is computed once for all methods on the same pairs."""
 
 from dataclasses import replace
+from functools import wraps
 
+import pytest
 from alignzoo_dpo import DPO, IPO
 from alignzoo_kto import KTO
 from engine_jobs import job
 
 from alignzoo import Item, PairBatch, Signal
 from alignzoo.engine.train.loop import train
-from alignzoo.ops import label_log_prob, log_prob
+from alignzoo.ops import kl, label_log_prob, log_prob, watched
 from alignzoo.testing import toy_items
 from alignzoo.testing.toys import tiny_models
 
@@ -59,12 +61,37 @@ def test_labelled_answers_of_the_same_pairs_score_only_their_mismatched_ones(tmp
     assert scored(tmp_path / "again", KTO(beta=0.3), items, plugin="kto")[0] == 0
 
 
-def test_a_computation_of_a_plugin_s_own_is_shared_by_its_package_alone(tmp_path):
-    def own(outputs, labels):
-        return label_log_prob(outputs["reference"], labels)
+OURS = log_prob("reference")
 
-    mine = Signal(("reference",), own, key="log_prob")
+
+def own(outputs, labels):
+    return label_log_prob(outputs["reference"], labels)
+
+
+@wraps(OURS.reduce)
+def wrapped(outputs, labels):
+    return OURS.reduce(outputs, labels).clamp(min=-1.0)
+
+
+def doubled(outputs, labels, scratch, wanted):
+    row, gradients = OURS.closed(outputs, labels, scratch, wanted)
+    return 2 * row, gradients
+
+
+MINE = {
+    "written anew": Signal(("reference",), own, key="log_prob"),
+    "watched": watched(Signal(("reference",), own, key="log_prob")),
+    "another reduce": replace(OURS, reduce=own),
+    "one that wraps ours": replace(OURS, reduce=wrapped),
+    "another closed form": replace(OURS, closed=doubled),
+    "another closed form, watched": watched(replace(OURS, closed=doubled)),
+}
+
+
+@pytest.mark.parametrize("mine", MINE.values(), ids=MINE)
+def test_a_computation_of_a_plugin_s_own_is_shared_by_its_package_alone(tmp_path, mine):
     one, two = (job(tmp_path, plugin=name) for name in ("one", "two"))
     assert one.how(mine) != two.how(mine)
-    assert one.how(log_prob("reference")) == two.how(log_prob("reference"))
+    for ours in (OURS, watched(OURS), kl("reference", "reference")):
+        assert one.how(ours) == two.how(ours)
     assert replace(one, plugin="", scoring="other").how(mine) != one.how(mine)

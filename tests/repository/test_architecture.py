@@ -38,12 +38,12 @@ CODE_LINES = {  # of a method's file
     "alignzoo_tisdpo/algorithm.py": 60,
 }
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
-    "contract": 1260,
+    "contract": 1290,
     "ops": 195,
     "types": 5,
     "data": 2110,
     "recipe": 2690,  # rewards on pairs, who values answers, and what may be asked of judges
-    "engine": 6900,
+    "engine": 6990,
     "store": 1240,
     "judging": 1725,  # and answers to one prompt, ranked or graded
     "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need
@@ -53,7 +53,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "lens": 1270,  # what methods say of tokens: read, shown, packed for a page, exported
     "studies": 1800,  # recipes over seeds: checked, folded, judged, written; curves as figures
     "report": 1175,  # runs read whatever happened to them, every number a value, one page
-    "stages": 2915,  # judges' rewards and their ledger, rewards and judges on given pairs
+    "stages": 2960,  # judges' rewards and their ledger, rewards and judges on given pairs
     "plan": 575,  # and what is refused before anything trains
     "run": 305,
     "testing": 1730,

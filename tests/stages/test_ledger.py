@@ -1,10 +1,16 @@
 """Calls to judges are found again, with the totals that they had."""
 
+from contextlib import ExitStack
+from dataclasses import replace
+from types import SimpleNamespace
+
 from alignzoo.stages.ledger import Entry, Ledger, Total
+from alignzoo.stages.valuing import Valuer
 
 
 def entry(key, cost, judged=4, parsed=4, values=((1.0, 0.0),)):
-    return Entry(key, [list(group) for group in values], judged, parsed, {f"q{key}": cost})
+    made = Entry(key, [list(group) for group in values], judged, parsed, {f"q{key}": cost})
+    return replace(made, number="abcde".index(key))
 
 
 def filled(path):
@@ -18,26 +24,27 @@ def test_a_call_that_comes_again_has_the_totals_of_its_time(tmp_path):
     """A stage that goes on from a checkpoint repeats calls that the ledger has gone past."""
     filled(tmp_path / "x")
     again = Ledger(tmp_path / "x")
-    assert again.until("a") == Total(4, 4, 0.25)
-    assert again.until("b") == Total(8, 8, 0.75)
-    assert again.until("c") == Total(12, 12, 1.75)
+    assert again.until(0) == Total(4, 4, 0.25)
+    assert again.until(1) == Total(8, 8, 0.75)
+    assert again.until(2) == Total(12, 12, 1.75)
     assert again.entries["b"] == entry("b", 0.5)
     assert again.bill == {"qa": 0.25, "qb": 0.5, "qc": 1.0}
+    assert again.total == again.until(3) == Total(12, 12, 1.75)
 
 
 def test_a_call_that_is_asked_anew_keeps_its_place(tmp_path):
     ledger = filled(tmp_path / "x")
     ledger.add(entry("a", 0.3, parsed=3, values=((None, 0.5),)))
     again = Ledger(tmp_path / "x")
-    assert again.until("a") == Total(4, 3, 0.3) and not again.entries["a"].is_whole
-    assert again.until("b") == Total(8, 7, 0.8)
+    assert again.until(0) == Total(4, 3, 0.3) and not again.entries["a"].is_whole
+    assert again.until(1) == Total(8, 7, 0.8)
     assert again.entries["a"].values == [[None, 0.5]]
 
 
 def test_one_price_that_nobody_knows_makes_the_sum_unknown(tmp_path):
     ledger = filled(tmp_path / "x")
     ledger.add(entry("d", None))
-    assert ledger.until("c").cost == 1.75 and ledger.until("d").cost is None
+    assert ledger.until(2).cost == 1.75 and ledger.until(3).cost is None
 
 
 def test_a_line_that_a_kill_has_cut_is_no_call(tmp_path):
@@ -47,4 +54,50 @@ def test_a_line_that_a_kill_has_cut_is_no_call(tmp_path):
     again = Ledger(path)
     assert list(again.entries) == ["a", "b"]
     again.add(entry("e", 2.0))
-    assert Ledger(path).until("e") == Total(12, 12, 2.75)
+    assert Ledger(path).until(4) == Total(12, 12, 2.75)
+
+
+class Referee:
+    """Every question costs 2.5."""
+
+    again, priced, seats = False, True, (SimpleNamespace(name="judge"),)
+
+    def questions(self, groups):
+        return [(None, SimpleNamespace(digest=str(a.turns))) for g in groups for a in g]
+
+    def hear(self, groups, billed, purse):
+        values, bill = [[1.0] for _ in groups], {str(g[0].turns): 2.5 for g in groups}
+        return SimpleNamespace(values=values, judged=1, parsed=1, bill=bill, unread="")
+
+
+def valuer(folder, notes):
+    context = SimpleNamespace(name="it", note=notes.append)
+    spec = SimpleNamespace(max_cost=None, min_parsed=0)
+    return Valuer(spec, Referee(), Ledger(folder / "judges.jsonl"), context, ExitStack())
+
+
+def buffers(judges, start=0):
+    """What it has cost after each buffer; the answers of the first come again in the fourth."""
+    costs = []
+    for number, answers in list(enumerate(("b1", "b2", "b3", "b1", "b4")))[start:]:
+        judges.number = number
+        costs.append(judges([[SimpleNamespace(turns=answers)]]).total.cost)
+    return costs
+
+
+def test_what_was_paid_never_goes_back_when_the_same_answers_come_again(tmp_path):
+    notes = []
+    judges = valuer(tmp_path, notes)
+    assert buffers(judges) == [2.5, 5.0, 7.5, 7.5, 10.0]
+    judges.close()
+    assert notes == ["4 questions to judge 'judge'; cost 10"]
+
+
+def test_a_stage_that_goes_on_at_any_buffer_says_the_costs_of_one_that_never_stopped(tmp_path):
+    whole = buffers(valuer(tmp_path, []))
+    for start in range(5):
+        notes = []
+        again = valuer(tmp_path, notes)
+        assert buffers(again, start) == whole[start:]
+        again.close()
+        assert notes == ["4 questions to judge 'judge'; cost 10"]

@@ -1,9 +1,12 @@
 """Tokens of data are read once for all stages with the same data, tokenizer and rules."""
 
+import importlib
+import sys
 from dataclasses import replace
 
 import pytest
 from tiny_models import word_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from alignzoo.contract.types import LabelledBatch, PairBatch, PairSample, Response, TextBatch
 from alignzoo.data import tokens
@@ -106,6 +109,97 @@ def test_another_template_or_vocabulary_has_tokens_of_its_own(said, tmp_path):
     for n, tokenizer in enumerate((written, larger), 2):
         read(loaded_of(), said, reader=Reader(tokenizer, Rules(learn="all")))
         assert len(list((tmp_path / "tokens").iterdir())) == n
+
+
+def named(**special):
+    """A tokenizer whose template writes a token by its name; all of them have the same tokens."""
+    made = word_tokenizer(**special)
+    made.add_tokens(["owl", "sees"], special_tokens=True)
+    (name,) = special
+    name = name if isinstance(special[name], str) else next(iter(special[name]))
+    made.chat_template = f"{{% for m in messages %}}{{{{ m['content'] + {name} }}}}{{% endfor %}}"
+    return made
+
+
+def fresh(loaded, kind=PairBatch, reader=None):
+    reader = reader or Reader(tokenizer_of(), Rules(learn="all"))
+    return encode_all(loaded.samples, kind, reader, LIMITS, loaded.places)
+
+
+@pytest.mark.parametrize(
+    "special",
+    [lambda token: {"sep_token": token}, lambda token: {"extra_special_tokens": {"turn": token}}],
+    ids=["one that all tokenizers have", "one of this tokenizer"],
+)
+def test_a_token_that_the_template_writes_by_its_name_counts(said, special):
+    loaded = loaded_of()
+    for token in ("owl", "sees"):
+        reader = Reader(named(**special(token)), Rules(special="parse"))
+        assert read(loaded, said, reader=reader) == fresh(loaded, reader=reader)
+    assert len(said) == 2
+
+
+def test_nothing_is_kept_where_the_template_writes_the_day(said):
+    tokenizer = tokenizer_of()
+    tokenizer.chat_template = "{{ strftime_now('%d') + ' ' }}" + tokenizer.chat_template
+    read(loaded_of(), said, reader=Reader(tokenizer))
+    assert said == []
+
+
+def test_nothing_is_kept_of_a_tokenizer_with_code_that_is_not_of_transformers(said):
+    made = tokenizer_of()
+    for word in ("owl ", "sees "):
+
+        class Own(PreTrainedTokenizerFast):
+            def apply_chat_template(self, *args, word=word, **more):
+                return word + super().apply_chat_template(*args, **more)
+
+        tokenizer = Own(tokenizer_object=made.backend_tokenizer, unk_token="<u>", eos_token="<e>")
+        tokenizer.chat_template = made.chat_template
+        reader = Reader(tokenizer)
+        assert read(loaded_of(), said, reader=reader) == fresh(loaded_of(), reader=reader)
+    assert said == []
+
+
+def test_the_code_of_plugins_that_make_tokenizers_counts(said, tmp_path):
+    loaded, reader = loaded_of(), Reader(tokenizer_of())
+    for code in ("mine@1#a", "mine@1#b"):
+        known = remembered(loaded, PairBatch, reader, (), said.append, [code])
+        encode_all(loaded.samples, PairBatch, reader, LIMITS, loaded.places, known)
+    assert len(said) == 2
+
+
+MARKED = """
+from dataclasses import dataclass, replace
+from torch import Tensor
+from alignzoo import TextBatch
+
+@dataclass(frozen=True)
+class Marked(TextBatch):
+    mark: Tensor
+"""
+FILLING = """
+    @classmethod
+    def collate(cls, items, pad_id, **more):
+        filled = [replace(x, values={"mark": 0.0} | dict(x.values)) for x in items]
+        return super().collate(filled, pad_id)
+"""
+
+
+def test_the_code_of_a_batch_of_a_plugin_counts(said, tmp_path, monkeypatch):
+    """One that learns to fill a number itself leaves no row out any more."""
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = loaded_of()
+    loaded = replace(loaded, samples=(other(loaded, meta={"mark": 1.0}).samples))
+    bad = []
+    for text in (MARKED, MARKED + FILLING):
+        (tmp_path / "marked_batches.py").write_text(text)
+        sys.modules.pop("marked_batches", None)
+        importlib.invalidate_caches()
+        kind = importlib.import_module("marked_batches").Marked
+        assert read(loaded, said, kind) == fresh(loaded, kind)
+        bad.append(len(fresh(loaded, kind).report.bad))
+    assert bad[0] > bad[1]
 
 
 def test_a_damaged_file_is_told_and_read_again(said, tmp_path):

@@ -10,7 +10,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from alignzoo.contract.algorithm import Role
 from alignzoo.contract.stage import ModelRef
-from alignzoo.engine.models.context import context_of
+from alignzoo.engine.models.context import context_of, why_context
 from alignzoo.engine.models.hooked import plugin_model
 from alignzoo.engine.models.load import load_model
 
@@ -22,6 +22,7 @@ class Bounds:
     ends: tuple[int, ...]  # of its generation config, within its vocabulary
     context: int | None  # tokens; None: no fixed context
     ids: int  # of its vocabulary; those beyond cannot be emitted
+    why: str = ""  # the context is not the stated one
 
 
 def bounds_of(model: PreTrainedModel) -> Bounds:
@@ -56,4 +57,4 @@ def _bounds(config: Any, generation: GenerationConfig | None) -> Bounds:
     named = getattr(generation, "eos_token_id", None)
     several = named if isinstance(named, list) else [named]
     known = [id_ for id_ in several if isinstance(id_, int) and 0 <= id_ < text.vocab_size]
-    return Bounds(tuple(known), context_of(config), text.vocab_size)
+    return Bounds(tuple(known), context_of(config), text.vocab_size, why_context(config))

@@ -26,7 +26,7 @@ from alignzoo.contract.rollout import (
     Sampling,
     check_request,
 )
-from alignzoo.engine.models.context import context_of
+from alignzoo.engine.models.context import context_of, why_context
 from alignzoo.engine.sampling.rows import completions, left_pad
 from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, way_of
 
@@ -101,9 +101,9 @@ class TransformersSession(RolloutSession):
         if len(keys) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need as many keys, not {len(keys)}")
         vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
-        contexts = [context_of(model.config) for model in self._models()]
-        context = min((c for c in contexts if c is not None), default=None)
-        check_request(prompts, sampling, vocabulary, context)
+        known = {context_of(model.config): why_context(model.config) for model in self._models()}
+        context = min((c for c in known if c is not None), default=None)
+        check_request(prompts, sampling, vocabulary, context, known.get(context, ""))
         # Prompts of similar length share a batch; the longest come first to fail early on memory.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         done: dict[int, Completion] = {}

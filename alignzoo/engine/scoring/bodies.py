@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Batch
+from alignzoo.engine.models.context import longest_row
 from alignzoo.engine.models.fit import embedding_rows
 from alignzoo.engine.models.heads import body_of
 from alignzoo.engine.models.prefixes import shares_prompts
@@ -42,12 +43,14 @@ class Bodies:
         self.models, self.trainable, self.sees, self.routers = models, trainable, sees, routers
         self._shared: dict[int, int | None] = {}  # by the model's id: what was tried
         self.readable = {role: embedding_rows(model) for role, model in models.items()}
+        self.longest = {role: longest_row(model.config) for role, model in models.items()}
 
     def __call__(self, role: str, packer: Packer, read: Tensor, balanced: bool) -> Hidden:
         """Hidden states of the rows [B] that are read."""
         batch, view = packer.batch, self.sees.get(role)
         seen = packer.seen(view)
         self._check_ids(role, seen)
+        self._check_lengths(role, packer.shape(view).lengths)
         may_share = packer.shape(view).repeats and not balanced  # a router counts every token
         packing = packer(view, read, self.shared(role) if may_share else None)
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
@@ -81,6 +84,15 @@ class Bodies:
             raise TrainingError(
                 f"a row holds id {largest}, but the embedding of '{role}' has "
                 f"{self.readable[role]} rows; take models with one vocabulary"
+            )
+
+    def _check_lengths(self, role: str, lengths: Sequence[int]) -> None:
+        """A pass has one set of angles, that of its longest row; shorter ones need their own."""
+        limit, longest = self.longest[role], max(lengths)
+        if limit is not None and longest > limit:
+            raise TrainingError(
+                f"a row has {longest} tokens, and beyond {limit} the rotary embedding of '{role}' "
+                "would read the rows beside it otherwise; lower data.max_length or max_new_tokens"
             )
 
     def _states(

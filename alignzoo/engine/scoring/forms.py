@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from alignzoo.contract.closed import Scratch
-from alignzoo.contract.errors import PluginError
-from alignzoo.contract.types import Rows, Signal
+from alignzoo.contract.errors import PluginError, place_of
+from alignzoo.contract.types import Outputs, Rows, Signal
 
 # Elements of a block [b, V]. On the CPU two rows of a large vocabulary are as fast as eight; on
 # other devices a call costs as much as a pass over some megabytes.
@@ -27,6 +27,29 @@ def named(name: str, rows: Rows) -> Named:
     return {f"{name}/{row}": x for row, x in rows.items()}
 
 
+def rows_of(name: str, signal: Signal, outputs: Outputs, labels: Tensor) -> Named:
+    """The rows [n] of a signal's `reduce`. Raises PluginError where it changes what it was given,
+    which the signals after it are given too.
+    """
+    given = {role: outputs[role] for role in signal.roles}
+    shown = {**{f"the logits of '{role}'": x for role, x in given.items()}, "the labels": labels}
+    before = {what: _age(x) for what, x in shown.items()}
+    rows = named(name, signal.reduce(given, labels))
+    changed = [what for what, x in shown.items() if _age(x) != before[what]]
+    if changed:
+        at = place_of(signal.reduce)
+        raise PluginError(
+            f"signal '{name}': `reduce` changes {' and '.join(changed)} in place"
+            f"{f' ({at})' if at else ''}; other signals read them too, so make a new tensor"
+        )
+    return rows
+
+
+def _age(x: Tensor) -> int:
+    """How often it was written to, which tensors of inference mode do not count."""
+    return 0 if x.is_inference() else x._version
+
+
 @dataclass(frozen=True)
 class Form:
     """A signal, and what is wanted of it; `reduce` serves where nothing is but rows."""
@@ -41,7 +64,7 @@ class Form:
         outputs = {role: block[role] for role in self.signal.roles}
         closed = self.signal.closed
         if closed is None:
-            plain = named(self.name, self.signal.reduce(outputs, labels))
+            plain = rows_of(self.name, self.signal, outputs, labels)
             return {name: x.clone() for name, x in plain.items()}, {}  # it may be a view of logits
         rows, gradients = closed(outputs, labels, scratch, self.wanted)
         if lost := sorted(self.wanted - gradients.keys()):

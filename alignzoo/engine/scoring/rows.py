@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignzoo.contract.types import Outputs, Signal
 from alignzoo.engine.models.heads import Head
-from alignzoo.engine.scoring.forms import named
+from alignzoo.engine.scoring.forms import rows_of
 
 States = Mapping[str, Tensor]  # role -> [N, H]
 Heads = Mapping[str, Head]
@@ -62,6 +62,5 @@ def reduced(outputs: Outputs, labels: Tensor, signals: Mapping[str, Signal]) -> 
     """{row name: [n]} from logits."""
     rows: Named = {}
     for name, signal in signals.items():
-        result = signal.reduce({role: outputs[role] for role in signal.roles}, labels)
-        rows |= named(name, result)
+        rows |= rows_of(name, signal, outputs, labels)
     return rows

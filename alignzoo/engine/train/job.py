@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from alignzoo import ops
 from alignzoo.contract.algorithm import Algorithm
+from alignzoo.contract.closed import is_own
 from alignzoo.contract.moving import Follow, moving_of
 from alignzoo.contract.types import Batch, Item, Signal
 from alignzoo.engine.layout.optim import Optim
@@ -104,7 +104,7 @@ class Job:
         code too, unless the computation is one of `ops`, which methods share.
         """
         o, device = self.optim, self.ranks.device.type
-        own = "" if signal.reduce.__module__ == ops.__name__ else self.plugin
+        own = "" if is_own(signal.reduce, signal.closed) else self.plugin
         return f"{self.scoring} {own} {device} {o.scorer} {o.chunk_mb} {o.micro_batch_size}"
 
     @property

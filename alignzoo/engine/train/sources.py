@@ -162,6 +162,7 @@ class Rollout:
     share: float = 1.0  # of the prompts that are sampled for
     mixture: Mixture | None = None  # what tokens are drawn from, where not from the policy alone
     own: Sequence[Item] = ()  # what the data has for the others, prompt by prompt
+    begin: Callable[[int], None] = lambda index: None  # tells the reward which buffer comes
     close: Callable[[], None] = lambda: None  # gives back what the reward holds
 
     @property
@@ -321,11 +322,11 @@ class RolloutSource:
                 prompts = [r.prompts[p] for p in numbers]
                 done = self.policy.session.generate(prompts, r.sampling, keys)
         with self.clock.during(REWARD):
+            r.begin(index)
             found = [0.0] * len(done) if r.reward is None else r.reward(numbers, done)
         earned = found if isinstance(found, Earned) else Earned(found)
-        scores = list(earned.values)
         groups = [
-            self._group(prompt, done[at : at + n], scores[at : at + n])
+            self._group(prompt, done[at : at + n], earned.values[at : at + n])
             for prompt, at in zip(mine, range(0, len(done), n), strict=True)
         ]
         return groups, earned
