@@ -76,6 +76,7 @@ def test_a_derived_measure_and_a_curve_are_those_of_the_logged_metrics(place):
         (n + 1, pytest.approx((rows[0][n]["loss"] + rows[1][n]["loss"]) / 2)) for n in range(8)
     ]
     assert line.seeds == (3, 4)
+    assert "final of plain: rewards/margin: no stage logged it (seeds 3, 4)" in result(place).notes
 
 
 def test_a_finished_study_trains_nothing_again_and_writes_the_same(place, capsys):
