@@ -21,7 +21,7 @@ def read_curve(run: Path, stage: str, x: str, metric: str) -> Curve | str:
     try:
         ((_, curve),) = curves(read_logs([f"{run}/{stage}"]), x, metric)
     except UsageError as error:
-        return str(error).removeprefix("--y ").removeprefix("--x ")
+        return str(error).removeprefix("--y ").removeprefix("--x ").partition("; there are ")[0]
     return curve
 
 

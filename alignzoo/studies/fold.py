@@ -124,6 +124,7 @@ def fold_study(
                 raise AlignzooError(f"{folder}: {why}; run the study again, which does it anew")
     folding = Folding(study, world, tuple(runs), registry)
     _tell_unlike(folding)
+    _tell_percent(folding)
     for one in runs:
         if one.seed < (first := study.worlds[world].seed):
             folding.note(f"rates may have been chosen there; it measures from {first} on", one.seed)
@@ -248,3 +249,13 @@ def _tell_unlike(folding: Folding) -> None:
             if others := [row for row, kind in kinds.items() if kind != usual]:
                 what = f"{measure}: {', '.join(others)} measured on other prompts, or otherwise"
                 folding.note(f"{what}, than the other rows, and not comparable", runs.seed)
+
+
+def _tell_percent(folding: Folding) -> None:
+    """Note claims whose margin is read in percent: their author may have meant a share."""
+    for measure in {claim.measure for claim in folding.study.claims if claim.margin}:
+        for number, runs in enumerate(folding.runs):
+            found = (readings[number] for readings in folding.measure(measure).values())
+            if any(one.whole == 100 for one in found if one is not None):
+                what = f"{measure} is in percent here, and so are the margins of its claims"
+                folding.note(f"{what}; `times: 0.01` makes shares of it", runs.seed)

@@ -22,12 +22,14 @@ class Reading:
     """A figure, and the values by prompt that it is the mean of (none where it is not).
 
     `kind` says what was measured: values with equal kinds may be compared prompt by prompt.
+    `whole` is what a share is a share of: 1, or 100 for percent.
     """
 
     value: float
     prompts: tuple[float | None, ...] = ()
     kind: str = ""
     note: str = ""
+    whole: float | None = None
 
 
 def read_column(
@@ -55,7 +57,9 @@ def read_column(
     plain = bool(there) and math.isclose(mean(there), figure, rel_tol=1e-9, abs_tol=1e-12)
     missing = len(own) - len(there)
     note = f"{column} is missing for {missing} of {len(own)} prompts" if missing else ""
-    return Reading(figure, own if plain else (), _kind(found["section"], column), note)
+    whole = times * cells[column]["whole"] if cells[column].get("whole") else None
+    kind = _kind(found["section"], column)
+    return Reading(figure, own if plain else (), kind, note, whole)
 
 
 def _content(file: Path) -> Mapping[str, Any]:

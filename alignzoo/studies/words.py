@@ -77,7 +77,8 @@ def caption(result: Result) -> str:
     if len(result.seeds) == 1:
         return (
             f"Seed {seeds}. ± is half the 95 % interval over the seed's prompts (normal); a figure "
-            f"without one is no mean over prompts. {NOISE[0].upper()}{NOISE[1:]}."
+            "without one is the same on all of them, or no mean over prompts. "
+            f"{NOISE[0].upper()}{NOISE[1:]}."
         )
     return (
         f"Mean over seeds {seeds} ± half the 95 % interval over seeds (Student's t). A figure "

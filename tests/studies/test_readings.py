@@ -52,6 +52,14 @@ def test_a_figure_that_is_no_mean_of_its_prompts_is_not_paired_by_prompt(tmp_pat
     assert read(tmp_path) == Reading(0.7, (), read(tmp_path).kind)
 
 
+def test_a_share_of_100_is_known_as_percent_unless_it_is_made_a_share_of_1(tmp_path):
+    write(tmp_path, "m", [0.0, 50.0])
+    file = tmp_path / "evaluations/01-facts/m/scores.json"
+    file.write_text(file.read_text().replace('"better": 1', '"better": 1, "whole": 100'))
+    assert read(tmp_path).whole == 100
+    assert read_column(tmp_path, RECIPE, Place(0, 0, "m"), "win_rate", 0.01).whole == 1
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_values_that_are_no_numbers_are_named(tmp_path, bad):
     write(tmp_path, "m", [0.5, bad, 1.0], mean=0.75)

@@ -6,12 +6,14 @@ import json
 import math
 import shutil
 import statistics
+from dataclasses import replace
 
 import pytest
 import yaml
 from study_files import FACTS, study_text
 
 from alignzoo.cli.doing.reproducing import Wish, reproduce_command
+from alignzoo.cli.terminal.names import find_recipe
 from alignzoo.contract.errors import AlignzooError, Interrupted, UsageError
 from alignzoo.recipe.file import load_recipe
 from alignzoo.recipe.registry import load_plugins
@@ -74,6 +76,7 @@ def test_a_derived_measure_and_a_curve_are_those_of_the_logged_metrics(place):
         (n + 1, pytest.approx((rows[0][n]["loss"] + rows[1][n]["loss"]) / 2)) for n in range(8)
     ]
     assert line.seeds == (3, 4)
+    assert "final of plain: rewards/margin: no stage logged it (seeds 3, 4)" in result(place).notes
 
 
 def test_a_finished_study_trains_nothing_again_and_writes_the_same(place, capsys):
@@ -171,6 +174,23 @@ def test_a_world_that_needs_what_is_not_here_is_checked_and_told_but_not_run(pla
     assert not (place / "runs/facts/far").exists()
 
 
+def test_a_margin_that_is_read_in_percent_is_told(place, monkeypatch):
+    from alignzoo.studies import fold
+
+    text = study_text().replace("above: {dpo: plain}", "close: {dpo: plain}, margin: 0.03")
+    (place / "near.yaml").write_text(text.replace("name: small", "name: near"))
+
+    def percent(*words):
+        return replace(read_column(*words), whole=100.0)
+
+    assert run(place, study="near.yaml", quick=True) == 0
+    assert not [note for note in result(place, "near-facts").notes if "percent" in note]
+    monkeypatch.setattr(fold, "read_column", percent)
+    assert run(place, study="near.yaml", quick=True) == 0
+    (note,) = [text for text in result(place, "near-facts").notes if "percent" in text]
+    assert note.startswith("win is in percent here, and so are the margins of its claims")
+
+
 def test_a_seed_on_which_rates_may_have_been_chosen_is_named(place):
     assert run(place, first_seed=2, seeds=2) == 0
     (note,) = [text for text in result(place).notes if "(seed 2)" in text]
@@ -187,6 +207,8 @@ def test_wishes_that_contradict_or_name_nothing_are_refused(place):
         run(place, worlds=("fact",))
     with pytest.raises(UsageError, match="no study 'smal': neither a file nor a bundled study"):
         reproduce_command("smal", Wish())
+    with pytest.raises(UsageError, match="is a study; try `alignzoo reproduce"):
+        find_recipe(str(place / "study.yaml"))
     with pytest.raises(UsageError, match="no study"):
         reproduce_command(str(place / "world.yaml"), Wish())
 

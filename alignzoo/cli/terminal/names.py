@@ -48,6 +48,8 @@ def find_recipe(name: str) -> Path:
     Raises UsageError with a suggestion.
     """
     if Path(name).is_file():
+        if is_study(Path(name)):
+            raise UsageError(f"{name} is a study; try `alignzoo reproduce {name}`")
         return Path(name)
     if Path(name).is_dir():
         raise UsageError(f"{name} is a folder; name a recipe in it")
