@@ -62,8 +62,8 @@ GRIDS: Mapping[str, Mapping[str, list[Setting]]] = {  # recipe -> row -> what is
     "studies/controls_stories": {
         "dpo-strong": rates(3e-4, 5e-4, 1e-3),
         "aligndistil": rates(5e-4, 1e-3, 2e-3, r=(1.0,)) + rates(1e-3, r=(0.5, 2.0, 4.0)),
-        "opd": rates(2e-4, 5e-4, 1e-3),
-        "opd-constant": rates(5e-4, 1e-3, 2e-3, beta=(0.333333,)) + rates(1e-3, beta=(0.08,)),
+        "opd": rates(5e-4, 1e-3),
+        "opd-constant": rates(1e-3, 2e-3, beta=(0.333333,)) + rates(1e-3, beta=(0.08,)),
         "delta": rates(3e-5, 1e-4, 3e-4, 1e-3),
         "negative": rates(3e-5, 1e-4, below=(0.2, 0.5))
         + rates(1e-4, below=(0.05,))
@@ -71,18 +71,18 @@ GRIDS: Mapping[str, Mapping[str, list[Setting]]] = {  # recipe -> row -> what is
     },
     "studies/table2_stories": {
         "ppo": rates(1e-4, 3e-4, 1e-3),
-        "aligndistil-vanilla": rates(1e-3, r=(4.0, 8.0)),
+        "aligndistil-vanilla": rates(1e-3, r=(2.0, 4.0)),
     },
-    "studies/table1_stories": {
+    "studies/table1_stories": {  # aligndistil-on and dpo-strong: as in controls_stories
         "kto": rates(5e-4, 1e-3, 2e-3),
         "simpo": rates(2e-4, 5e-4, 1e-3),
         "tdpo2": rates(5e-4, 1e-3, 2e-3),
-        "rto": rates(1e-4, 3e-4, 1e-3),
-        "aligndistil-off": rates(5e-4, 1e-3, 2e-3),
+        "rto": rates(1e-4, 3e-4),
+        "aligndistil-off": rates(1e-3, 2e-3),
     },
     "studies/figure2_stories": {
         "bandit": rates(1e-4, 3e-4, 1e-3),
-        "reinforce": rates(1e-4, 3e-4, 1e-3),
+        "reinforce": rates(3e-4, 1e-3),
         "aligndistil": rates(3e-4, 1e-3),
     },
 }
