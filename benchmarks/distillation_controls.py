@@ -234,8 +234,8 @@ def write(found: Sequence[Trial]) -> None:
     lines = [
         "# Settings of the controls and of the stories studies",
         "",
-        f"Command: `python benchmarks/distillation_controls.py`, commit {done.stdout.strip()}, "
-        f"{os.cpu_count()} cores ({platform.machine()}), one thread.",
+        f"Command: `python benchmarks/distillation_controls.py`, commit "
+        f"{done.stdout.strip() or 'unknown'}, {os.cpu_count()} cores ({platform.machine()}), one thread.",
         "",
         f"Seed {FIRST} tries the whole grid, the others the {KEPT} best of it; the one in bold has "
         "the highest",
