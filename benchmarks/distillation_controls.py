@@ -234,13 +234,14 @@ def write(found: Sequence[Trial]) -> None:
     lines = [
         "# Settings of the controls and of the stories studies",
         "",
-        f"Command: `python benchmarks/distillation_controls.py`, commit "
-        f"{done.stdout.strip() or 'unknown'}, {os.cpu_count()} cores ({platform.machine()}), one thread.",
+        "Command: `python benchmarks/distillation_controls.py`, commit "
+        f"{done.stdout.strip() or 'unknown'}, {os.cpu_count()} cores ({platform.machine()}), "
+        "one thread.",
         "",
         f"Seed {FIRST} tries the whole grid, the others the {KEPT} best of it; the one in bold has "
-        "the highest",
-        "mean. The studies measure on other seeds. A row without a grid has its rate from another "
-        "table.",
+        "the highest mean",
+        "of those that all seeds have. The studies measure on other seeds. A row without a grid "
+        "has its rate from another table.",
     ]
     for name in names:
         lines += section(name, [trial for trial in found if trial.recipe == name])
