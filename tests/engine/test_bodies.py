@@ -200,6 +200,18 @@ def test_rows_of_one_prompt_come_together_and_others_by_length():
     assert batches_of([4, 3, 2, 1], "pppp", 3) == [[0, 1, 2], [3]]
 
 
+@pytest.mark.parametrize("batch", [text(), pairs(), groups(), mixed()])
+@pytest.mark.parametrize("name", ["llama", "mistral"])  # the second shares no prompts
+def test_the_padding_that_is_logged_is_that_of_the_passes_that_were_run(name, batch):
+    model = build(NAMED[name], 1).eval()
+    module = ScoringModule({"policy": model}, frozenset({"policy"}), dense)
+    every = torch.ones(len(batch.ids), dtype=torch.bool)
+    hidden = module.bodies("policy", Packer(batch), every, balanced=False)
+    used, columns = len(hidden.slots[batch.attention].unique()), len(hidden.states)
+    found = module.padding_in(batch, [range(len(batch.ids))])
+    assert found == pytest.approx([1 - used / columns])
+
+
 def test_models_that_share_prompts_pack_a_batch_once():
     batch, seen = pairs(), []
     models = {name: build(NAMED["llama"], 1).eval() for name in ("policy", "reference")}
