@@ -16,6 +16,7 @@ from alignzoo import Signal
 from alignzoo.contract.errors import PluginError
 from alignzoo.engine.models.heads import PLAIN, Head, Transform
 from alignzoo.engine.parallel.ranks import start_ranks
+from alignzoo.engine.scoring import forms
 from alignzoo.engine.scoring.fused import Fused
 from alignzoo.engine.scoring.rows import dense
 from alignzoo.engine.scoring.scorer import SCORERS
@@ -148,6 +149,31 @@ def test_rows_that_are_views_of_logits_outlive_them():
     states = {"policy": torch.randn(N, H, requires_grad=True)}
     found = small()(states, heads, torch.zeros(N, dtype=torch.int64), {"v": value("policy")})
     assert torch.allclose(found["v"], heads["policy"](states["policy"]).squeeze(-1), rtol=1e-6)
+
+
+def one_token(out, labels):
+    return out["policy"].softmax(-1)[:, 5]
+
+
+def view_of_storage(outputs, labels, scratch, wanted):
+    p = scratch.probs("policy")
+    row = p[:, 5]
+    if "policy" not in wanted:
+        return row, {}
+    gradient = torch.mul(p, -row[:, None], out=scratch.gradient("policy"))
+    gradient[:, 5] += row
+    return row, {"policy": gradient}
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_rows_of_a_form_that_are_views_of_its_storage_outlive_the_next_block(monkeypatch, learns):
+    monkeypatch.setitem(forms.ELEMENTS, "cpu", V)  # blocks of one position in chunks of four
+    signal = {"end": Signal(("policy",), one_token, closed=view_of_storage)}
+    heads, states = heads_and_states(learns=learns)
+    with torch.set_grad_enabled(learns):
+        found = small()(states, heads, torch.arange(N) % V, signal)["end"]
+    logits = heads["policy"](states["policy"])
+    assert found.allclose(one_token({"policy": logits}, None), rtol=1e-9)
 
 
 def test_a_closed_form_with_a_wrong_gradient_is_stopped_before_it_is_used():
