@@ -188,6 +188,22 @@ def test_a_closed_form_with_a_wrong_gradient_is_stopped_before_it_is_used():
         score(small(), flawed)
 
 
+def test_a_wrong_form_is_stopped_where_the_policy_still_is_its_reference():
+    """There a divergence and its gradient are 0, and so is three times as much."""
+    right = SIGNALS["kl"]
+
+    def tripled(outputs, labels, scratch, wanted):
+        rows, gradients = right.closed(outputs, labels, scratch, wanted)
+        return 3 * rows, {role: x.mul_(3) for role, x in gradients.items()}
+
+    heads, states = heads_and_states()
+    heads["teacher"].linear.load_state_dict(heads["policy"].linear.state_dict())
+    states["teacher"] = states["policy"].detach()
+    flawed = {"kl": Signal(right.roles, right.reduce, closed=tripled)}
+    with pytest.raises(PluginError, match="'kl': kl by the closed form differs"):
+        small()(states, heads, torch.arange(N) % V, flawed)
+
+
 def test_another_reduce_is_never_computed_by_the_form_of_the_first():
     half = replace(SIGNALS["policy"], reduce=lambda out, y: SIGNALS["policy"].reduce(out, y) / 2)
     assert_close(score(small(), {"policy": half}), score(dense, {"policy": half}))
