@@ -9,6 +9,7 @@ import pytest
 import torch
 from family_models import NAMED, VOCABULARY, build
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import DogeConfig, DogeForCausalLM
 
 from alignzoo import Item, PairBatch, TextBatch, Tokens
 from alignzoo.engine.models.prefixes import shares_prompts
@@ -16,6 +17,11 @@ from alignzoo.engine.scoring.packing import Packer, batches_of
 from alignzoo.engine.scoring.scorer import ScoringModule, Special, dense
 from alignzoo.ops import log_prob
 
+SMALL = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48} | {
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
 LENGTHS = (40, 39, 20, 19, 9)  # three groups
 READING_IDS = ("gemma3n_text", "gemma4_text", "gemma3", "qwen2_5_vl")  # per layer, or for images
 SCALING = ("gemma", "granite", "bloom", "gpt2")  # what was looked up, with positions or a norm
@@ -161,6 +167,11 @@ def test_a_model_whose_attention_does_not_allow_it_never_shares_a_prompt(name):
         torch.testing.assert_close(
             scored(model, batch), plain_rows(model, batch), atol=1e-4, rtol=0
         )
+
+
+def test_a_model_that_chooses_what_far_tokens_see_never_shares_a_prompt():
+    config = DogeConfig(**SMALL, num_hidden_layers=1, keep_window_size=64)
+    assert not shares_prompts(DogeForCausalLM(config).eval())
 
 
 def test_a_role_behind_a_view_shares_the_prompts_of_the_view():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -51,6 +51,14 @@ class Known:
     def get(self, name: str, default: Tensor | None = None) -> Tensor:
         """As `[]`: every name is known here."""
         return self[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Every name is known here; without this, Python would ask for item after item."""
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        """Raise TypeError: which names are live is not known here."""
+        raise TypeError("the signals of a loss cannot be listed; ask for each by its name")
 
 
 @dataclass
