@@ -47,18 +47,15 @@ def form_of(generic: Generic, learning: Mapping[str, bool], scratch: Scratch | N
 def check_form(form: Form, generic: Generic, z: Named, labels: Tensor) -> None:
     """Raise PluginError where formulas give other rows or gradients than `reduce`.
 
-    They are tried on the logits [n, V] of some position in float64, where both are exact, with noise
-    of each role's own: at the first step a policy is its reference, where a divergence is 0.
+    They are tried on the logits [n, V] of some position in float64, where both are exact, with
+    noise of each role's own: at the first step a policy is its reference, a divergence 0.
     """
     learn = [name for name, learns in generic.learning(labels).items() if learns]
 
     def compare(z: Named, labels: Tensor) -> None:
-        noise = torch.Generator().manual_seed(0)
-        wide = {
-            role: x.double()
-            + torch.randn(x.shape, generator=noise, dtype=torch.float64).to(x.device)
-            for role, x in z.items()
-        }
+        source = torch.Generator().manual_seed(0)
+        noise = {role: torch.randn(x.shape, generator=source).double() for role, x in z.items()}
+        wide = {role: x.double() + noise[role].to(x.device) for role, x in z.items()}
         _compare(_seen(generic, wide, labels, learn), _seen(form, wide, labels, learn), generic)
 
     on_few(compare, z, labels)
