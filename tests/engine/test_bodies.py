@@ -9,6 +9,7 @@ import pytest
 import torch
 from family_models import NAMED, VOCABULARY, build
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import DogeConfig, DogeForCausalLM
 
 from alignzoo import Item, PairBatch, TextBatch, Tokens
 from alignzoo.engine.models.prefixes import shares_prompts
@@ -16,6 +17,11 @@ from alignzoo.engine.scoring.packing import Packer, batches_of
 from alignzoo.engine.scoring.scorer import ScoringModule, Special, dense
 from alignzoo.ops import log_prob
 
+SMALL = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48} | {
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
 LENGTHS = (40, 39, 20, 19, 9)  # three groups
 READING_IDS = ("gemma3n_text", "gemma4_text", "gemma3", "qwen2_5_vl")  # per layer, or for images
 SCALING = ("gemma", "granite", "bloom", "gpt2")  # what was looked up, with positions or a norm
@@ -163,6 +169,11 @@ def test_a_model_whose_attention_does_not_allow_it_never_shares_a_prompt(name):
         )
 
 
+def test_a_model_that_chooses_what_far_tokens_see_never_shares_a_prompt():
+    config = DogeConfig(**SMALL, num_hidden_layers=1, keep_window_size=64)
+    assert not shares_prompts(DogeForCausalLM(config).eval())
+
+
 def test_a_role_behind_a_view_shares_the_prompts_of_the_view():
     model, batch = build(NAMED["llama"], 1).double().eval(), pairs(view="told")
     module = ScoringModule({"policy": model}, frozenset(), dense, Special(sees={"policy": "told"}))
@@ -198,6 +209,18 @@ def test_rows_of_one_prompt_come_together_and_others_by_length():
     assert batches_of([5, 9, 7, 9], ["p", "p", "q", "r"], 2) == [[1, 0], [3, 2]]
     assert batches_of([4, 3, 2, 9, 1], ["p", "p", "p", "q", "r"], 3) == [[3], [0, 1, 2], [4]]
     assert batches_of([4, 3, 2, 1], "pppp", 3) == [[0, 1, 2], [3]]
+
+
+@pytest.mark.parametrize("batch", [text(), pairs(), groups(), mixed()])
+@pytest.mark.parametrize("name", ["llama", "mistral"])  # the second shares no prompts
+def test_the_padding_that_is_logged_is_that_of_the_passes_that_were_run(name, batch):
+    model = build(NAMED[name], 1).eval()
+    module = ScoringModule({"policy": model}, frozenset({"policy"}), dense)
+    every = torch.ones(len(batch.ids), dtype=torch.bool)
+    hidden = module.bodies("policy", Packer(batch), every, balanced=False)
+    used, columns = len(hidden.slots[batch.attention].unique()), len(hidden.states)
+    found = module.padding_in(batch, [range(len(batch.ids))])
+    assert found == pytest.approx([1 - used / columns])
 
 
 def test_models_that_share_prompts_pack_a_batch_once():

@@ -16,6 +16,7 @@ from alignzoo import Signal
 from alignzoo.contract.errors import PluginError
 from alignzoo.engine.models.heads import PLAIN, Head, Transform
 from alignzoo.engine.parallel.ranks import start_ranks
+from alignzoo.engine.scoring import forms
 from alignzoo.engine.scoring.fused import Fused
 from alignzoo.engine.scoring.rows import dense
 from alignzoo.engine.scoring.scorer import SCORERS
@@ -150,6 +151,31 @@ def test_rows_that_are_views_of_logits_outlive_them():
     assert torch.allclose(found["v"], heads["policy"](states["policy"]).squeeze(-1), rtol=1e-6)
 
 
+def one_token(out, labels):
+    return out["policy"].softmax(-1)[:, 5]
+
+
+def view_of_storage(outputs, labels, scratch, wanted):
+    p = scratch.probs("policy")
+    row = p[:, 5]
+    if "policy" not in wanted:
+        return row, {}
+    gradient = torch.mul(p, -row[:, None], out=scratch.gradient("policy"))
+    gradient[:, 5] += row
+    return row, {"policy": gradient}
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_rows_of_a_form_that_are_views_of_its_storage_outlive_the_next_block(monkeypatch, learns):
+    monkeypatch.setitem(forms.ELEMENTS, "cpu", V)  # blocks of one position in chunks of four
+    signal = {"end": Signal(("policy",), one_token, closed=view_of_storage)}
+    heads, states = heads_and_states(learns=learns)
+    with torch.set_grad_enabled(learns):
+        found = small()(states, heads, torch.arange(N) % V, signal)["end"]
+    logits = heads["policy"](states["policy"])
+    assert found.allclose(one_token({"policy": logits}, None), rtol=1e-9)
+
+
 def test_a_closed_form_with_a_wrong_gradient_is_stopped_before_it_is_used():
     right = log_prob("policy")
 
@@ -160,6 +186,22 @@ def test_a_closed_form_with_a_wrong_gradient_is_stopped_before_it_is_used():
     flawed = {"policy": Signal(right.roles, right.reduce, closed=doubled)}
     with pytest.raises(PluginError, match="'policy': d policy by the closed form differs"):
         score(small(), flawed)
+
+
+def test_a_wrong_form_is_stopped_where_the_policy_still_is_its_reference():
+    """There a divergence and its gradient are 0, and so is three times as much."""
+    right = SIGNALS["kl"]
+
+    def tripled(outputs, labels, scratch, wanted):
+        rows, gradients = right.closed(outputs, labels, scratch, wanted)
+        return 3 * rows, {role: x.mul_(3) for role, x in gradients.items()}
+
+    heads, states = heads_and_states()
+    heads["teacher"].linear.load_state_dict(heads["policy"].linear.state_dict())
+    states["teacher"] = states["policy"].detach()
+    flawed = {"kl": Signal(right.roles, right.reduce, closed=tripled)}
+    with pytest.raises(PluginError, match="'kl': kl by the closed form differs"):
+        small()(states, heads, torch.arange(N) % V, flawed)
 
 
 def test_another_reduce_is_never_computed_by_the_form_of_the_first():

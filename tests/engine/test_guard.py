@@ -242,3 +242,24 @@ def test_methods_are_free_to_return_what_they_were_shown(tmp_path):
             return {"kept": signals["old"]}
 
     assert train(job(tmp_path / "run", Reuses(), rollout=rollout(epochs=1)))
+
+
+class Asks(Base):
+    """A loss that asks whether a signal is there."""
+
+    def loss(self, batch, signals, state):
+        if "policy" not in signals:
+            raise KeyError("policy")
+        return super().loss(batch, signals, state)
+
+
+class Lists(Base):
+    def loss(self, batch, signals, state):
+        assert sorted(signals)
+        return super().loss(batch, signals, state)
+
+
+def test_a_loss_may_ask_whether_a_signal_is_there_and_one_that_lists_them_ends(tmp_path):
+    train(job(tmp_path / "asks", Asks()))
+    with pytest.raises(Exception, match="cannot be listed; ask for each by its name"):
+        train(job(tmp_path / "lists", Lists()))

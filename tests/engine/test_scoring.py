@@ -17,7 +17,7 @@ from alignzoo import RolloutBatch, TextBatch
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.heads import Head
 from alignzoo.engine.scoring.fused import Fused
-from alignzoo.engine.scoring.packing import padding_share, row_groups
+from alignzoo.engine.scoring.packing import Shape, padding_share, row_groups
 from alignzoo.engine.scoring.rows import dense
 from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.batches import Schedule, micro_batches
@@ -94,7 +94,7 @@ def test_padding_stays_under_a_fifth_whatever_the_lengths():
         lengths = lengths.clamp(1, 1024).long()
         groups = row_groups(lengths.tolist())
         assert sorted(row for group in groups for row in group) == list(range(64))
-        assert padding_share(lengths.tolist()) < 0.2
+        assert padding_share(Shape(lengths.tolist(), range(64), [1] * 64), range(64)) < 0.2
         assert len(groups) < 20
 
 

@@ -169,3 +169,12 @@ def test_where_a_block_s_sum_was_rounded_up_its_last_token_with_probability_is_d
     u = ends[torch.arange(500), block] / ends[:, -1] * (1 - 1e-15)
     found = drawing.draw(p, u)
     assert bool((p.gather(1, found[:, None]) > 0).all())
+
+
+@pytest.mark.parametrize("temperature", [1e-29, 1e-37, 1e-38, 1e-39, 1e-45])
+def test_a_temperature_so_low_that_logits_overflow_takes_the_likeliest_token(temperature):
+    logits = torch.tensor([[2.0, 300.0, -1.0, 299.0], [-4.0, -3.0, -9.0, -5.0]])
+    picker = drawing.Picker.of(Sampling(1, temperature=temperature), torch.device("cpu"))
+    tokens, log_probs = picker(logits, torch.tensor([0.9, 0.9], dtype=torch.float64), 0)
+    assert tokens.tolist() == [1, 1]
+    assert log_probs.allclose(logits.log_softmax(-1)[:, 1])

@@ -23,6 +23,7 @@ NEAR = (  # a token sees so many others at most, which masks of our own would un
     "attention_window",
     "attention_window_size",
     "attention_chunk_size",
+    "keep_window_size",
     "index_topk",
 )
 FULL = ("full_attention", "attention")

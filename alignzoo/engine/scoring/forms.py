@@ -64,15 +64,20 @@ class Form:
         outputs = {role: block[role] for role in self.signal.roles}
         closed = self.signal.closed
         if closed is None:
-            plain = rows_of(self.name, self.signal, outputs, labels)
-            return {name: x.clone() for name, x in plain.items()}, {}  # it may be a view of logits
+            return _kept(rows_of(self.name, self.signal, outputs, labels)), {}
         rows, gradients = closed(outputs, labels, scratch, self.wanted)
         if lost := sorted(self.wanted - gradients.keys()):
             raise PluginError(
                 f"signal '{self.name}': its closed form gives no gradient for '{lost[0]}', which "
                 "learns; return one, or leave `closed` out"
             )
-        return named(self.name, rows), {role: gradients[role] for role in self.wanted}
+        kept = _kept(named(self.name, rows))
+        return kept, {role: gradients[role] for role in self.wanted}
+
+
+def _kept(rows: Named) -> Named:
+    """Copies: rows may be views of logits or of storage that the next block writes over."""
+    return {name: x.clone() for name, x in rows.items()}
 
 
 @dataclass(frozen=True)

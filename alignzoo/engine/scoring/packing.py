@@ -137,12 +137,16 @@ class Packer:
 def _packing(
     batch: Batch, shape: Shape, rows: Sequence[int], limit: float, hidden: int | None
 ) -> Packing:
+    return _placed(batch, shape, _cut(shape, rows, limit, hidden))
+
+
+def _cut(shape: Shape, rows: Sequence[int], limit: float, hidden: int | None) -> _Cut:
     apart = _Cut.of([(row,) for row in rows], shape, limit)
     if hidden is None:
-        return _placed(batch, shape, apart)
+        return apart
     shared = _Cut.of(_packs(shape, rows, hidden), shape, limit)
     pays = shared.work(hidden) <= (1 - LEAST_SAVING) * apart.work(hidden)
-    return _placed(batch, shape, shared if pays else apart)
+    return shared if pays else apart
 
 
 @dataclass(frozen=True)
@@ -259,7 +263,10 @@ def row_groups(lengths: Sequence[int], limit: float = PADDING) -> list[list[int]
     return groups
 
 
-def padding_share(lengths: Sequence[int], limit: float = PADDING) -> float:
-    """Share of columns that are padding when these rows are scored."""
-    columns = sum(lengths[group[0]] * len(group) for group in row_groups(lengths, limit))
-    return 1 - sum(lengths) / columns
+def padding_share(
+    shape: Shape, rows: Sequence[int], limit: float = PADDING, hidden: int | None = None
+) -> float:
+    """Share of columns that are padding when some rows are scored; `hidden` as for a `Packer`."""
+    cut = _cut(shape, rows, limit, hidden)
+    columns = sum(cut.sizes[group[0]] * len(group) for group in cut.groups)
+    return 1 - sum(cut.sizes) / columns

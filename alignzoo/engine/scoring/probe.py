@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from alignzoo.contract.closed import Scratch
@@ -46,12 +47,15 @@ def form_of(generic: Generic, learning: Mapping[str, bool], scratch: Scratch | N
 def check_form(form: Form, generic: Generic, z: Named, labels: Tensor) -> None:
     """Raise PluginError where formulas give other rows or gradients than `reduce`.
 
-    They are tried on the logits [n, V] of some position in float64, where both are exact.
+    They are tried on the logits [n, V] of some position in float64, where both are exact, with
+    noise of each role's own: at the first step a policy is its reference, a divergence 0.
     """
     learn = [name for name, learns in generic.learning(labels).items() if learns]
 
     def compare(z: Named, labels: Tensor) -> None:
-        wide = {role: x.double() for role, x in z.items()}
+        source = torch.Generator().manual_seed(0)
+        noise = {role: torch.randn(x.shape, generator=source).double() for role, x in z.items()}
+        wide = {role: x.double() + noise[role].to(x.device) for role, x in z.items()}
         _compare(_seen(generic, wide, labels, learn), _seen(form, wide, labels, learn), generic)
 
     on_few(compare, z, labels)

@@ -20,7 +20,7 @@ from alignzoo.engine.models.routers import router_of
 from alignzoo.engine.scoring.ahead import Ahead, Forecast
 from alignzoo.engine.scoring.bodies import Bodies, Hidden
 from alignzoo.engine.scoring.fused import Fused
-from alignzoo.engine.scoring.packing import PADDING, Packer
+from alignzoo.engine.scoring.packing import PADDING, Packer, Shape, padding_share
 from alignzoo.engine.scoring.rows import Named, Scorer, dense
 
 ROUTER = "router/"  # rows with the load-balancing loss of a role
@@ -83,6 +83,17 @@ class ScoringModule(nn.Module):
         self.padding = 1.0
         for role in self.by_role:
             self.bodies.shared(role)
+
+    def padding_in(
+        self, batch: Batch, parts: Sequence[Sequence[int]], balanced: frozenset[str] = frozenset()
+    ) -> list[float]:
+        """The share of padding in what a role that learns reads, for rows that pass together."""
+        role = min(self.trainable)
+        view = self.special.sees.get(role)
+        shape = Shape.of(batch if view is None else batch.views[view])
+        may_share = shape.repeats and role not in balanced
+        hidden = self.bodies.shared(role) if may_share else None
+        return [padding_share(shape, rows, self.padding, hidden) for rows in parts]
 
     def set_modes(self) -> None:
         """Evaluation mode for all: a model that learns is the function that was sampled from.

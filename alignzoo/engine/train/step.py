@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,6 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.ahead import Ahead, Tally
-from alignzoo.engine.scoring.packing import padding_share
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.guard import fingerprint, guarded_loss
@@ -52,6 +51,14 @@ class Known:
     def get(self, name: str, default: Tensor | None = None) -> Tensor:
         """As `[]`: every name is known here."""
         return self[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Every name is known here; without this, Python would ask for item after item."""
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        """Raise TypeError: which names are live is not known here."""
+        raise TypeError("the signals of a loss cannot be listed; ask for each by its name")
 
 
 @dataclass
@@ -304,11 +311,9 @@ class Stepper:
         for name in self.balance.names:
             sums.add(name + AUX, loss.named[name].value, loss.named[name].weights)
         sums.add("response_length", part.response.sum(-1), None)
-        lengths = part.attention.sum(-1)
-        share_of_padding = lengths.new_tensor(
-            [padding_share(lengths.tolist(), self.layout.scoring.padding)], dtype=torch.float64
-        )
-        sums.add("padding", share_of_padding, None)
+        rows = range(len(part.ids))
+        padding = self.layout.scoring.padding_in(part, [rows], self.balance.roles)
+        sums.add("padding", torch.tensor(padding, device=part.ids.device).double(), None)
 
     def micro(self, batch: Batch) -> list[Tensor]:
         """The items of every forward pass."""
