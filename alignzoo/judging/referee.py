@@ -3,6 +3,7 @@
 A benchmark that compares: every pair of answers is shown in both orders, P(i better than j) is the
 mean of both, and an answer's value is its mean against the others. One that grades: its grade.
 What lacks a verdict has no value: one order alone would bring in the judge's love of a position.
+Of a panel, the judges that lack none vote on it.
 """
 
 from __future__ import annotations
@@ -84,8 +85,10 @@ class Referee:
         """
         heard = [self._one(seat, groups, billed, purse) for seat in self.seats]
         verdicts = [dict(one.verdicts) for one in heard]
-        voted = verdicts[0] if len(heard) == 1 else panel(verdicts, self.vote)[0]
-        every = [(place, voted.get(str(n))) for n, (place, _) in enumerate(self.questions(groups))]
+        places = [place for place, _ in self.questions(groups)]
+        about = {str(n): (g, *sorted(pair)) for n, (g, *pair) in enumerate(places)}
+        voted = verdicts[0] if len(heard) == 1 else panel(verdicts, self.vote, about)[0]
+        every = [(place, voted.get(str(n))) for n, place in enumerate(places)]
         return Heard(
             values=self._values(groups, every),
             judged=sum(len(one.asked) for one in heard),
