@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alignzoo.contract.choosing import CHOOSERS, WIN_CHOOSERS, Chooser
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.evaluation import Benchmark, Judge, compares_pairs, scores_alone
-from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Usage
+from alignzoo.contract.verdicts import AskedJudge, Decoding, JudgedBenchmark, Question, Usage
 from alignzoo.recipe.blocks import EvaluateSpec, RolloutSpec, TrainSpec
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import build_options, option_faults, try_options
@@ -197,6 +198,17 @@ def _price_faults(spec: ValuedSpec, registry: Registry, path: Path) -> Iterator[
             what = f"{judge.name} has no price, so nothing can be kept below a limit; give its "
             what += f"options prices (`alignzoo show {judge.name}`), or take this out"
             yield Fault((*path, "max_cost"), what, at_key=True)
+        elif isinstance(built, AskedJudge) and _is_endless(built):
+            what = f"nothing limits the tokens of a reply of {judge.name}, so that it may cost any "
+            what += "sum; let its options limit them, or take this out"
+            yield Fault((*path, "max_cost"), what, at_key=True)
+
+
+def _is_endless(judge: AskedJudge) -> bool:
+    """Whether a reply to even the shortest question may have a price without bound."""
+    shortest = Question("", 0, (), ({"role": "user", "content": ""},), Decoding(max_tokens=1))
+    most = judge.largest_usage(shortest)
+    return most.completion_tokens >= sys.maxsize and judge.cost(Usage(0, 1)) != 0
 
 
 def reward_faults(rollout: RolloutSpec, registry: Registry) -> Iterator[Fault]:

@@ -1,11 +1,12 @@
 """Rewards and labels that no judge could give are refused before anything loads."""
 
+import sys
 import types
 from dataclasses import dataclass
 
 import pytest
 
-from alignzoo import AskedJudge, Judge, JudgedBenchmark, Score, hookimpl, option
+from alignzoo import AskedJudge, Judge, JudgedBenchmark, Score, Usage, hookimpl, option
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import RecipeError
 from alignzoo.contract.types import RolloutBatch
@@ -55,6 +56,16 @@ class Asked(AskedJudge):
 
 
 @dataclass(frozen=True)
+class Endless(Asked):
+    """Nothing cuts its replies."""
+
+    name = "endless"
+
+    def largest_usage(self, question):
+        return Usage(1, sys.maxsize)
+
+
+@dataclass(frozen=True)
 class Pairwise(JudgedBenchmark):
     """Compares."""
 
@@ -79,7 +90,7 @@ class Online(Algorithm):
 def registry():
     module = types.ModuleType("valued")
     hooks = {
-        "register_judges": [Scores, Compares, Neither, Asked],
+        "register_judges": [Scores, Compares, Neither, Asked, Endless],
         "register_benchmarks": [Pairwise, Pointwise],
         "register_algorithms": [Online],
     }
@@ -116,6 +127,8 @@ REFUSED = {
     "{judge: [compares, asked]}": "reward.judge.0.name: compares compares answers and cannot score "
     "single ones; give `by: wins`, and no panel",
     "{judge: asked, max_cost: 3}": "reward.max_cost: asked has no price, so nothing can be kept",
+    "{judge: endless, with: {price: 1.0}, max_cost: 3}": "reward.max_cost: nothing limits the "
+    "tokens of a reply of endless",
     "{judge: scores, max_cost: 3}": "reward.max_cost: has no effect: the judge is not asked",
     "{judge: scores, questions: pairwise}": "reward.questions: has no effect: the judge is not ask",
     "{judge: asked, by: score, questions: pairwise}": "reward.questions.name: pairwise compares "
@@ -142,6 +155,10 @@ def test_a_reward_that_cannot_be_given_is_refused_with_place_and_cause(tmp_path,
         loaded(tmp_path, reward)
     (problem,) = error.value.problems
     assert REFUSED[reward] in str(problem)
+
+
+def test_replies_without_an_end_that_cost_nothing_may_have_a_limit(tmp_path):
+    assert loaded(tmp_path, "{judge: endless, with: {price: 0.0}, max_cost: 3}").stages
 
 
 @pytest.mark.parametrize("reward", ["{judge: scores, by: wins}", "{judge: asked}"])
