@@ -9,7 +9,7 @@ Of a panel, the judges that lack none vote on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +20,7 @@ from alignzoo.judging.journal import Journal
 from alignzoo.judging.mute import quoted
 from alignzoo.judging.purse import Purse, dearest
 from alignzoo.judging.ranking import duels, win_rates
-from alignzoo.judging.read import Judged, Spent, blaming, read, score
+from alignzoo.judging.read import Judged, Spent, blaming, by_another, read, score
 from alignzoo.judging.vote import panel
 from alignzoo.judging.work import Standing, Task
 
@@ -47,6 +47,7 @@ class Heard:
     parsed: int  # of them: with a verdict
     unread: str = ""  # the first reply without one
     bill: Mapping[str, float | None] = field(default_factory=dict)  # question -> price of replies
+    strangers: list[str] = field(default_factory=list)  # seats in whose place another model replied
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Referee:
         """Whether the price of every judge that is asked is known."""
         asked = [seat.judge for seat in self.seats if isinstance(seat.judge, AskedJudge)]
         return all(judge.cost(Usage(1, 1)) is not None for judge in asked)
+
+    def takes(self, strangers: Iterable[str]) -> bool:
+        """Whether other models may have replied in the place of these seats."""
+        own = (seat for seat in self.seats if seat.name in set(strangers))
+        return not any(getattr(seat.judge, "other_models", "") == "stop" for seat in own)
 
     def questions(self, groups: Groups) -> Iterator[tuple[tuple[int, int, int], Question]]:
         """Every question with what it is about: (group, answer, answer), the candidate first.
@@ -95,6 +101,7 @@ class Referee:
             parsed=sum(len(one.parsed) for one in heard),
             unread=next((one.unread for one in heard if one.unread), ""),
             bill={key: price for one in heard for key, price in one.bill.items()},
+            strangers=[s.name for s, x in zip(self.seats, heard, strict=True) if x.strange],
         )
 
     def _one(
@@ -118,6 +125,8 @@ class Referee:
         one = _One()
         for n, judged in enumerate(found):
             one.asked.add(judged.question.digest)
+            if seat.journal is not None:
+                one.strange |= any(by_another(reply, seat.journal) for reply in judged.replies)
             if judged.verdict is not None:
                 one.verdicts[str(n)] = judged.verdict
                 one.parsed.add(judged.question.digest)
@@ -159,6 +168,7 @@ class _One:
     parsed: set[str] = field(default_factory=set)  # of them: with a verdict
     unread: str = ""
     bill: dict[str, float | None] = field(default_factory=dict)
+    strange: bool = False  # whether another model replied in its place
 
 
 def _compared(groups: Groups) -> Iterator[tuple[int, int, int]]:

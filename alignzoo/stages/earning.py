@@ -33,6 +33,7 @@ from alignzoo.stages.label import judged
 from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.tasks import Task
 from alignzoo.stages.valuing import Valued, Valuer, grouped, valuer_of
+from alignzoo.store.verdicts import place_of
 
 UNJUDGED, COST = "rollout/unjudged", "rollout/judging_cost"
 Asking = Callable[[Sequence[int], Sequence[Completion]], Earned]
@@ -59,7 +60,7 @@ def earning_of(spec: RewardSpec, answers: int, task: Task, context: StageContext
     cannot.
     """
     found = [
-        _part(part, answers, task, context, f"judges-{k}") for k, part in enumerate(spec.sources)
+        _part(part, answers, task, context, place_of(k)) for k, part in enumerate(spec.sources)
     ]
     if spec.parts is None:
         return found[0]

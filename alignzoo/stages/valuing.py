@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from alignzoo.contract.errors import counted
 from alignzoo.contract.evaluation import Answer, Judge
@@ -21,6 +22,7 @@ from alignzoo.stages.context import StageContext
 from alignzoo.stages.ledger import Entry, Ledger, Total
 from alignzoo.store.files import digest_of_value
 from alignzoo.store.records import STATE
+from alignzoo.store.verdicts import JUDGES, Said, keep_verdicts
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Valuer:
         """
         key = self._key(groups)
         entry = self.ledger.entries.get(key)
-        if entry is None or (self.referee.again and not entry.is_whole):
+        if entry is None or self._is_open(entry):
             entry = self._heard(key, groups)
         total = self.ledger.until(self.number)
         self.number += 1
@@ -64,6 +66,11 @@ class Valuer:
     def _priced(self, total: Total) -> Total:
         return total if self.referee.priced else replace(total, cost=None)
 
+    def _is_open(self, entry: Entry) -> bool:
+        """Whether what was said is to be asked once more."""
+        failed = self.referee.again and not entry.is_whole
+        return failed or not self.referee.takes(entry.strangers)
+
     def _heard(self, key: str, groups: Groups) -> Entry:
         billed = self.ledger.bill
         limit = math.inf if self.spec.max_cost is None else self.spec.max_cost
@@ -72,7 +79,8 @@ class Valuer:
         before = self.ledger.entries.get(key)
         own, first = (set(before.bill), before.number) if before else (set(), self.number)
         bill = {q: price for q, price in heard.bill.items() if q in own or q not in billed}
-        entry = Entry(key, heard.values, heard.judged, heard.parsed, bill, first)
+        said = (heard.values, heard.judged, heard.parsed)
+        entry = Entry(key, *said, bill, first, heard.strangers)
         self._check_parsed(entry, heard.unread)
         self.ledger.add(entry)
         return entry
@@ -87,7 +95,7 @@ class Valuer:
         calls = [x for x in self.ledger.entries.values() if x.key != entry.key]
         judged = sum(x.judged for x in calls) + entry.judged
         parsed = sum(x.parsed for x in calls) + entry.parsed
-        if judged >= MUTE and parsed < self.spec.min_parsed * judged:
+        if judged >= MUTE and parsed / judged < self.spec.min_parsed:
             raise JudgeError(
                 f"{self.context.name}: {parsed} of {judged} replies of the judges hold a verdict, "
                 f"fewer than min_parsed = {self.spec.min_parsed:g}; the last without: {unread}; "
@@ -95,8 +103,9 @@ class Valuer:
             )
 
     def close(self) -> None:
-        """Say what it came to, and let go of the journals."""
+        """Say what it came to, keep it with the work, and let go of the journals."""
         self.held.close()
+        keep_verdicts(self.context.folder, self.ledger.place, self._said())
         total, names = self.total, ", ".join(f"'{seat.name}'" for seat in self.referee.seats)
         if total.judged:
             open_ = total.judged - total.parsed
@@ -105,8 +114,17 @@ class Valuer:
             asked = counted(total.judged, "question")
             self.context.note(f"{asked} to judge {names}{failed}; {cost}")
 
+    def _said(self) -> Said:
+        calls = sorted(self.ledger.entries.values(), key=lambda call: call.number)
+        shares = [1.0]
+        judged = list(accumulate(call.judged for call in calls))
+        parsed = list(accumulate(call.parsed for call in calls))
+        shares += [own / n for own, n in zip(parsed, judged, strict=True) if n >= MUTE]
+        strangers = sorted({name for call in calls for name in call.strangers})
+        return Said(sum(judged[-1:]), sum(parsed[-1:]), min(shares), tuple(strangers))
 
-def valuer_of(spec: ValuedSpec, context: StageContext, place: str = "judges") -> Valuer:
+
+def valuer_of(spec: ValuedSpec, context: StageContext, place: str = JUDGES) -> Valuer:
     """The judges of a block; those that nobody has met yet are met now.
 
     `place` names its ledger. Raises JudgeError when one cannot be used.
