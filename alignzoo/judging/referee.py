@@ -17,7 +17,7 @@ from alignzoo.contract.evaluation import Answer, Judge
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Question, Usage, Verdict
 from alignzoo.judging.ask import PATIENT, Patience, put
 from alignzoo.judging.journal import Journal
-from alignzoo.judging.mute import quoted
+from alignzoo.judging.mute import EVALUATING, Remedies, quoted
 from alignzoo.judging.purse import Purse, dearest
 from alignzoo.judging.ranking import duels, win_rates
 from alignzoo.judging.read import Judged, Spent, blaming, by_another, read, score
@@ -36,6 +36,7 @@ class Seat:
     name: str
     judge: Judge
     journal: Journal | None = None
+    remedies: Remedies = EVALUATING
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Referee:
             kept = self._read(seat, read(self.benchmark, questions(), seat.journal)).bill
             purse.paid += sum(price or 0.0 for key, price in kept.items() if key not in billed)
         task = Task(self.benchmark, seat.judge, questions, seat.journal, self.again, _silent,
-                    self.patience.mute, purse)  # fmt: skip
+                    self.patience.mute, purse, seat.remedies)  # fmt: skip
         put(task, self.patience)
         return self._read(seat, read(self.benchmark, questions(), seat.journal))
 
@@ -131,7 +132,8 @@ class Referee:
                 one.verdicts[str(n)] = judged.verdict
                 one.parsed.add(judged.question.digest)
             elif not one.unread:
-                said = quoted(self.benchmark, judged.reply) if judged.reply else "no reply"
+                reply = judged.reply
+                said = quoted(self.benchmark, reply, seat.remedies) if reply else "no reply"
                 one.unread = f"judge '{seat.name}': {said}"
             if judged.billed and isinstance(seat.judge, AskedJudge):
                 key = f"{seat.name} {judged.question.digest}"

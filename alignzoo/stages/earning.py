@@ -186,11 +186,14 @@ def _earned(found: Valued, mine: slice, stage: str) -> Earned:
     it speaks neither for nor against itself; how many there are is logged.
     """
     values = filled(found.values)
-    if values is None:
+    if values is None and found.usual is None:
         raise JudgeError(
             f"{stage}: no answer of a whole buffer has a verdict, so that nothing says what any "
-            "earns; every reply is kept, and --rejudge-failed asks again"
+            "earns; every reply is kept, `alignzoo run --rejudge-failed` asks again, and with "
+            f"`{found.bar}` they earn alike"
         )
+    if values is None:
+        values = [[found.usual or 0.0] * len(group) for group in found.values]
     given = [x for group in found.values[mine] for x in group]
     unjudged = [float(x is None) for x in given]
     cost = {} if found.total.cost is None else {COST: found.total.cost}

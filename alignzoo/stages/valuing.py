@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from alignzoo.contract.errors import counted
-from alignzoo.contract.evaluation import Answer, Judge
+from alignzoo.contract.evaluation import Answer, Judge, mean
 from alignzoo.contract.verdicts import AskedJudge, JudgeError
 from alignzoo.judging import Patience, meet, open_journal
+from alignzoo.judging.mute import Remedies
 from alignzoo.judging.purse import Purse
+from alignzoo.judging.ranking import EQUAL
 from alignzoo.judging.referee import Groups, Referee, Seat, Values
 from alignzoo.judging.work import MUTE
-from alignzoo.recipe.judges import questions_of
+from alignzoo.recipe.judges import asked_of, by_of, placed_values, questions_of
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.rewards import ValuedSpec, numbered
 from alignzoo.stages.context import StageContext
@@ -31,6 +33,8 @@ class Valued:
 
     values: Values
     total: Total
+    usual: float | None = None  # what all earn where nothing has a verdict; None: that is an error
+    bar: str = ""  # what lets it be none
 
 
 @dataclass
@@ -56,7 +60,8 @@ class Valuer:
             entry = self._heard(key, groups)
         total = self.ledger.until(self.number)
         self.number += 1
-        return Valued(entry.values, self._priced(total))
+        usual = self._usual(entry) if self.spec.min_parsed == 0 else None
+        return Valued(entry.values, self._priced(total), usual, self.bar)
 
     @property
     def total(self) -> Total:
@@ -65,6 +70,19 @@ class Valuer:
 
     def _priced(self, total: Total) -> Total:
         return total if self.referee.priced else replace(total, cost=None)
+
+    @property
+    def bar(self) -> str:
+        """How a recipe takes any number of replies without a verdict."""
+        return self.referee.seats[0].remedies.bar
+
+    def _usual(self, entry: Entry) -> float:
+        """Of win rates 1/2, of grades the mean of those before, so that they speak for nobody."""
+        if by_of(self.spec, self.context.registry) == "wins":
+            return EQUAL
+        earlier = (x for x in self.ledger.entries.values() if x.number < entry.number)
+        known = [x for call in earlier for group in call.values for x in group if x is not None]
+        return mean(known) if known else 0.0
 
     def _is_open(self, entry: Entry) -> bool:
         """Whether what was said is to be asked once more."""
@@ -99,7 +117,8 @@ class Valuer:
             raise JudgeError(
                 f"{self.context.name}: {parsed} of {judged} replies of the judges hold a verdict, "
                 f"fewer than min_parsed = {self.spec.min_parsed:g}; the last without: {unread}; "
-                "every reply is kept, and --rejudge-failed asks those again"
+                "every reply is kept, `alignzoo run --rejudge-failed` asks those again, and "
+                f"`{self.bar}` takes any number"
             )
 
     def close(self) -> None:
@@ -134,19 +153,30 @@ def valuer_of(spec: ValuedSpec, context: StageContext, place: str = JUDGES) -> V
     names = numbered([judge.name for judge in spec.judges])
     patience = Patience(mute=spec.min_parsed == 0)
     seats = []
-    for name, chosen in zip(names, spec.judges, strict=True):
+    for k, (name, chosen) in enumerate(zip(names, spec.judges, strict=True)):
         judge: Judge = build_options(registry.find("judge", chosen.name), chosen.with_)
         if not isinstance(judge, AskedJudge):
-            seats.append(Seat(name, judge))
+            seats.append(Seat(name, judge, remedies=_remedies(spec, k, context)))
             continue
         journal = held.enter_context(open_journal(judge))
         if journal.damaged:
             context.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
         meet(benchmark, judge, journal, patience)
-        seats.append(Seat(name, judge, journal))
+        seats.append(Seat(name, judge, journal, _remedies(spec, k, context)))
     referee = Referee(benchmark, seats, spec.vote, context.again, patience)
     ledger = Ledger(context.folder / STATE / f"{place}.jsonl")
     return Valuer(spec, referee, ledger, context, held)
+
+
+def _remedies(spec: ValuedSpec, seat: int, context: StageContext) -> Remedies:
+    """How keys of this block are changed, and options of the judge in a seat."""
+    stage = next(stage for stage in context.recipe.stages if stage.name == context.name)
+    path = next(path for block, path in placed_values(stage) if block == spec)
+    place = ".".join(map(str, ("stages", context.name, *path)))
+    judge = "with" if isinstance(spec.judge, str) else f"judge.{seat}.with"
+    asked = asked_of(spec, context.registry).name
+    room = f"`questions: {{{{name: {asked}, with: {{{{max_tokens: {{room}}}}}}}}}}` in {place}"
+    return Remedies(f"--set {place}.min_parsed=0", room, f"--set {place}.{judge}")
 
 
 def grouped(answers: Sequence[Answer], size: int) -> list[Sequence[Answer]]:
