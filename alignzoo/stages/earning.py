@@ -24,7 +24,7 @@ from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.engine.train.sources import Earned, Reward
 from alignzoo.judging.comparing import ranked
-from alignzoo.judging.ranking import filled
+from alignzoo.judging.ranking import EQUAL, filled
 from alignzoo.recipe.judges import by_of, is_worded
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.rewards import RewardSpec
@@ -185,7 +185,7 @@ def _earned(found: Valued, mine: slice, stage: str) -> Earned:
     """An answer without a verdict earns the mean of the others to its prompt, else of all, so that
     it speaks neither for nor against itself; how many there are is logged.
     """
-    values = filled(found.values)
+    values = filled(found.values, EQUAL if found.wins else None)
     if values is None and found.usual is None:
         raise JudgeError(
             f"{stage}: no answer of a whole buffer has a verdict, so that nothing says what any "

@@ -33,6 +33,7 @@ class Valued:
 
     values: Values
     total: Total
+    wins: bool = False  # whether they are win rates
     usual: float | None = None  # what all earn where nothing has a verdict; None: that is an error
     bar: str = ""  # what lets it be none
 
@@ -61,7 +62,7 @@ class Valuer:
         total = self.ledger.until(self.number)
         self.number += 1
         usual = self._usual(entry) if self.spec.min_parsed == 0 else None
-        return Valued(entry.values, self._priced(total), usual, self.bar)
+        return Valued(entry.values, self._priced(total), self.wins, usual, self.bar)
 
     @property
     def total(self) -> Total:
@@ -76,9 +77,14 @@ class Valuer:
         """How a recipe takes any number of replies without a verdict."""
         return self.referee.seats[0].remedies.bar
 
+    @property
+    def wins(self) -> bool:
+        """Whether values are win rates."""
+        return by_of(self.spec, self.context.registry) == "wins"
+
     def _usual(self, entry: Entry) -> float:
         """Of win rates 1/2, of grades the mean of those before, so that they speak for nobody."""
-        if by_of(self.spec, self.context.registry) == "wins":
+        if self.wins:
             return EQUAL
         earlier = (x for x in self.ledger.entries.values() if x.number < entry.number)
         known = [x for call in earlier for group in call.values for x in group if x is not None]
