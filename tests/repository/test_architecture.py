@@ -42,7 +42,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "ops": 195,
     "types": 5,
     "data": 2110,
-    "recipe": 2690,  # rewards on pairs, who values answers, and what may be asked of judges
+    "recipe": 2745,  # rewards on pairs, who values answers, and what may be asked of judges
     "engine": 6990,
     "store": 1310,
     "judging": 1755,  # and answers to one prompt, ranked or graded
