@@ -60,18 +60,17 @@ from alignzoo.store.records import (
     Identity,
     adopt,
     begin,
-    changed_files,
     changed_inputs,
     clear_state,
     find,
     finish,
-    lacks_verdicts,
     publish,
     resumable,
-    state_of,
+    why_again,
 )
 from alignzoo.store.runs import forget, note_piece, note_run, writing
 from alignzoo.store.sizes import check_kinds
+from alignzoo.store.verdicts import lacks_verdicts
 
 LOGS_OF_TRAINING = {STATE, "metrics.jsonl", "timing.jsonl", "logged_samples.jsonl"}
 
@@ -296,11 +295,8 @@ def _note(run: Run, piece: Piece, **entry: Any) -> None:
 
 def _reused(piece: Piece, run: Run) -> bool:
     """Whether the work is found finished; else the folder is made ready for it."""
-    if state_of(piece.folder, piece.identity) == "damaged":
-        changed = ", ".join(changed_files(piece.folder))
-        run.progress.note(
-            f"{piece.name}: its files changed since it was finished; done again ({changed})"
-        )
+    if why := why_again(piece.folder, piece.identity):
+        run.progress.note(f"{piece.name}: {why}")
     found = find(piece.folder, piece.identity)
     if found and run.how.again and lacks_verdicts(found):
         begin(piece.folder, piece.identity)

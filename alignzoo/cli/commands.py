@@ -61,6 +61,9 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew: reuse nothing, delete this run's results.")
     ] = False,
+    rejudge_failed: Annotated[
+        bool, typer.Option("--rejudge-failed", help="Ask anew where no verdict could be read.")
+    ] = False,
     seeds: Annotated[
         int, typer.Option(min=1, help="Repeat with so many seeds and print means over them.")
     ] = 1,
@@ -84,7 +87,8 @@ def run(
         from alignzoo.cli.doing.running import Asked
         from alignzoo.launch.wish import Wish
 
-        asked = Asked(recipe, tuple(overrides or ()), output, fresh, seeds, tuple(sweep or ()))
+        sets, sweeps = tuple(overrides or ()), tuple(sweep or ())
+        asked = Asked(recipe, sets, output, fresh, seeds, sweeps, rejudge_failed)
         wish = Wish(processes, machines, machine_rank, main_address)
         raise typer.Exit(launched_command(asked, wish))
 

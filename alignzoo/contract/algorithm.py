@@ -91,6 +91,11 @@ class Algorithm(Further, Generic[B]):
     single_update: ClassVar[bool] = False  # no importance ratio: a rollout buffer serves one update
     assumes_policy_samples: ClassVar[bool] = False  # the gradient is an expectation over them
 
+    @property
+    def takes_wins(self) -> bool | None:
+        """Whether its scores are shares of wins (`reward: {by: wins}`); None: as they come."""
+        return None
+
     def signals(self) -> Mapping[str, Signal]:
         """What to read from the models with gradient, in every micro-batch."""
         return {}

@@ -165,7 +165,8 @@ class AskedJudge(Judge):
     def largest_usage(self, question: Question) -> Usage:
         """The most tokens that a reply to a question can take, for `max_cost`.
 
-        A token of a prompt has a byte at least; what templates add is counted per message.
+        A token of a prompt has a byte at least; what templates add is counted per message. A reply
+        that nothing cuts has `sys.maxsize` tokens; with a price no `max_cost` is taken then.
         """
         texts = [str(message.get("content") or "") for message in question.messages]
         size = sum(len(text.encode(errors="surrogatepass")) + AROUND for text in texts)

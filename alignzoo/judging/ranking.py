@@ -33,15 +33,18 @@ def win_rates(group: Sequence[Answer], better: Mapping[Pair, float | None]) -> l
     return [mean(own) if own else None for own in games]
 
 
-def filled(groups: Sequence[Sequence[float | None]]) -> list[list[float]] | None:
+def filled(
+    groups: Sequence[Sequence[float | None]], even: float | None = None
+) -> list[list[float]] | None:
     """Values without gaps: an answer without one gets the mean of the others to its prompt, and
-    where no answer to it has one, that of all. None where nothing at all has a value.
+    where no answer to it has one, `even`, of win rates 1/2, else the mean of all. None where
+    nothing at all has a value.
     """
     known = [x for group in groups for x in group if x is not None]
     if not known and any(groups):
         return None
     whole = math.fsum(known) / len(known) if known else 0.0
-    return [_filled(group, whole) for group in groups]
+    return [_filled(group, whole if even is None else even) for group in groups]
 
 
 def _filled(group: Sequence[float | None], whole: float) -> list[float]:

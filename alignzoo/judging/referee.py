@@ -3,12 +3,13 @@
 A benchmark that compares: every pair of answers is shown in both orders, P(i better than j) is the
 mean of both, and an answer's value is its mean against the others. One that grades: its grade.
 What lacks a verdict has no value: one order alone would bring in the judge's love of a position.
+Of a panel, the judges that lack none vote on it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,10 +17,10 @@ from alignzoo.contract.evaluation import Answer, Judge
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Question, Usage, Verdict
 from alignzoo.judging.ask import PATIENT, Patience, put
 from alignzoo.judging.journal import Journal
-from alignzoo.judging.mute import quoted
+from alignzoo.judging.mute import EVALUATING, Remedies, quoted
 from alignzoo.judging.purse import Purse, dearest
 from alignzoo.judging.ranking import duels, win_rates
-from alignzoo.judging.read import Judged, Spent, blaming, read, score
+from alignzoo.judging.read import Judged, Spent, blaming, by_another, read, score
 from alignzoo.judging.vote import panel
 from alignzoo.judging.work import Standing, Task
 
@@ -35,6 +36,7 @@ class Seat:
     name: str
     judge: Judge
     journal: Journal | None = None
+    remedies: Remedies = EVALUATING
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Heard:
     parsed: int  # of them: with a verdict
     unread: str = ""  # the first reply without one
     bill: Mapping[str, float | None] = field(default_factory=dict)  # question -> price of replies
+    strangers: list[str] = field(default_factory=list)  # seats in whose place another model replied
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Referee:
         """Whether the price of every judge that is asked is known."""
         asked = [seat.judge for seat in self.seats if isinstance(seat.judge, AskedJudge)]
         return all(judge.cost(Usage(1, 1)) is not None for judge in asked)
+
+    def takes(self, strangers: Iterable[str]) -> bool:
+        """Whether other models may have replied in the place of these seats."""
+        own = (seat for seat in self.seats if seat.name in set(strangers))
+        return not any(getattr(seat.judge, "other_models", "") == "stop" for seat in own)
 
     def questions(self, groups: Groups) -> Iterator[tuple[tuple[int, int, int], Question]]:
         """Every question with what it is about: (group, answer, answer), the candidate first.
@@ -84,14 +92,17 @@ class Referee:
         """
         heard = [self._one(seat, groups, billed, purse) for seat in self.seats]
         verdicts = [dict(one.verdicts) for one in heard]
-        voted = verdicts[0] if len(heard) == 1 else panel(verdicts, self.vote)[0]
-        every = [(place, voted.get(str(n))) for n, (place, _) in enumerate(self.questions(groups))]
+        places = [place for place, _ in self.questions(groups)]
+        about = {str(n): (g, *sorted(pair)) for n, (g, *pair) in enumerate(places)}
+        voted = verdicts[0] if len(heard) == 1 else panel(verdicts, self.vote, about)[0]
+        every = [(place, voted.get(str(n))) for n, place in enumerate(places)]
         return Heard(
             values=self._values(groups, every),
             judged=sum(len(one.asked) for one in heard),
             parsed=sum(len(one.parsed) for one in heard),
             unread=next((one.unread for one in heard if one.unread), ""),
             bill={key: price for one in heard for key, price in one.bill.items()},
+            strangers=[s.name for s, x in zip(self.seats, heard, strict=True) if x.strange],
         )
 
     def _one(
@@ -106,7 +117,7 @@ class Referee:
             kept = self._read(seat, read(self.benchmark, questions(), seat.journal)).bill
             purse.paid += sum(price or 0.0 for key, price in kept.items() if key not in billed)
         task = Task(self.benchmark, seat.judge, questions, seat.journal, self.again, _silent,
-                    self.patience.mute, purse)  # fmt: skip
+                    self.patience.mute, purse, seat.remedies)  # fmt: skip
         put(task, self.patience)
         return self._read(seat, read(self.benchmark, questions(), seat.journal))
 
@@ -115,11 +126,14 @@ class Referee:
         one = _One()
         for n, judged in enumerate(found):
             one.asked.add(judged.question.digest)
+            if seat.journal is not None:
+                one.strange |= any(by_another(reply, seat.journal) for reply in judged.replies)
             if judged.verdict is not None:
                 one.verdicts[str(n)] = judged.verdict
                 one.parsed.add(judged.question.digest)
             elif not one.unread:
-                said = quoted(self.benchmark, judged.reply) if judged.reply else "no reply"
+                reply = judged.reply
+                said = quoted(self.benchmark, reply, seat.remedies) if reply else "no reply"
                 one.unread = f"judge '{seat.name}': {said}"
             if judged.billed and isinstance(seat.judge, AskedJudge):
                 key = f"{seat.name} {judged.question.digest}"
@@ -156,6 +170,7 @@ class _One:
     parsed: set[str] = field(default_factory=set)  # of them: with a verdict
     unread: str = ""
     bill: dict[str, float | None] = field(default_factory=dict)
+    strange: bool = False  # whether another model replied in its place
 
 
 def _compared(groups: Groups) -> Iterator[tuple[int, int, int]]:

@@ -12,14 +12,21 @@ from alignzoo.contract.verdicts import Verdict
 
 Verdicts: TypeAlias = Mapping[str, Verdict]  # by question id
 Decision: TypeAlias = Callable[[Verdict], Hashable]
+NOTHING_SHARED: Mapping[str, Hashable] = {}
 
 
 def panel(
-    verdicts_by_judge: Sequence[Verdicts], how: Literal["majority", "mean"]
+    verdicts_by_judge: Sequence[Verdicts],
+    how: Literal["majority", "mean"],
+    about: Mapping[str, Hashable] = NOTHING_SHARED,
 ) -> tuple[dict[str, Verdict], float | None]:
-    """One verdict per question that any judge has one for, and the judges' agreement.
+    """One verdict per question that any judge has a vote on, and the judges' agreement.
 
-    Per question, over the judges that have a verdict: "mean" averages values and weights;
+    `about` names what questions are about that hang together, such as both orders of a pair: a
+    judge that lacks a verdict on one of them has no vote on the others, because one order alone
+    would bring in its love of a position.
+
+    Per question, over the judges that have a vote: "mean" averages values and weights;
     "majority" averages those of the largest group of judges that decide the same, and falls back to
     the mean when two groups are largest. Judges decide the same when they give the same label, or,
     where one gives none, the same side of .5 (values all in [0, 1]: preferences) or the same value
@@ -31,12 +38,16 @@ def panel(
     """
     decision = _decision(verdicts_by_judge)
     combine = _mean if how == "mean" else _majority(decision)
-    ids = dict.fromkeys(id for verdicts in verdicts_by_judge for id in verdicts)
-    found = {
-        id: combine([verdicts[id] for verdicts in verdicts_by_judge if id in verdicts])
-        for id in ids
-    }
+    votes = [_votes(verdicts, about) for verdicts in verdicts_by_judge]
+    ids = dict.fromkeys(id for own in votes for id in own)
+    found = {id: combine([own[id] for own in votes if id in own]) for id in ids}
     return found, _agreement(verdicts_by_judge, decision)
+
+
+def _votes(verdicts: Verdicts, about: Mapping[str, Hashable]) -> Verdicts:
+    """A judge's verdicts on things of which it lacks none."""
+    open_ = {thing for id, thing in about.items() if id not in verdicts}
+    return {id: verdict for id, verdict in verdicts.items() if about.get(id, id) not in open_}
 
 
 def _decision(verdicts_by_judge: Sequence[Verdicts]) -> Decision:

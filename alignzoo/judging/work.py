@@ -24,7 +24,7 @@ from alignzoo.contract.verdicts import (
     Usage,
 )
 from alignzoo.judging.journal import Answered, Entry, Journal, Lost
-from alignzoo.judging.mute import mute
+from alignzoo.judging.mute import EVALUATING, Remedies, mute
 from alignzoo.judging.purse import Purse
 from alignzoo.judging.read import NOTHING, Judged, Spent, blaming, by_another, follow
 
@@ -88,6 +88,7 @@ class Task:
     report: Callable[[Standing], None]
     mute: bool = False  # whether the first replies may all lack a verdict
     purse: Purse = field(default_factory=Purse)
+    remedies: Remedies = EVALUATING
 
     def survey(self) -> Standing:
         """How much of it an earlier call has done."""
@@ -102,7 +103,7 @@ class Task:
     def check_mute(self, standing: Standing) -> None:
         """Raises JudgeError when going on would be paid for in vain."""
         if standing.is_mute and not self.mute:
-            raise mute(self.benchmark, self.judge, standing.unread)
+            raise mute(self.benchmark, self.judge, standing.unread, self.remedies)
 
     def is_open(self, judged: Judged) -> bool:
         """Whether the question is to be asked, or asked again."""
@@ -303,5 +304,6 @@ class Work:
             f"judge '{self.task.judge.name}': {reply.model} answered a question, and "
             f"{able.served} the greeting: these are two judges; let the server answer with one "
             "and run the same command again, or say what the replies of others are: "
-            "`--set judge.with.other_models=fail` (failed) or `count` (verdicts of one judge)"
+            f"`{self.task.remedies.judge}.other_models=fail` (failed) or `count` (verdicts of one "
+            "judge)"
         )

@@ -38,6 +38,7 @@ from alignzoo.recipe.judges import (
     plugin_faults,
     reward_faults,
     valued_faults,
+    wins_faults,
 )
 from alignzoo.recipe.mixing import mixture_faults, placed
 from alignzoo.recipe.options import option_faults
@@ -337,6 +338,7 @@ def _(spec: TrainSpec, draft: Draft, scope: Scope) -> Iterator[Fault]:
         yield from length_faults(spec, {_origin(name, scope) for name in named})
         yield from sampler_faults(spec, cls, scope.registry)
         yield from buffer_faults(spec, cls)
+        yield from wins_faults(spec, cls, scope.registry)
         yield from _metric_faults(spec, cls)
 
 

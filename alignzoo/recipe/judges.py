@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.choosing import CHOOSERS, WIN_CHOOSERS, Chooser
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.evaluation import Benchmark, Judge, compares_pairs, scores_alone
-from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Usage
+from alignzoo.contract.verdicts import AskedJudge, Decoding, JudgedBenchmark, Question, Usage
 from alignzoo.recipe.blocks import EvaluateSpec, RolloutSpec, TrainSpec
 from alignzoo.recipe.faults import Fault, Path
 from alignzoo.recipe.options import build_options, option_faults, try_options
@@ -117,9 +119,17 @@ def asked_of(spec: ValuedSpec, registry: Registry) -> QuestionsSpec:
 
 
 def choosers_of(spec: ValuedSpec | None, registry: Registry) -> Mapping[str, Chooser]:
-    """How values make pairs: those of one judge may be win rates."""
-    wins = spec is not None and spec.judges and by_of(spec, registry) == "wins"
-    return WIN_CHOOSERS if wins else CHOOSERS
+    """How values make pairs: those of one reward may be win rates."""
+    return WIN_CHOOSERS if are_wins(spec, registry) else CHOOSERS
+
+
+def are_wins(spec: ValuedSpec | None, registry: Registry) -> bool:
+    """Whether values are win rates as they are: a list of one reward of weight 1 is that one."""
+    parts = spec.sources if isinstance(spec, RewardSpec) else (spec,)
+    lone = parts[0] if len(parts) == 1 else None
+    if lone is None or not lone.judges or getattr(lone, "weight", 1) != 1:
+        return False
+    return by_of(lone, registry) == "wins"
 
 
 def valued_blocks(spec: Spec) -> tuple[ValuedSpec, ...]:
@@ -197,6 +207,17 @@ def _price_faults(spec: ValuedSpec, registry: Registry, path: Path) -> Iterator[
             what = f"{judge.name} has no price, so nothing can be kept below a limit; give its "
             what += f"options prices (`alignzoo show {judge.name}`), or take this out"
             yield Fault((*path, "max_cost"), what, at_key=True)
+        elif isinstance(built, AskedJudge) and _is_endless(built):
+            what = f"nothing limits the tokens of a reply of {judge.name}, so that it may cost any "
+            what += "sum; let its options limit them, or take this out"
+            yield Fault((*path, "max_cost"), what, at_key=True)
+
+
+def _is_endless(judge: AskedJudge) -> bool:
+    """Whether a reply to even the shortest question may have a price without bound."""
+    shortest = Question("", 0, (), ({"role": "user", "content": ""},), Decoding(max_tokens=1))
+    most = judge.largest_usage(shortest)
+    return most.completion_tokens >= sys.maxsize and judge.cost(Usage(0, 1)) != 0
 
 
 def reward_faults(rollout: RolloutSpec, registry: Registry) -> Iterator[Fault]:
@@ -217,6 +238,24 @@ def _lone_faults(part: RewardSpec, answers: int, registry: Registry, path: Path)
         what = "win rates are among the answers to a prompt, and there is one; sample 2 or more "
         what += "(rollout.samples_per_prompt), or give `by: score`"
         yield Fault((*path, "judge"), what)
+
+
+def wins_faults(spec: TrainSpec, cls: type[Algorithm[Any]], registry: Registry) -> Iterator[Fault]:
+    """A method that reads shares of wins and gets scores, or the other way round."""
+    reward = spec.rollout.reward if spec.rollout else None
+    algorithm, _ = try_options(cls, spec.with_)
+    if reward is None or algorithm is None or algorithm.takes_wins is None:
+        return
+    named = (judge.name for part in reward.sources for judge in part.judges)
+    if any(name not in registry.judges for name in named):
+        return
+    wins = are_wins(reward, registry)
+    if wins and not algorithm.takes_wins:
+        what = f"{cls.name} with these options reads scores, and win rates are none; give "
+        yield Fault(("rollout", "reward"), what + "`by: score`, or other options")
+    if algorithm.takes_wins and not wins:
+        what = f"{cls.name} with these options reads shares of wins, and these are scores; give "
+        yield Fault(("rollout", "reward"), what + "one reward with `by: wins`, or other options")
 
 
 def _weight_faults(reward: RewardSpec | None) -> Iterator[Fault]:

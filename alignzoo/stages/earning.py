@@ -24,7 +24,7 @@ from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.measure import sequence_values
 from alignzoo.engine.train.sources import Earned, Reward
 from alignzoo.judging.comparing import ranked
-from alignzoo.judging.ranking import filled
+from alignzoo.judging.ranking import EQUAL, filled
 from alignzoo.recipe.judges import by_of, is_worded
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.rewards import RewardSpec
@@ -33,6 +33,7 @@ from alignzoo.stages.label import judged
 from alignzoo.stages.rereading import check_context, rereader_for
 from alignzoo.stages.tasks import Task
 from alignzoo.stages.valuing import Valued, Valuer, grouped, valuer_of
+from alignzoo.store.verdicts import place_of
 
 UNJUDGED, COST = "rollout/unjudged", "rollout/judging_cost"
 Asking = Callable[[Sequence[int], Sequence[Completion]], Earned]
@@ -59,7 +60,7 @@ def earning_of(spec: RewardSpec, answers: int, task: Task, context: StageContext
     cannot.
     """
     found = [
-        _part(part, answers, task, context, f"judges-{k}") for k, part in enumerate(spec.sources)
+        _part(part, answers, task, context, place_of(k)) for k, part in enumerate(spec.sources)
     ]
     if spec.parts is None:
         return found[0]
@@ -184,12 +185,15 @@ def _earned(found: Valued, mine: slice, stage: str) -> Earned:
     """An answer without a verdict earns the mean of the others to its prompt, else of all, so that
     it speaks neither for nor against itself; how many there are is logged.
     """
-    values = filled(found.values)
-    if values is None:
+    values = filled(found.values, EQUAL if found.wins else None)
+    if values is None and found.usual is None:
         raise JudgeError(
             f"{stage}: no answer of a whole buffer has a verdict, so that nothing says what any "
-            "earns; every reply is kept, and --rejudge-failed asks again"
+            "earns; every reply is kept, `alignzoo run --rejudge-failed` asks again, and with "
+            f"`{found.bar}` they earn alike"
         )
+    if values is None:
+        values = [[found.usual or 0.0] * len(group) for group in found.values]
     given = [x for group in found.values[mine] for x in group]
     unjudged = [float(x is None) for x in given]
     cost = {} if found.total.cost is None else {COST: found.total.cost}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from alignzoo.store.parts import keep_part, read_parts
@@ -19,6 +19,7 @@ class Entry:
     parsed: int  # of them: with a verdict
     bill: Mapping[str, float | None]  # question -> price, of those that no earlier call paid
     number: int = 0  # of the stage's calls: when it was made first
+    strangers: list[str] = field(default_factory=list)  # judges for whom another model replied
 
     @property
     def is_whole(self) -> bool:
@@ -47,6 +48,11 @@ class Ledger:
         for number in sorted(found):
             self._take(Entry(**found[number]))
         self.lines = max(found, default=-1) + 1
+
+    @property
+    def place(self) -> str:
+        """Whose calls these are: a block of the stage."""
+        return self.file.stem
 
     def _take(self, entry: Entry) -> None:
         self.entries[entry.key] = entry

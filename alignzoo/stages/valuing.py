@@ -6,21 +6,25 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from alignzoo.contract.errors import counted
-from alignzoo.contract.evaluation import Answer, Judge
+from alignzoo.contract.evaluation import Answer, Judge, mean
 from alignzoo.contract.verdicts import AskedJudge, JudgeError
 from alignzoo.judging import Patience, meet, open_journal
+from alignzoo.judging.mute import Remedies
 from alignzoo.judging.purse import Purse
+from alignzoo.judging.ranking import EQUAL
 from alignzoo.judging.referee import Groups, Referee, Seat, Values
 from alignzoo.judging.work import MUTE
-from alignzoo.recipe.judges import questions_of
+from alignzoo.recipe.judges import asked_of, by_of, placed_values, questions_of
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.rewards import ValuedSpec, numbered
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.ledger import Entry, Ledger, Total
 from alignzoo.store.files import digest_of_value
 from alignzoo.store.records import STATE
+from alignzoo.store.verdicts import JUDGES, Said, keep_verdicts
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Valued:
 
     values: Values
     total: Total
+    wins: bool = False  # whether they are win rates
+    usual: float | None = None  # what all earn where nothing has a verdict; None: that is an error
+    bar: str = ""  # what lets it be none
 
 
 @dataclass
@@ -50,11 +57,12 @@ class Valuer:
         """
         key = self._key(groups)
         entry = self.ledger.entries.get(key)
-        if entry is None or (self.referee.again and not entry.is_whole):
+        if entry is None or self._is_open(entry):
             entry = self._heard(key, groups)
         total = self.ledger.until(self.number)
         self.number += 1
-        return Valued(entry.values, self._priced(total))
+        usual = self._usual(entry) if self.spec.min_parsed == 0 else None
+        return Valued(entry.values, self._priced(total), self.wins, usual, self.bar)
 
     @property
     def total(self) -> Total:
@@ -64,6 +72,29 @@ class Valuer:
     def _priced(self, total: Total) -> Total:
         return total if self.referee.priced else replace(total, cost=None)
 
+    @property
+    def bar(self) -> str:
+        """How a recipe takes any number of replies without a verdict."""
+        return self.referee.seats[0].remedies.bar
+
+    @property
+    def wins(self) -> bool:
+        """Whether values are win rates."""
+        return by_of(self.spec, self.context.registry) == "wins"
+
+    def _usual(self, entry: Entry) -> float:
+        """Of win rates 1/2, of grades the mean of those before, so that they speak for nobody."""
+        if self.wins:
+            return EQUAL
+        earlier = (x for x in self.ledger.entries.values() if x.number < entry.number)
+        known = [x for call in earlier for group in call.values for x in group if x is not None]
+        return mean(known) if known else 0.0
+
+    def _is_open(self, entry: Entry) -> bool:
+        """Whether what was said is to be asked once more."""
+        failed = self.referee.again and not entry.is_whole
+        return failed or not self.referee.takes(entry.strangers)
+
     def _heard(self, key: str, groups: Groups) -> Entry:
         billed = self.ledger.bill
         limit = math.inf if self.spec.max_cost is None else self.spec.max_cost
@@ -72,7 +103,8 @@ class Valuer:
         before = self.ledger.entries.get(key)
         own, first = (set(before.bill), before.number) if before else (set(), self.number)
         bill = {q: price for q, price in heard.bill.items() if q in own or q not in billed}
-        entry = Entry(key, heard.values, heard.judged, heard.parsed, bill, first)
+        said = (heard.values, heard.judged, heard.parsed)
+        entry = Entry(key, *said, bill, first, heard.strangers)
         self._check_parsed(entry, heard.unread)
         self.ledger.add(entry)
         return entry
@@ -87,16 +119,18 @@ class Valuer:
         calls = [x for x in self.ledger.entries.values() if x.key != entry.key]
         judged = sum(x.judged for x in calls) + entry.judged
         parsed = sum(x.parsed for x in calls) + entry.parsed
-        if judged >= MUTE and parsed < self.spec.min_parsed * judged:
+        if judged >= MUTE and parsed / judged < self.spec.min_parsed:
             raise JudgeError(
                 f"{self.context.name}: {parsed} of {judged} replies of the judges hold a verdict, "
                 f"fewer than min_parsed = {self.spec.min_parsed:g}; the last without: {unread}; "
-                "every reply is kept, and --rejudge-failed asks those again"
+                "every reply is kept, `alignzoo run --rejudge-failed` asks those again, and "
+                f"`{self.bar}` takes any number"
             )
 
     def close(self) -> None:
-        """Say what it came to, and let go of the journals."""
+        """Say what it came to, keep it with the work, and let go of the journals."""
         self.held.close()
+        keep_verdicts(self.context.folder, self.ledger.place, self._said())
         total, names = self.total, ", ".join(f"'{seat.name}'" for seat in self.referee.seats)
         if total.judged:
             open_ = total.judged - total.parsed
@@ -105,8 +139,17 @@ class Valuer:
             asked = counted(total.judged, "question")
             self.context.note(f"{asked} to judge {names}{failed}; {cost}")
 
+    def _said(self) -> Said:
+        calls = sorted(self.ledger.entries.values(), key=lambda call: call.number)
+        shares = [1.0]
+        judged = list(accumulate(call.judged for call in calls))
+        parsed = list(accumulate(call.parsed for call in calls))
+        shares += [own / n for own, n in zip(parsed, judged, strict=True) if n >= MUTE]
+        strangers = sorted({name for call in calls for name in call.strangers})
+        return Said(sum(judged[-1:]), sum(parsed[-1:]), min(shares), tuple(strangers))
 
-def valuer_of(spec: ValuedSpec, context: StageContext, place: str = "judges") -> Valuer:
+
+def valuer_of(spec: ValuedSpec, context: StageContext, place: str = JUDGES) -> Valuer:
     """The judges of a block; those that nobody has met yet are met now.
 
     `place` names its ledger. Raises JudgeError when one cannot be used.
@@ -116,19 +159,30 @@ def valuer_of(spec: ValuedSpec, context: StageContext, place: str = "judges") ->
     names = numbered([judge.name for judge in spec.judges])
     patience = Patience(mute=spec.min_parsed == 0)
     seats = []
-    for name, chosen in zip(names, spec.judges, strict=True):
+    for k, (name, chosen) in enumerate(zip(names, spec.judges, strict=True)):
         judge: Judge = build_options(registry.find("judge", chosen.name), chosen.with_)
         if not isinstance(judge, AskedJudge):
-            seats.append(Seat(name, judge))
+            seats.append(Seat(name, judge, remedies=_remedies(spec, k, context)))
             continue
         journal = held.enter_context(open_journal(judge))
         if journal.damaged:
             context.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
         meet(benchmark, judge, journal, patience)
-        seats.append(Seat(name, judge, journal))
+        seats.append(Seat(name, judge, journal, _remedies(spec, k, context)))
     referee = Referee(benchmark, seats, spec.vote, context.again, patience)
     ledger = Ledger(context.folder / STATE / f"{place}.jsonl")
     return Valuer(spec, referee, ledger, context, held)
+
+
+def _remedies(spec: ValuedSpec, seat: int, context: StageContext) -> Remedies:
+    """How keys of this block are changed, and options of the judge in a seat."""
+    stage = next(stage for stage in context.recipe.stages if stage.name == context.name)
+    path = next(path for block, path in placed_values(stage) if block == spec)
+    place = ".".join(map(str, ("stages", context.name, *path)))
+    judge = "with" if isinstance(spec.judge, str) else f"judge.{seat}.with"
+    asked = asked_of(spec, context.registry).name
+    room = f"`questions: {{{{name: {asked}, with: {{{{max_tokens: {{room}}}}}}}}}}` in {place}"
+    return Remedies(f"--set {place}.min_parsed=0", room, f"--set {place}.{judge}")
 
 
 def grouped(answers: Sequence[Answer], size: int) -> list[Sequence[Answer]]:

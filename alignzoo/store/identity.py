@@ -45,6 +45,7 @@ from alignzoo.store.inputs import (
     models_of,
 )
 from alignzoo.store.records import Identity, check_output, recorded_output
+from alignzoo.store.verdicts import bars_of
 
 Outputs = Mapping[str, Path]  # stage -> its folder
 
@@ -89,7 +90,8 @@ def stage_identity(
             },
             **_declared(spec, registry),
             **({"values": _values(spec, registry)} if valued_blocks(spec) else {}),
-        }
+        },
+        bars_of(spec, registry),
     )
 
 

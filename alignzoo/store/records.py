@@ -12,7 +12,7 @@ import functools
 import os
 import shutil
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,19 +25,27 @@ from alignzoo.store.files import (
     sync_tree,
     write_json,
 )
+from alignzoo.store.verdicts import Bar, are_enough
 
 RECORD = "stage.json"
 STATE = "state"  # what unfinished work goes on from
 # What differs between equal runs.
 NOT_OUTPUT = frozenset({RECORD, STATE, "timing.jsonl", "logged_samples.jsonl"})
-State = Literal["new", "running", "other", "damaged", "done"]
+State = Literal["new", "running", "other", "damaged", "below", "done"]
+BELOW = (
+    "its judges left more without a verdict, or to other models, than the recipe takes now; done "
+    "again with the replies that are kept"
+)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a piece of work depends on: the readable manifest and its hash."""
+    """What a piece of work depends on: the readable manifest and its hash; and what the recipe asks
+    of the verdicts of its judges, which is no part of the hash.
+    """
 
     manifest: Mapping[str, Any]
+    bars: Mapping[str, Bar] = field(default_factory=dict)  # by place
 
     @functools.cached_property
     def digest(self) -> str:
@@ -98,19 +106,24 @@ def state_of(folder: Path, identity: Identity) -> State:
         return "other"
     if record.get("status") != "done":
         return "running"
-    return "done" if record.get("outputs") == outputs_of(folder) else "damaged"
+    if record.get("outputs") != outputs_of(folder):
+        return "damaged"
+    return "done" if are_enough(folder, identity.bars) else "below"
+
+
+def why_again(folder: Path, identity: Identity) -> str:
+    """Why what a folder holds of this very work, finished, is not taken; nothing where it is."""
+    state = state_of(folder, identity)
+    if state == "damaged":
+        changed = ", ".join(changed_files(folder))
+        return f"its files changed since it was finished; done again ({changed})"
+    return BELOW if state == "below" else ""
 
 
 def changed_inputs(folder: Path, identity: Identity) -> list[str]:
     """The parts of the manifest in which the work found in a folder was another one."""
     before = read_json(folder / RECORD).get("manifest", {})
     return [key for key, x in identity.manifest.items() if before and before.get(key) != x]
-
-
-def lacks_verdicts(folder: Path) -> bool:
-    """Whether a judged evaluation has questions without a verdict."""
-    counts = read_json(folder / "scores.json").get("row", {}).get("counts", {})
-    return bool(counts.get("failed"))
 
 
 def resumable(folder: Path, identity: Identity) -> bool:

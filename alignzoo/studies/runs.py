@@ -72,7 +72,12 @@ def _lacks(folder: Path, identity: Identity, what: str) -> str:
         return ""
     if state == "other" and (changed := changed_inputs(folder, identity)):
         return f"{what}: made with other {', '.join(changed)} than now"
-    words = {"new": "not begun", "running": "not finished", "damaged": "its files changed since"}
+    words = {
+        "new": "not begun",
+        "running": "not finished",
+        "damaged": "its files changed since",
+        "below": "its judges left more without a verdict than the recipe takes",
+    }
     return f"{what}: {words.get(state, 'not made by this recipe')}"
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -106,10 +109,16 @@ class Endpoint(AskedJudge):
         return tokens / MILLION
 
     def largest_usage(self, question: Question) -> Usage:
-        """As usual, but for a limit on tokens that `extra` sets."""
+        """As usual, but for limits on tokens that `extra` sets or takes out, and with its own text,
+        such as tools, in the prompt.
+        """
         usual, extra = super().largest_usage(question), self.extra or {}
-        own = [extra[key] for key in TOKEN_LIMITS if isinstance(extra.get(key), int)]
-        return Usage(usual.prompt_tokens, max([usual.completion_tokens, *own]))
+        given = [extra[key] for key in TOKEN_LIMITS if key in extra]
+        own = [_most(limit) for limit in given if limit is not None]
+        if given and not own:
+            own = [sys.maxsize]
+        told = len(json.dumps(extra, default=str)) if extra else 0
+        return Usage(usual.prompt_tokens + told, max([usual.completion_tokens, *own]))
 
     def check_here(self) -> None:
         """Look for the key and for httpx. Raises JudgeError when one is not there."""
@@ -177,6 +186,12 @@ class EndpointSession:
         if decoding.top_logprobs and self.capabilities.top_logprobs:
             fields |= {"logprobs": True, "top_logprobs": decoding.top_logprobs}
         return self.judge.form.body(question.messages, fields, question.repeat)
+
+
+def _most(limit: Any) -> int:
+    """The tokens that a limit of a request leaves; what is no number from 1 on may be no limit."""
+    known = isinstance(limit, int | float) and 1 <= limit < sys.maxsize
+    return math.ceil(limit) if known else sys.maxsize
 
 
 def _split(url: str) -> SplitResult | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
 import time
 from email.utils import formatdate
 
@@ -70,6 +71,32 @@ def test_a_reply_counts_whatever_stands_beside_it(odd):
     (reply,), _, _ = ask(lambda path, *_: (200, completion("fine", **odd)))
     assert (reply.text, reply.top_logprobs) == ("fine", None)
     assert reply.usage == (None if "usage" in odd else Usage(7, 2))
+
+
+@pytest.mark.parametrize(
+    ("extra", "most"),
+    [
+        (None, 256),
+        ({"seed": 1}, 256),
+        ({"max_tokens": 100}, 256),  # the server may want the other field, beside this one
+        ({"max_tokens": 5000.5}, 5001),
+        ({"max_completion_tokens": 5000, "max_tokens": None}, 5000),
+        ({"max_tokens": None}, sys.maxsize),
+        ({"max_completion_tokens": None}, sys.maxsize),
+        ({"max_tokens": -1}, sys.maxsize),  # no limit, of llama.cpp
+        ({"max_tokens": "5000"}, sys.maxsize),
+        ({"max_tokens": float("nan")}, sys.maxsize),
+    ],
+)
+def test_the_most_that_a_reply_can_take_is_what_the_request_leaves_it(extra, most):
+    asked = question("Which?", max_tokens=256)
+    assert Endpoint(model="m", extra=extra).largest_usage(asked).completion_tokens == most
+
+
+def test_tools_that_go_with_a_question_are_part_of_the_longest_prompt():
+    tools = {"tools": [{"name": "x" * 1000}]}
+    plain, more = (Endpoint(model="m", extra=e).largest_usage(question("?")) for e in (None, tools))
+    assert more.prompt_tokens > plain.prompt_tokens + 1000
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b" " * (2**26 + 1)])

@@ -19,11 +19,11 @@ from alignzoo_pairwise.template import GRADE, GRADE_SLOTS, fill_one
 from alignzoo_pairwise.worded import Worded
 
 LOWEST, HIGHEST = 1, 10
-PARSER = 1  # of the rules in `read_grade`; another version makes another result
+PARSER = 2  # of the rules in `read_grade`; another version makes another result
 _STATEMENT = re.compile(
     r"[^\w>?\"'“‘]*(?:(?:so|thus|therefore|hence|my|the|final|overall)\W+)*"
-    r"(?:grade|score|rating|mark)\b[^\w?\d\[]*(?:is\W+)?(?P<open>\[\[)?(?P<grade>\d+(?:\.\d+)?)"
-    r"(?(open)\]\]|\s*(?:/\s*10|out of 10)?)[^\w?]*",
+    r"(?:grade|score|rating|mark)\b[\s*_`:=]*(?:is[\s*_`:]+)?(?P<open>\[\[)?(?P<grade>\d+(?:\.\d+)?)"
+    r"(?(open)\]\]|\s*(?:/\s*10|out of 10)?)[^\w?%]*",
     re.IGNORECASE,
 )
 
@@ -33,8 +33,8 @@ class Pointwise(Worded):
     """Mean grade: a judge grades every answer alone, from 1 to 10.
 
     A grade is a line that is nothing but "Grade: [[7]]" (or score, rating, mark, the bare number,
-    "/10"); the last one counts, and a number outside the scale is no grade. In the manner of
-    MT-Bench's single-answer grading (arXiv:2306.05685), with words of our own, for any prompts.
+    "/10"); the last one counts, and a number outside the scale (-3, .5, 7%) is none. In the manner
+    of MT-Bench's single-answer grading (arXiv:2306.05685), with words of our own, for any prompts.
     """
 
     name = "pointwise"

@@ -23,6 +23,8 @@ from alignzoo import (
 )
 from alignzoo.ops import log_prob, sequence_sum
 
+HALF, EXACT = 0.5, 1e-6
+
 
 @dataclass(frozen=True)
 class SPPO(Algorithm[GroupBatch]):
@@ -51,6 +53,11 @@ class SPPO(Algorithm[GroupBatch]):
     eta: float = option(1000.0, "log-ratio that a certain win and a certain loss differ by", gt=0)
     wins: bool = option(False, "scores are shares of wins, as with reward: {by: wins}")
 
+    @property
+    def takes_wins(self) -> bool:
+        """As the option says: scores go through a sigmoid, shares of wins do not."""
+        return self.wins
+
     def signals(self) -> Mapping[str, Signal]:
         """Log-probabilities that are trained."""
         return {"policy": log_prob("policy")}
@@ -68,8 +75,13 @@ class SPPO(Algorithm[GroupBatch]):
         return beats.mean(-1).T.flatten()
 
     def prepare(self, batch: GroupBatch, signals: Signals, world: World) -> Signals:
-        """Nothing; DataError for `wins` that are no shares."""
-        if self.wins and ((batch.score < 0) | (batch.score > 1)).any():
+        """Nothing; DataError for `wins` that are no shares: of the answers to a prompt some win at
+        most half of their games, and some at least half.
+        """
+        shares = batch.by_group(batch.score.double())  # [I, k]
+        most, least = shares.amax(-1), shares.amin(-1)
+        fit = (least >= 0) & (most <= 1) & (least <= HALF + EXACT) & (most >= HALF - EXACT)
+        if self.wins and not fit.all():
             raise DataError("sppo: wins is true, and scores are no shares; give reward.by: wins")
         return {}
 

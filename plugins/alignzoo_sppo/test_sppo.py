@@ -34,6 +34,10 @@ def test_shares_of_wins_are_win_rates_but_for_the_answer_itself():
     assert SPPO(wins=True).prepare(batch, {}, None) == {}
     with pytest.raises(DataError, match="wins is true, and scores are no shares"):
         SPPO(wins=True).prepare(BATCH, {}, None)
+    for value in (1.0, 0.0, 0.6):  # nobody loses, or nobody wins
+        with pytest.raises(DataError, match="wins is true, and scores are no shares"):
+            SPPO(wins=True).prepare(replace(BATCH, score=torch.full((6,), value)), {}, None)
+    assert (SPPO().takes_wins, SPPO(wins=True).takes_wins) == (False, True)
 
 
 def test_the_loss_by_hand():

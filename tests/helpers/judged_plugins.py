@@ -61,11 +61,33 @@ class Longer(JudgedBenchmark):
 
 
 @dataclass(frozen=True)
+class LongerTwice(Longer):
+    """The same, asked in both orders."""
+
+    name = "longer_twice"
+
+    def questions(self, answers, baseline):
+        for place in (0, 1):
+            shown = (baseline, answers) if place else (answers, baseline)
+            for question in super().questions(shown[1], shown[0]):
+                yield replace(question, id=f"{question.id}/{place}", candidate=place)
+
+    def verdict(self, question, reply):
+        found = super().verdict(question, reply)
+        return found and (found if question.candidate else replace(found, value=1 - found.value))
+
+    def columns(self, answers, baseline, verdicts):
+        games = [[verdicts.get(f"{i}/{place}") for place in (0, 1)] for i in range(len(answers))]
+        values = [None if None in own else sum(v.value for v in own) / 2 for own in games]
+        return {"win_rate": Column(tuple(values), "share of prompts won", better=1)}
+
+
+@dataclass(frozen=True)
 class Clerk(AskedJudge):
     """Reads the two answers honestly, except for texts that name another behaviour."""
 
     name = "clerk"
-    mood: str = option("honest", "how it replies: honest, mute or contrary")
+    mood: str = option("honest", "how it replies: honest, mute, contrary or half")
     price: float | None = option(None, "per prompt token")
 
     def identity(self):
@@ -97,6 +119,8 @@ class ClerkSession:
         _, first, second = question.messages[-1]["content"].split("|")
         if self.mood == "mute":
             return "hm"
+        if self.mood == "half":
+            return "FIRST" if first < second else "hm"
         return "FIRST" if (len(first) > len(second)) == (self.mood == "honest") else "SECOND"
 
 
@@ -111,7 +135,7 @@ class Ruler(Judge):
 
 def registry():
     module = types.ModuleType("judged_toys")
-    hooks = {"register_benchmarks": [Longer], "register_judges": [Clerk, Ruler]}
+    hooks = {"register_benchmarks": [Longer, LongerTwice], "register_judges": [Clerk, Ruler]}
     for name, classes in hooks.items():
         setattr(module, name, hookimpl(_plain(name, classes)))
     return build_registry([(module, Plugin("judged_toys", "dist", "1", ""))])

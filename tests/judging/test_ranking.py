@@ -36,7 +36,8 @@ def test_a_duel_that_the_judge_left_open_counts_for_neither():
 
 def test_what_has_no_value_gets_the_mean_of_its_prompt_else_of_all():
     assert filled([[1.0, None, 4.0], [None, None], [7.0]]) == [[1.0, 2.5, 4.0], [4.0, 4.0], [7.0]]
-    assert filled([[None], [None, None]]) is None
+    assert filled([[1.0, 1.0, 0.25], [None, None]], 0.5)[1] == [0.5, 0.5]
+    assert filled([[None], [None, None]], 0.5) is filled([[None], [None, None]]) is None
     assert filled([]) == []
 
 

@@ -148,6 +148,18 @@ def test_a_panel_votes_on_every_question_and_a_judge_that_scores_may_sit_in_it(h
     assert len(shorter.asked) == 2 and hear(judges, texts).judged == 6
 
 
+@pytest.mark.parametrize("vote", ["mean", "majority"])
+def test_a_judge_of_a_panel_without_a_verdict_in_one_order_has_no_vote_on_the_pair(hear, vote):
+    def says(first, second):
+        return "Verdict: FIRST" if (first, second) != ("b", "aaa") else "hm"
+
+    halves = [Reader(says, called=name) for name in ("one", "two")]
+    even = Reader(lambda a, b: "Verdict: TIE", called="even")
+    assert hear([*halves, even], ["aaa", "b"], vote=vote).values == [[0.5, 0.5]]
+    heard = hear([*halves, even], ["aaa", "b"], ["cc", "d"], vote="majority")
+    assert heard.values == [[0.5, 0.5], [0.5, 0.5]] and heard.parsed == heard.judged - 2
+
+
 def test_what_was_asked_before_is_not_asked_again_unless_it_failed(hear):
     said = iter(["hm", "Verdict: SECOND"])
     judge = Reader(lambda a, b: next(said))

@@ -1,11 +1,12 @@
 """Rewards and labels that no judge could give are refused before anything loads."""
 
+import sys
 import types
 from dataclasses import dataclass
 
 import pytest
 
-from alignzoo import AskedJudge, Judge, JudgedBenchmark, Score, hookimpl, option
+from alignzoo import AskedJudge, Judge, JudgedBenchmark, Score, Usage, hookimpl, option
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import RecipeError
 from alignzoo.contract.types import RolloutBatch
@@ -55,6 +56,16 @@ class Asked(AskedJudge):
 
 
 @dataclass(frozen=True)
+class Endless(Asked):
+    """Nothing cuts its replies."""
+
+    name = "endless"
+
+    def largest_usage(self, question):
+        return Usage(1, sys.maxsize)
+
+
+@dataclass(frozen=True)
 class Pairwise(JudgedBenchmark):
     """Compares."""
 
@@ -76,12 +87,24 @@ class Online(Algorithm):
     batch = RolloutBatch
 
 
+@dataclass(frozen=True)
+class Plays(Online):
+    """Learns from scores, or from shares of wins."""
+
+    name = "plays"
+    wins: bool = option(False, "scores are shares of wins")
+
+    @property
+    def takes_wins(self):
+        return self.wins
+
+
 def registry():
     module = types.ModuleType("valued")
     hooks = {
-        "register_judges": [Scores, Compares, Neither, Asked],
+        "register_judges": [Scores, Compares, Neither, Asked, Endless],
         "register_benchmarks": [Pairwise, Pointwise],
-        "register_algorithms": [Online],
+        "register_algorithms": [Online, Plays],
     }
     for name, classes in hooks.items():
         setattr(module, name, hookimpl(_named(name, classes)))
@@ -100,11 +123,11 @@ REGISTRY = registry()
 HEAD = "name: r\nmodel: m\nstages:\n"
 
 
-def loaded(tmp_path, reward, samples=2):
+def loaded(tmp_path, reward, samples=2, algorithm="online"):
     file = tmp_path / "r.yaml"
     rollout = f"{{samples_per_prompt: {samples}, reward: {reward}}}"
     file.write_text(
-        f"{HEAD}  - {{name: it, algorithm: online, data: 'd.jsonl', rollout: {rollout}}}\n"
+        f"{HEAD}  - {{name: it, algorithm: {algorithm}, data: 'd.jsonl', rollout: {rollout}}}\n"
     )
     return load_recipe(file, REGISTRY)
 
@@ -116,6 +139,8 @@ REFUSED = {
     "{judge: [compares, asked]}": "reward.judge.0.name: compares compares answers and cannot score "
     "single ones; give `by: wins`, and no panel",
     "{judge: asked, max_cost: 3}": "reward.max_cost: asked has no price, so nothing can be kept",
+    "{judge: endless, with: {price: 1.0}, max_cost: 3}": "reward.max_cost: nothing limits the "
+    "tokens of a reply of endless",
     "{judge: scores, max_cost: 3}": "reward.max_cost: has no effect: the judge is not asked",
     "{judge: scores, questions: pairwise}": "reward.questions: has no effect: the judge is not ask",
     "{judge: asked, by: score, questions: pairwise}": "reward.questions.name: pairwise compares "
@@ -144,6 +169,10 @@ def test_a_reward_that_cannot_be_given_is_refused_with_place_and_cause(tmp_path,
     assert REFUSED[reward] in str(problem)
 
 
+def test_replies_without_an_end_that_cost_nothing_may_have_a_limit(tmp_path):
+    assert loaded(tmp_path, "{judge: endless, with: {price: 0.0}, max_cost: 3}").stages
+
+
 @pytest.mark.parametrize("reward", ["{judge: scores, by: wins}", "{judge: asked}"])
 def test_win_rates_need_two_answers_to_a_prompt(tmp_path, reward):
     with pytest.raises(RecipeError, match="win rates are among the answers to a prompt"):
@@ -163,6 +192,36 @@ def test_what_a_judge_can_do_is_what_it_is_asked_by_default(tmp_path):
     assert found("{judge: asked, questions: pointwise}") == "score"
     spec = loaded(tmp_path, "{judge: asked, by: score}").stages[0].rollout.reward
     assert isinstance(questions_of(spec, REGISTRY), Pointwise)
+
+
+def test_a_list_of_one_reward_makes_pairs_like_that_reward(tmp_path):
+    from alignzoo.contract.choosing import CHOOSERS, WIN_CHOOSERS
+    from alignzoo.recipe.judges import choosers_of
+
+    def found(reward):
+        return choosers_of(loaded(tmp_path, reward).stages[0].rollout.reward, REGISTRY)
+
+    for one in ("{judge: asked}", "[{judge: asked}]", "[{judge: scores, by: wins, weight: 1}]"):
+        assert found(one) is WIN_CHOOSERS
+    for other in ("[{judge: asked, weight: 2}]", "[{judge: asked}, {judge: asked}]", "{model: m}"):
+        assert found(other) is CHOOSERS
+
+
+def test_a_method_gets_scores_or_shares_of_wins_as_its_options_say(tmp_path):
+    wins = "plays, with: {wins: true}"
+    loaded(tmp_path, "{judge: scores, by: wins}", algorithm=wins)
+    loaded(tmp_path, "[{judge: scores, by: wins}]", algorithm=wins)
+    loaded(tmp_path, "{judge: scores}", algorithm="plays")
+    with pytest.raises(RecipeError, match="reads scores, and win rates are none; give `by: score`"):
+        loaded(tmp_path, "{judge: asked}", algorithm="plays")
+    for reward in (
+        "{judge: scores}",
+        "{model: some/rm}",
+        "[{judge: scores, by: wins, weight: 0.5}]",
+        "[{judge: scores, by: wins}, {judge: asked}]",
+    ):
+        with pytest.raises(RecipeError, match="reads shares of wins, and these are scores"):
+            loaded(tmp_path, reward, algorithm=wins)
 
 
 def test_parts_of_a_sum_that_are_called_alike_are_told_apart(tmp_path):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from judged_files import LONG, recipe, rows, run
+from judged_files import LONG, SHORT, recipe, rows, run
 from judged_plugins import ASKED, BROKEN, registry
 
 from alignzoo.contract.errors import DataError
@@ -88,6 +88,17 @@ def test_a_majority_of_judges_decides(tmp_path):
     contrary = {"name": "clerk", "with": {"mood": "contrary"}}
     run(recipe(tmp_path, ["clerk", contrary, "ruler"], vote="majority"), tmp_path / "r")
     assert rows(tmp_path / "r")["ours.jsonl"]["columns"]["win_rate"]["mean"] == 0.75
+
+
+def test_a_judge_that_lacks_a_verdict_in_one_order_has_no_vote_on_the_pair(tmp_path):
+    """It likes what is shown first, and the answers are equally long for the other judge."""
+    half = {"name": "clerk", "with": {"mood": "half"}}
+    files = {"ours": ["aaaaa"] * 4, "theirs": SHORT}
+    what = recipe(tmp_path, [half, "ruler"], benchmark="longer_twice", min_parsed=0.5, **files)
+    run(what, tmp_path / "r")
+    row = rows(tmp_path / "r")["ours.jsonl"]
+    assert row["columns"]["win_rate"]["mean"] == 0.5
+    assert row["counts"] == {"judged": 16, "parsed": 12, "failed": 4}
 
 
 def test_results_of_different_judges_baselines_or_prompts_never_share_a_table(tmp_path):

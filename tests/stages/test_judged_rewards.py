@@ -6,6 +6,7 @@ learnt from both must be the same.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,6 +141,30 @@ def test_too_few_verdicts_stop_the_stage_with_what_came(cli):
         many["stages"][0]["train"] |= {"batch_size": 16}
         status, _, err = cli("run", *write("r", many))
     assert status == 1 and "none of the first 20 replies holds a verdict" in err
+    assert "--set stages.it.rollout.reward.min_parsed=0" in err
+
+
+def test_what_an_error_about_verdicts_names_is_there_and_helps(cli):
+    """Only garbage, then a judge who is well again: the options of the sentence, typed."""
+    few = {**recipe(asked("http://localhost:1/v1"), prompts=1), "name": "few"}
+    few["stages"][0]["train"] |= {"batch_size": 1, "micro_batch_size": 1}
+    words = write("few", few)
+
+    def at(url, *more):
+        return cli("run", *words, "--set", f"stages.it.rollout.reward.with.url={url}", *more)
+
+    with serving("--chooses", "--share", 1, "--in-a-row", 99, "--kinds", "garbage") as url:
+        status, _, err = at(url)
+        assert status == 1 and "no answer of a whole buffer has a verdict" in err
+        named = re.search(r"`--set (stages\S+=0)`", err)[1]
+        status, _, err = at(url, "--set", named)
+        assert status == 0, err
+    found = rows("few")
+    assert [(row["rollout/unjudged"], row["rollout/reward"]) for row in found] == [(1, 0.5)] * 2
+    with serving("--chooses") as url:
+        assert "reused" in at(url, "--set", named)[1]
+        assert at(url, "--set", named, "--rejudge-failed")[0] == 0
+    assert [row["rollout/unjudged"] for row in rows("few")] == [0, 0]
 
 
 def test_max_cost_stops_in_time_and_a_higher_one_goes_on_and_pays_nothing_twice(cli, whole):

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 
+from alignzoo.judging.referee import Heard, Seat
 from alignzoo.stages.ledger import Entry, Ledger, Total
 from alignzoo.stages.valuing import Valuer
 
@@ -60,19 +61,22 @@ def test_a_line_that_a_kill_has_cut_is_no_call(tmp_path):
 class Referee:
     """Every question costs 2.5."""
 
-    again, priced, seats = False, True, (SimpleNamespace(name="judge"),)
+    again, priced, seats = False, True, (Seat("judge", None),)
 
     def questions(self, groups):
         return [(None, SimpleNamespace(digest=str(a.turns))) for g in groups for a in g]
 
     def hear(self, groups, billed, purse):
         values, bill = [[1.0] for _ in groups], {str(g[0].turns): 2.5 for g in groups}
-        return SimpleNamespace(values=values, judged=1, parsed=1, bill=bill, unread="")
+        return Heard(values, judged=1, parsed=1, bill=bill)
+
+    def takes(self, strangers):
+        return not strangers
 
 
 def valuer(folder, notes):
-    context = SimpleNamespace(name="it", note=notes.append)
-    spec = SimpleNamespace(max_cost=None, min_parsed=0)
+    context = SimpleNamespace(name="it", note=notes.append, folder=folder, registry=None)
+    spec = SimpleNamespace(max_cost=None, min_parsed=0, by="score")
     return Valuer(spec, Referee(), Ledger(folder / "judges.jsonl"), context, ExitStack())
 
 

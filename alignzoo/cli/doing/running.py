@@ -43,16 +43,18 @@ class Asked:
     fresh: bool
     seeds: int
     sweep: tuple[str, ...] = ()  # key.path=VALUE,VALUE: a run for each
+    again: bool = False  # ask judges anew what they answered without a verdict
 
     @property
     def words(self) -> list[str]:
         """The same as a command line, for a worker."""
         sets = [word for value in self.overrides for word in ("--set", value)]
         output = ["--output", str(self.output)] if self.output else []
-        fresh = ["--fresh"] if self.fresh else []
+        flags = {"--fresh": self.fresh, "--rejudge-failed": self.again}
+        given = [flag for flag, is_given in flags.items() if is_given]
         seeds = ["--seeds", str(self.seeds)]
         sweeps = [word for values in self.sweep for word in ("--sweep", values)]
-        return ["run", self.recipe, *sets, *output, *fresh, *seeds, *sweeps]
+        return ["run", self.recipe, *sets, *output, *given, *seeds, *sweeps]
 
     def folder(self, recipe: Recipe) -> Path:
         """Where the results of all seeds go."""
@@ -80,7 +82,7 @@ def run_command(asked: Asked) -> int:
 
         progress, display = watch()
         source = path.read_text(encoding="utf-8")
-        how = How(fresh=asked.fresh, when_done=write_page)
+        how = How(asked.again, asked.fresh, when_done=write_page)
         with display, placed(path, asked.overrides):
             return run_recipe(recipe, source, registry, folder, progress, how)
 

@@ -71,7 +71,7 @@ def run_judged(
     benches = [_judge(contest, name, judge, spec, context) for name, judge in named]
     for bench in benches:
         _check_parsed(bench, spec, context)
-    verdicts, agreement = _agreed(benches, spec)
+    verdicts, agreement = _agreed(contest, benches, spec)
     columns = contest.benchmark.columns(contest.answers, contest.baseline, verdicts)
     check_columns(spec.benchmark, columns, len(contest.answers))
     write_answers(contest.answers, context.folder, _beside(contest))
@@ -212,11 +212,13 @@ def _check_parsed(bench: Bench, spec: EvaluateSpec, context: StageContext) -> No
 
 
 def _agreed(
-    benches: Sequence[Bench], spec: EvaluateSpec
+    contest: Contest, benches: Sequence[Bench], spec: EvaluateSpec
 ) -> tuple[Mapping[str, Verdict], float | None]:
     if len(benches) == 1:
         return benches[0].verdicts, None
-    return panel([bench.verdicts for bench in benches], spec.vote)
+    compared = (q for q in contest.questions() if len(q.answers) > 1)
+    about = {q.id: (q.index, frozenset(a.turns for a in q.answers)) for q in compared}
+    return panel([bench.verdicts for bench in benches], spec.vote, about)
 
 
 # --- the result ------------------------------------------------------------------------------
