@@ -1,4 +1,4 @@
-"""A finished stage is held against what a recipe asks of verdicts now; its files are looked for early."""
+"""What a recipe asks of verdicts now holds for finished stages, and files are looked for early."""
 
 import json
 import types
