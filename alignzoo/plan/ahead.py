@@ -19,7 +19,7 @@ from alignzoo.contract.stage import ModelRef
 from alignzoo.plan.standing import REUSED, Standings
 from alignzoo.recipe.blocks import EngineSpec, EvaluateSpec, Recipe, TrainSpec
 from alignzoo.recipe.faults import Fault, FaultyRecipe, Path
-from alignzoo.recipe.judges import placed_values
+from alignzoo.recipe.judges import is_worded, placed_values, questions_of
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.spec import Spec
@@ -57,7 +57,10 @@ def check_judges(recipe: Recipe, registry: Registry, known: Standings) -> None:
     faults = [
         fault
         for path, spec in _pending(recipe, known)
-        for fault in _judge_faults(spec, path, registry)
+        for fault in (
+            *_judge_faults(spec, path, registry),
+            *_question_faults(spec, path, registry),
+        )
         if isinstance(spec, TrainSpec)
         or any(x.spec is spec and x.status.startswith(waits) for x in known.stages)
         or any(x.spec is spec and x.status.startswith(waits) for x in known.evaluations)
@@ -84,6 +87,17 @@ def _judge_faults(spec: Spec, path: Path, registry: Registry) -> Iterator[Fault]
             yield Fault(place, str(error))
         except Exception as error:  # a stranger's code may raise anything
             yield Fault(place, f"{chosen.name}: its `check_here` failed: {described(error)}")
+
+
+def _question_faults(spec: Spec, path: Path, registry: Registry) -> Iterator[Fault]:
+    """Files of the questions that judges are asked, such as a template."""
+    for block, place in placed_values(spec):
+        if not is_worded(block, registry):
+            continue
+        try:
+            questions_of(block, registry).settings()
+        except AlignzooError as error:
+            yield Fault((*path, *place, "questions"), str(error))
 
 
 def _pending(recipe: Recipe, known: Standings) -> Iterator[tuple[Path, Spec]]:

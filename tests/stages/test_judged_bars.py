@@ -1,4 +1,4 @@
-"""A finished stage is held against what a recipe asks of verdicts now."""
+"""What a recipe asks of verdicts now holds for finished stages, and files are looked for early."""
 
 import json
 import types
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from alignzoo_pairwise.benchmark import Pairwise
 from judged_plugins import Longer
 from run_parts import Heard
 
 from alignzoo import AskedJudge, Capabilities, JudgeError, Reply, Usage, hookimpl, option
+from alignzoo.plan.ahead import check_judges
 from alignzoo.plan.standing import standings
 from alignzoo.recipe.blocks import Recipe
+from alignzoo.recipe.faults import FaultyRecipe
 from alignzoo.recipe.registry import Plugin, build_registry
 from alignzoo.run import How, run_recipe
 
@@ -59,7 +62,7 @@ def hook():
 
 
 def benchmarks():
-    return [Longer]
+    return [Longer, Pairwise]
 
 
 def registry():
@@ -132,3 +135,15 @@ def test_verdicts_that_lack_nothing_pass_any_bar():
     run(label(min_parsed=0))
     assert status(label(min_parsed=1)) == "reused"
     assert "reuse l" in run(label(min_parsed=1), again=True)
+
+
+def test_a_template_that_is_not_there_is_found_before_an_earlier_stage_runs():
+    with_ = {"questions": {"name": "pairwise", "with": {"template": "nowhere.md"}}}
+    made = {"name": "a", "stage": "generate", "data": "d.jsonl", "samples": 2}
+    late = {"name": "l", "stage": "label", "data": "a", "judge": "gaps", **with_}
+    what = Recipe.model_validate({"name": "r", "model": "facts", "stages": [made, late]})
+    known = standings(what, registry(), Path("r"))
+    with pytest.raises(FaultyRecipe) as error:
+        check_judges(what, registry(), known)
+    assert [fault.path for fault in error.value.faults] == [("stages", 1, "questions")]
+    assert "nowhere.md" in str(error.value)
