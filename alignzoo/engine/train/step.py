@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, TrainingError, place_of
-from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, State
+from alignzoo.contract.types import Batch, Loss, Signal, Signals, State
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
@@ -21,10 +21,11 @@ from alignzoo.engine.scoring.ahead import Ahead, Tally
 from alignzoo.engine.scoring.packing import padding_share
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
-from alignzoo.engine.train.guard import fingerprint, guarded_loss
+from alignzoo.engine.train.guard import Marks, guarded_loss
 from alignzoo.engine.train.phases import BACKWARD, FORWARD, OPTIMISER, Clock
 from alignzoo.engine.train.rails import AUX
 from alignzoo.engine.train.separable import is_separable
+from alignzoo.engine.train.sums import Sums, collect, plain_weight, total_loss
 
 REDONE = "redone"
 LossOf = Callable[[Batch, Signals, State], Loss]
@@ -54,78 +55,6 @@ class Known:
         return self[name]
 
 
-@dataclass
-class Sums:
-    """Running numerators and denominators of one optimiser step on this rank."""
-
-    means: dict[str, Tensor] = field(default_factory=dict)  # name -> [2]: sum(v w), sum(w)
-    maxima: dict[str, Tensor] = field(default_factory=dict)
-    prints: dict[str, Tensor] = field(default_factory=dict)  # term -> fingerprint of its weights
-
-    def add(self, name: str, value: Tensor, weight: Tensor | None) -> None:
-        """Add values [k] or [B, S] with weights to a mean."""
-        value = value.detach().double()
-        if weight is None:
-            pair = torch.stack([value.sum(), value.new_tensor(value.numel())])
-        else:
-            weight = weight.to(value)
-            above = (value.masked_fill(weight == 0, 0.0) * weight).sum()
-            pair = torch.stack([above, weight.sum()])
-        self.means[name] = self.means.get(name, 0) + pair
-
-    def add_max(self, name: str, value: Tensor, weight: Tensor | None) -> None:
-        """Take the largest value where weight > 0 into account."""
-        value = value.detach().double()
-        if weight is not None:
-            value = value.masked_fill(weight == 0, -torch.inf)
-        largest = value.max()
-        self.maxima[name] = torch.maximum(self.maxima.get(name, largest), largest)
-
-    def mark(self, loss: Loss, batch: Batch) -> None:
-        """Add the fingerprints of the terms' weights."""
-        for name, term in loss.named.items():
-            self.prints[name] = self.prints.get(name, 0) + fingerprint(term.weights, batch)
-
-    def reduce(self, ranks: Ranks) -> dict[str, float]:
-        """Global values, by name; one over nothing is absent.
-
-        A rank that saw no item of a kind does not know its name, so the ranks agree on them first.
-        """
-        means, maxima = ranks.union(list(self.means)), ranks.union(list(self.maxima))
-        out: dict[str, float] = {}
-        if means:
-            none = torch.zeros(2, dtype=torch.float64, device=ranks.device)
-            pairs = ranks.sum(torch.stack([self.means.get(n, none) for n in means]))  # [n, 2]
-            ratios = zip(means, pairs.tolist(), strict=True)
-            out |= {name: above / below for name, (above, below) in ratios if below != 0}
-        if maxima:
-            none = torch.tensor(-torch.inf, dtype=torch.float64, device=ranks.device)
-            top = ranks.max(torch.stack([self.maxima.get(n, none) for n in maxima])).tolist()
-            out |= {n: x for n, x in zip(maxima, top, strict=True) if x != -math.inf}
-        return out
-
-
-def collect(algorithm: Algorithm[Any], loss: Loss, sums: Sums) -> None:
-    """Add a micro-batch's terms and metrics to the sums; undeclared metrics are errors."""
-    for name, term in loss.named.items():
-        sums.add(f"term/{name}", term.value, term.weights)
-    for name, metric in loss.metrics.items():
-        if name not in algorithm.metrics:
-            raise PluginError(
-                f"algorithm '{algorithm.name}' logs '{name}' without declaring it in `metrics`"
-            )
-        if not isinstance(metric, (Max, Mean, torch.Tensor)):
-            raise PluginError(
-                f"algorithm '{algorithm.name}': metric '{name}' is a {type(metric).__name__}; "
-                "log a tensor [I] or [B] (its mean is taken), a Mean or a Max"
-            )
-        if isinstance(metric, Max):
-            sums.add_max(name, metric.value, metric.weight)
-        else:
-            mean = metric if isinstance(metric, Mean) else Mean(metric)
-            sums.add(name, mean.value, mean.weight)
-
-
 @dataclass(frozen=True)
 class Denominators:
     """What is known of every term before any forward, by its name."""
@@ -144,9 +73,9 @@ def denominators(
     `check_denominators` compares them with what the real micro-batches used.
     """
     known: Any = Known(given, batch)
-    named = loss_of(batch, known, state).named
+    named, marks = loss_of(batch, known, state).named, Marks.of(batch)
     sums = [
-        torch.stack([t.weights.double().sum(), fingerprint(t.weights, batch)])
+        torch.stack([t.weights.double().sum(), marks.fingerprint(t.weights)])
         for t in named.values()
     ]
     totals = ranks.sum(torch.stack(sums).to(ranks.device)).tolist()  # [terms, 2]
@@ -161,10 +90,8 @@ def check_denominators(
     algorithm: Algorithm[Any], expected: Denominators, sums: Sums, ranks: Ranks
 ) -> None:
     """A weight that depends on a live signal would make the gradient depend on micro-batches."""
-    for name, total in expected.totals.items():
-        none = torch.zeros(2, dtype=torch.float64, device=ranks.device)
-        actual = ranks.sum(sums.means.get(f"term/{name}", none))[1].item()
-        marked = ranks.sum(sums.prints.get(name, none[0])).item()
+    found_of = sums.weighed(expected.totals, ranks)
+    for (name, total), (actual, marked) in zip(expected.totals.items(), found_of, strict=True):
         if _far(actual, total):
             found = f"sum to {actual:g}, but to {total:g} before the forward"
         elif _far(marked, expected.prints[name]):
@@ -189,10 +116,13 @@ def share_of_loss(loss: Loss, known: Denominators) -> Tensor:
     """
     parts = []
     for name, term in loss.named.items():
-        weights, total = term.weights, known.totals[name]
-        value = term.value.masked_fill(weights == 0, 0.0)
-        parts.append((value * weights).sum() * (known.scales[name] / total if total else 0.0))
-    return torch.stack(parts).sum()
+        total, value, weight = known.totals[name], term.value, plain_weight(term)
+        if weight is not None and weight.dtype == torch.bool:
+            value = value.masked_fill(~weight, 0.0)
+        elif weight is not None:
+            value = value.masked_fill(weight == 0, 0.0) * weight
+        parts.append(value.sum() * (known.scales[name] / total if total else 0.0))
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
 
 def foreseen(
@@ -257,12 +187,16 @@ class Stepper:
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = _share(batch, given, items)
         known_terms, tally = denominators(self.loss_of, share, known, state, self.ranks), Tally()
-        for turn in self.layout.turns(self.micro(share)):
+        every, marks, parts = (
+            {**self.algorithm.signals(), **extra},
+            Marks.of(share),
+            self.micro(share),
+        )
+        for turn in self.layout.turns(parts):
             part, signals = self.placed(share, known, turn.part)
             scale = self.ranks.loss_scale if turn.counts else 0
             value = partial(foreseen, self.plain_loss, part, signals, state, known_terms, scale)
             with self.layout.unsynced(turn.last):
-                every = {**self.algorithm.signals(), **extra}
                 with self.clock.during(FORWARD):
                     live = self._forward(part, every, Ahead(value, self.separable, tally))
                 loss = self.loss_of(part, {**signals, **live}, state)
@@ -270,11 +204,12 @@ class Stepper:
                     self.layout.backward(share_of_loss(loss, known_terms) * scale)
             if not turn.counts:
                 continue
-            self._count(sums, part, loss)
+            self._count(sums, loss, marks.take(share, turn.part, part))
             for name, signal in extra.items():
                 mask = signal.mask(part) & ~signals[name].isnan()  # NaN: nothing to compare with
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
-        sums.add(REDONE, torch.tensor([float(tally.redone)], device=self.ranks.device), None)
+        self._measure(sums, share, parts)
+        sums.know(REDONE, float(tally.redone), 1.0)
         return sums, known_terms, extras
 
     def decided(
@@ -297,18 +232,20 @@ class Stepper:
         found = is_separable(value, part, known, self.algorithm.signals())
         return not self.ranks.max(torch.tensor(float(not found))).item()
 
-    def _count(self, sums: Sums, part: Batch, loss: Loss) -> None:
+    def _count(self, sums: Sums, loss: Loss, marks: Marks) -> None:
         """Add what is logged of a micro-batch."""
         collect(self.algorithm, loss, sums)
-        sums.mark(loss, part)
+        sums.mark(loss, marks)
         for name in self.balance.names:
             sums.add(name + AUX, loss.named[name].value, loss.named[name].weights)
-        sums.add("response_length", part.response.sum(-1), None)
-        lengths = part.attention.sum(-1)
-        share_of_padding = lengths.new_tensor(
-            [padding_share(lengths.tolist(), self.layout.scoring.padding)], dtype=torch.float64
-        )
-        sums.add("padding", share_of_padding, None)
+
+    def _measure(self, sums: Sums, share: Batch, parts: Sequence[Tensor]) -> None:
+        """Add the tokens of answers, and how much of each micro-batch is padding."""
+        sums.know("response_length", float(share.response.sum()), float(len(share.response)))
+        lengths = share.attention.sum(-1)
+        for part in parts:
+            own = lengths[share.rows(part)].tolist()
+            sums.know("padding", padding_share(own, self.layout.scoring.padding), 1.0)
 
     def micro(self, batch: Batch) -> list[Tensor]:
         """The items of every forward pass."""
@@ -349,18 +286,6 @@ def _share(batch: Batch, given: Signals, items: Tensor) -> tuple[Batch, Signals]
     if torch.equal(items, torch.arange(batch.n_items)):
         return batch, given
     return batch.take(items), batch.take_signals(items, given)
-
-
-def total_loss(reduced: dict[str, float], scales: Mapping[str, float]) -> dict[str, float]:
-    """Turn "term/x" entries into "loss", and into "loss/x" where there are several terms.
-
-    A term over nothing is 0.
-    """
-    terms = {name: reduced.pop(f"term/{name}", 0.0) * scale for name, scale in scales.items()}
-    out = {"loss": sum(terms.values())}
-    if len(terms) > 1:
-        out |= {f"loss/{name}": x for name, x in terms.items()}
-    return out | reduced
 
 
 @torch.no_grad()
