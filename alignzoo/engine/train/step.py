@@ -187,11 +187,8 @@ class Stepper:
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = _share(batch, given, items)
         known_terms, tally = denominators(self.loss_of, share, known, state, self.ranks), Tally()
-        every, marks, parts = (
-            {**self.algorithm.signals(), **extra},
-            Marks.of(share),
-            self.micro(share),
-        )
+        every = {**self.algorithm.signals(), **extra}
+        marks, parts = Marks.of(share), self.micro(share)
         for turn in self.layout.turns(parts):
             part, signals = self.placed(share, known, turn.part)
             scale = self.ranks.loss_scale if turn.counts else 0
