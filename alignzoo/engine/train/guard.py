@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, place_of
-from alignzoo.contract.types import Batch, Loss, Signals, State
+from alignzoo.contract.types import Batch, Loss, Signals, State, Term
 
 PRIME = 1_000_003  # of fingerprints; ids x PRIME x columns stay far below 2^63
 
@@ -38,40 +38,46 @@ def prepared_by(
 
 @dataclass(frozen=True)
 class Marks:
-    """Numbers in (0, 1) that are fixed by each row's ids, and by each column."""
+    """Numbers in (0, 1) that are fixed by the ids of each row and each item, and by each column."""
 
-    rows: Tensor  # [B] int64
+    rows: Tensor  # [B] float64
+    items: Tensor  # [I] float64
     columns: Tensor  # [S] float64
-    per_item: int
 
     @classmethod
     def of(cls, batch: Batch) -> Marks:
         """Those of a batch."""
         columns = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
         factors = columns * 2_654_435 % PRIME
-        rows = (batch.ids * batch.attention * factors).sum(-1) % PRIME
-        return cls(rows, (factors + 1).double() / PRIME, batch.rows_per_item)
+        rows = items = (batch.ids * batch.attention * factors).sum(-1) % PRIME
+        if batch.rows_per_item > 1:
+            parts = rows.view(batch.rows_per_item, -1)
+            number = torch.arange(1, len(parts) + 1, device=rows.device)[:, None]
+            items = (parts * number).sum(0) % PRIME
+        shares = [((x + 1) / (PRIME + 1)).double() for x in (rows, items)]
+        return cls(shares[0], shares[1], (factors + 1).double() / PRIME)
 
     def take(self, batch: Batch, items: Tensor, part: Batch) -> Marks:
         """Those of some items of the batch, which are the part."""
-        rows, columns = self.rows[batch.rows(items)], self.columns[: part.ids.shape[1]]
-        device = part.ids.device
-        return Marks(rows.to(device), columns.to(device), self.per_item)
+        device, width = part.ids.device, part.ids.shape[1]
+        rows = self.rows[batch.rows(items)].to(device)
+        own = rows if batch.rows_per_item == 1 else self.items[items].to(device)
+        return Marks(rows, own, self.columns[:width].to(device))
 
-    def fingerprint(self, weights: Tensor) -> Tensor:
-        """sum(w h), h the mark of a row or an item, times the column's for weights [B, S].
+    def fingerprint(self, term: Term) -> Tensor:
+        """sum(w h) of its weights w, h the mark of a row or an item, times the column's where they
+        are [B, S].
 
         Equal for every way to cut a batch; weights with equal sums on other rows give another
         value.
         """
-        rows = self.rows
-        if len(weights) != len(rows):  # [I]
-            parts = rows.view(self.per_item, -1)
-            number = torch.arange(1, self.per_item + 1, device=rows.device)[:, None]
-            rows = (parts * number).sum(0) % PRIME
-        wide = weights.double()
-        each = wide @ self.columns.to(wide.device) if wide.ndim == 2 else wide
-        return each @ ((rows + 1) / (PRIME + 1)).double().to(each.device)
+        shape = term.value.shape if term.weight is None else term.weight.shape
+        marks = self.rows if shape[0] == len(self.rows) else self.items
+        if term.weight is None:
+            return marks.sum() * self.columns.sum() if len(shape) == 2 else marks.sum()
+        wide = term.weights.double()
+        there = marks.to(wide.device)
+        return there @ (wide @ self.columns.to(wide.device) if wide.ndim == 2 else wide)
 
 
 @dataclass(frozen=True)
@@ -90,12 +96,13 @@ class _Seen:
         known: Mapping[str, Tensor] = getattr(signals, "signals", signals)  # of stand-ins
         shown += [("signals['%s']", name, x) for name, x in known.items()]
         shown += [("state %s", name, x) for name, x in state.items()]
-        return cls(shown, [x.detach().clone() for _, _, x in shown])
+        with torch.no_grad():
+            return cls(shown, [x.clone() for _, _, x in shown])
 
     def check(self, algorithm: Algorithm[Any], member: Callable[..., Any]) -> None:
         """Raise PluginError where something is no longer what it was."""
         pairs = zip(self.shown, self.before, strict=True)
-        changed = [of % name for (of, name, x), old in pairs if not _same(x.detach(), old)]
+        changed = [of % name for (of, name, x), old in pairs if not _same(x, old)]
         if changed:
             at = place_of(member)
             raise PluginError(
@@ -111,4 +118,5 @@ def _same(x: Tensor, before: Tensor) -> bool:
         return False
     if torch.equal(x, before):
         return True
+    x = x.detach()
     return bool(((x == before) | (x.isnan() & before.isnan())).all())

@@ -279,8 +279,8 @@ class _Loop:
             yield torch.arange(len(buffer.positions))
             return
         epochs, n = self.job.rollout.epochs, buffer.n_items
-        here = torch.full((n,), -1)
-        here[buffer.positions] = torch.arange(len(buffer.positions))
+        at = buffer.positions
+        here = torch.full((n,), -1).scatter(0, at, torch.arange(len(at)))
         for epoch in range(epochs):
             order = torch.arange(n)
             if epochs * self.job.cut.count(n) > 1:

@@ -74,10 +74,7 @@ def denominators(
     """
     known: Any = Known(given, batch)
     named, marks = loss_of(batch, known, state).named, Marks.of(batch)
-    sums = [
-        torch.stack([t.weights.double().sum(), marks.fingerprint(t.weights)])
-        for t in named.values()
-    ]
+    sums = [torch.stack([t.weights.double().sum(), marks.fingerprint(t)]) for t in named.values()]
     totals = ranks.sum(torch.stack(sums).to(ranks.device)).tolist()  # [terms, 2]
     return Denominators(
         {name: total for name, (total, _) in zip(named, totals, strict=True)},
@@ -198,7 +195,8 @@ class Stepper:
                     live = self._forward(part, every, Ahead(value, self.separable, tally))
                 loss = self.loss_of(part, {**signals, **live}, state)
                 with self.clock.during(BACKWARD):
-                    self.layout.backward(share_of_loss(loss, known_terms) * scale)
+                    own = share_of_loss(loss, known_terms)
+                    self.layout.backward(own if scale == 1 else own * scale)
             if not turn.counts:
                 continue
             self._count(sums, loss, marks.take(share, turn.part, part))

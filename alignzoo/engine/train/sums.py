@@ -29,12 +29,14 @@ class Sums:
 
     def add(self, name: str, value: Tensor, weight: Tensor | None) -> None:
         """Add values [k] or [B, S] with weights to a mean."""
-        value = value.detach().double()
+        value = value.detach()
         if weight is None:
-            self.know(name, value.sum(), float(value.numel()))
+            self.know(name, value.sum(dtype=torch.float64), float(value.numel()))
         elif weight.dtype == torch.bool:
-            self.know(name, value.masked_fill(~weight, 0.0).sum(), weight.sum())
+            above = value.masked_fill(~weight, 0.0).sum(dtype=torch.float64)
+            self.know(name, above, weight.sum())
         else:
+            value = value.double()
             weight = weight.to(value)
             above = (value.masked_fill(weight == 0, 0.0) * weight).sum()
             self.know(name, above, weight.sum())
@@ -54,7 +56,7 @@ class Sums:
     def mark(self, loss: Loss, marks: Marks) -> None:
         """Add the fingerprints of the terms' weights."""
         for name, term in loss.named.items():
-            self.prints.setdefault(name, []).append(marks.fingerprint(term.weights))
+            self.prints.setdefault(name, []).append(marks.fingerprint(term))
 
     def weighed(self, terms: Iterable[str], ranks: Ranks) -> list[list[float]]:
         """The global sum of the weights of each term, and their fingerprint."""
