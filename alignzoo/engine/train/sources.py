@@ -363,11 +363,9 @@ class RolloutSource:
             values["rollout/ties"] = [float(one.tie) for one in made if one.answers]
         if self.rollout.share < 1:
             values["rollout/share"] = [float(bool(one.answers)) for one in made]
-        means = {name: self._mean(torch.tensor(x), ranks) for name, x in values.items()}
+        device = ranks.device
+        means = {name: ranks.mean(torch.tensor(x).to(device)).item() for name, x in values.items()}
         return means | dict(earned.totals)
-
-    def _mean(self, x: Tensor, ranks: Ranks) -> float:
-        return ranks.mean(x.to(ranks.device)).item()
 
     def close(self) -> None:
         """Stop the engine, and whatever the reward holds."""
