@@ -43,7 +43,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "types": 5,
     "data": 2110,
     "recipe": 2690,  # rewards on pairs, who values answers, and what may be asked of judges
-    "engine": 6990,
+    "engine": 7080,  # figures of a step, added up once
     "store": 1240,
     "judging": 1725,  # and answers to one prompt, ranked or graded
     "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need
