@@ -6,7 +6,6 @@ positions, V vocabulary. Position p of a row holds the logits that predict token
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 from alignzoo.contract.closed import Closed, bound
+from alignzoo.contract.grids import column_of, grid
 
 # {"role": "user", "content": "..."}, and whatever else the row's author wrote: tool_calls, name.
 # `content` is None only beside tool calls.
@@ -220,28 +220,12 @@ class Batch:
     def collate(cls, items: Sequence[Item], pad_id: int) -> Self:
         """Pad items into one batch; extra fields of a subclass come from `Item.values`."""
         rows = [item.rows[k] for k in range(cls.rows_per_item) for item in items]
-        before = [len(row.prompt) for row in rows]
-        sizes = [n + len(row.response) for n, row in zip(before, rows, strict=True)]
-        width = max(sizes)
-        ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-        lengths = torch.tensor(sizes)
-        starts = torch.tensor(before)
-        column = torch.arange(width)
-        attention = column < lengths[:, None]
-        tokens = array(
-            "q", [x for row in rows for part in (row.prompt, row.response) for x in part]
-        )
-        if tokens:  # many times faster than a tensor of a list
-            ids.masked_scatter_(attention, torch.frombuffer(tokens, dtype=torch.int64))
+        ids, attention, response = grid(rows, pad_id)
         extra = {
-            f.name: _column([item.values[f.name] for item in items], cls.rows_per_item)
+            f.name: column_of([item.values[f.name] for item in items], cls.rows_per_item)
             for f in fields(cls)
             if f.name not in ("ids", "attention", "response", "views")
         }
-        response = attention & (column >= starts[:, None])
-        for b, row in enumerate(rows):
-            if row.learnt is not None:
-                response[b, len(row.prompt) : len(row)] = torch.tensor(row.learnt)
         views = {name: _view(name, items, cls.rows_per_item, pad_id) for name in items[0].views}
         return cls(ids, attention, response, views=views, **extra)
 
@@ -249,13 +233,6 @@ class Batch:
 def _view(name: str, items: Sequence[Item], rows: int, pad_id: int) -> Batch:
     """The rows of one view, in the order of the batch."""
     return Batch.collate([Item((x.views[name][k],)) for k in range(rows) for x in items], pad_id)
-
-
-def _column(values: Sequence[float | tuple[float, ...]], rows: int) -> Tensor:
-    """[I] of numbers, or [B] of a number for each row."""
-    if isinstance(values[0], tuple):
-        return torch.tensor([float(x[k]) for k in range(rows) for x in values])  # type: ignore[index]
-    return torch.tensor([float(x) for x in values])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ CODE_LINES = {  # of a method's file
     "alignzoo_tisdpo/algorithm.py": 60,
 }
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
-    "contract": 1290,
+    "contract": 1320,
     "ops": 195,
     "types": 5,
     "data": 2110,
