@@ -56,7 +56,6 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture
 def cli(monkeypatch, capsys):
     """Run the command line in this process: (exit status, what it printed, what it complained)."""
-
     from alignzoo.cli import main
 
     def call(*words):

@@ -318,30 +318,34 @@ def actor_critic_metrics(signals: Signals, mask: Tensor, clip: float) -> dict[st
     }
 
 
-def _group_sum(x: Tensor, group: Tensor) -> Tensor:
-    number = group.unique(return_inverse=True)[1]
+def _numbers(group: Tensor) -> Tensor:
+    """[B] int64: 0, 1, ... for the values of group [B]."""
+    number: Tensor = group.unique(return_inverse=True)[1]
+    return number
+
+
+def _group_sum(x: Tensor, number: Tensor) -> Tensor:
     return torch.zeros_like(x).index_add(0, number, x)[number]
 
 
-def _group_least(x: Tensor, group: Tensor) -> Tensor:
-    number = group.unique(return_inverse=True)[1]
+def _group_least(x: Tensor, number: Tensor) -> Tensor:
     return torch.full_like(x, torch.inf).scatter_reduce(0, number, x, "amin")[number]
 
 
-def _centred(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+def _centred(x: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
     """[B] x minus the mean of its group, and the group's size; in float64.
 
     Means are of differences to the group's least x, so equal x are exactly 0, however large.
     """
     x = x.double()
-    above = x - _group_least(x, group)
-    count = _group_sum(torch.ones_like(x), group)
-    return above - _group_sum(above, group) / count, count
+    above = x - _group_least(x, number)
+    count = _group_sum(torch.ones_like(x), number)
+    return above - _group_sum(above, number) / count, count
 
 
 def group_mean(x: Tensor, group: Tensor) -> Tensor:
     """[B] mean of x [B] over all rows with the same number in group [B]; of equal x, x itself."""
-    return (x.double() - _centred(x, group)[0]).to(x)
+    return (x.double() - _centred(x, _numbers(group))[0]).to(x)
 
 
 def group_advantage(x: Tensor, group: Tensor, smallest: float | None = None) -> Tensor:
@@ -349,17 +353,19 @@ def group_advantage(x: Tensor, group: Tensor, smallest: float | None = None) -> 
 
     In float64 until the end; exactly 0 where all of a group are equal.
     """
-    centred, count = _centred(x, group)
+    number = _numbers(group)
+    centred, count = _centred(x, number)
     if smallest is None:
         return centred.to(x)
-    variance = _group_sum(centred**2, group) / (count - 1).clamp(min=1)
+    variance = _group_sum(centred**2, number) / (count - 1).clamp(min=1)
     return (centred / (variance.sqrt() + smallest)).to(x)
 
 
 def group_deviation(x: Tensor, group: Tensor) -> Tensor:
     """[B] standard deviation (n - 1) of x over the row's group; 0 for a row alone."""
-    centred, count = _centred(x, group)
-    return (_group_sum(centred**2, group) / (count - 1).clamp(min=1)).sqrt().to(x)
+    number = _numbers(group)
+    centred, count = _centred(x, number)
+    return (_group_sum(centred**2, number) / (count - 1).clamp(min=1)).sqrt().to(x)
 
 
 def leave_one_out(x: Tensor, group: Tensor) -> Tensor:
@@ -367,7 +373,7 @@ def leave_one_out(x: Tensor, group: Tensor) -> Tensor:
 
     Exactly 0 where all of a group are equal.
     """
-    centred, count = _centred(x, group)
+    centred, count = _centred(x, _numbers(group))
     return (centred * count / (count - 1).clamp(min=1)).to(x)
 
 

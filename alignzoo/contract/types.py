@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, Union
 
 import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 from alignzoo.contract.closed import Closed, bound
+from alignzoo.contract.grids import column_of, grid
 
 # {"role": "user", "content": "..."}, and whatever else the row's author wrote: tool_calls, name.
 # `content` is None only beside tool calls.
@@ -158,12 +160,20 @@ class Batch:
     @property
     def lengths(self) -> Tensor:
         """[B] int64: tokens of each row, or of its longest view."""
-        every = [x.attention.sum(-1) for x in (self, *self.views.values())]
-        return torch.stack(every).amax(0) if self.views else every[0]
+        every = [x._sizes for x in (self, *self.views.values())]
+        return torch.stack(every).amax(0) if self.views else every[0].clone()
+
+    @cached_property
+    def _sizes(self) -> Tensor:
+        return self.attention.sum(-1)
 
     @property
     def mask(self) -> Tensor:
         """[B, S] bool: positions that predict a response token (first one in, after-EOS out)."""
+        return self._mask.clone()  # whoever asks may write into it
+
+    @cached_property
+    def _mask(self) -> Tensor:
         return torch.nn.functional.pad(self.response[:, 1:], (0, 1))
 
     @property
@@ -178,7 +188,9 @@ class Batch:
 
     def rows(self, items: Tensor) -> Tensor:
         """[k * rows_per_item] int64: row numbers of the given items [k]."""
-        return torch.cat([items + k * self.n_items for k in range(self.rows_per_item)])
+        n = self.n_items
+        rows = [items + k * n if k else items for k in range(self.rows_per_item)]
+        return torch.cat(rows) if len(rows) > 1 else items
 
     def take(self, items: Tensor) -> Self:
         """The sub-batch of the given items [k], trimmed to its own longest row."""
@@ -188,7 +200,7 @@ class Batch:
     def take_signals(self, items: Tensor, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut signals [B, S], [B] or [I] the same way as `take` cuts the batch."""
         rows = self.rows(items)
-        width = int(self.attention[rows].sum(-1).max())
+        width = int(self._sizes[rows].max())
 
         def cut(x: Tensor) -> Tensor:
             if x.ndim == 1:
@@ -199,6 +211,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
+        if self.ids.device == device:
+            return self
         views = {name: view.to(device) for name, view in self.views.items()}
         return replace(self, views=views, **{n: x.to(device) for n, x in self.tensors.items()})
 
@@ -206,23 +220,12 @@ class Batch:
     def collate(cls, items: Sequence[Item], pad_id: int) -> Self:
         """Pad items into one batch; extra fields of a subclass come from `Item.values`."""
         rows = [item.rows[k] for k in range(cls.rows_per_item) for item in items]
-        sizes = [len(row) for row in rows]
-        width = max(sizes)
-        ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-        lengths = torch.tensor(sizes)
-        starts = torch.tensor([len(row.prompt) for row in rows])
-        column = torch.arange(width)
-        attention = column < lengths[:, None]
-        ids[attention] = ids.new_tensor([x for row in rows for x in row.prompt + row.response])
+        ids, attention, response = grid(rows, pad_id)
         extra = {
-            f.name: _column([item.values[f.name] for item in items], cls.rows_per_item)
+            f.name: column_of([item.values[f.name] for item in items], cls.rows_per_item)
             for f in fields(cls)
             if f.name not in ("ids", "attention", "response", "views")
         }
-        response = attention & (column >= starts[:, None])
-        for b, row in enumerate(rows):
-            if row.learnt is not None:
-                response[b, len(row.prompt) : len(row)] = torch.tensor(row.learnt)
         views = {name: _view(name, items, cls.rows_per_item, pad_id) for name in items[0].views}
         return cls(ids, attention, response, views=views, **extra)
 
@@ -230,13 +233,6 @@ class Batch:
 def _view(name: str, items: Sequence[Item], rows: int, pad_id: int) -> Batch:
     """The rows of one view, in the order of the batch."""
     return Batch.collate([Item((x.views[name][k],)) for k in range(rows) for x in items], pad_id)
-
-
-def _column(values: Sequence[float | tuple[float, ...]], rows: int) -> Tensor:
-    """[I] of numbers, or [B] of a number for each row."""
-    if isinstance(values[0], tuple):
-        return torch.tensor([float(x[k]) for k in range(rows) for x in values])  # type: ignore[index]
-    return torch.tensor([float(x) for x in values])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

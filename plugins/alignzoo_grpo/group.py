@@ -47,8 +47,9 @@ class GroupRelative(Algorithm[RolloutBatch]):
 
     def logged(self, batch: RolloutBatch, signals: Signals, binds: torch.Tensor) -> dict[str, Mean]:
         """Metrics of all relatives; binds [B, S] is 1 where clipping binds."""
+        mask = batch.mask
         return {
-            "clip_fraction": Mean(binds, batch.mask),
-            "advantage/size": Mean(ops.sequence_mean(signals["advantage"].abs(), batch.mask)),
+            "clip_fraction": Mean(binds, mask),
+            "advantage/size": Mean(ops.sequence_mean(signals["advantage"].abs(), mask)),
             "reward/seq": Mean(batch.reward),
         }

@@ -14,7 +14,7 @@ from alignzoo.contract.errors import PluginError
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.scorer import ScoringModule, dense
 from alignzoo.engine.scoring.snapshots import score_buffer
-from alignzoo.engine.train.guard import fingerprint
+from alignzoo.engine.train.guard import Marks
 from alignzoo.engine.train.loop import train
 from alignzoo.engine.train.world import BufferWorld
 from alignzoo.ops import log_prob, sequence_sum
@@ -109,14 +109,29 @@ def test_a_fingerprint_is_the_same_however_a_batch_is_cut_and_padded(shape):
         "rows": torch.rand(14, generator=generator),
         "tokens": torch.rand(batch.ids.shape, generator=generator) * batch.mask,
     }[shape]
-    whole = fingerprint(weights, batch).item()
+    marks = Marks.of(batch)
+    whole = marks.fingerprint(Term(weights, weights)).item()
     parts = [torch.tensor([5, 0, 3]), torch.tensor([1, 2, 4, 6])]
+
+    def cut_off(some):
+        return batch.take_signals(some, {"w": weights})["w"]
+
     cut = sum(
-        fingerprint(batch.take_signals(some, {"w": weights})["w"], batch.take(some)).item()
+        marks.take(batch, some, batch.take(some))
+        .fingerprint(Term(cut_off(some), cut_off(some)))
+        .item()
         for some in parts
     )
+    part = batch.take(parts[0])
+    again, taken = Marks.of(part), marks.take(batch, parts[0], part)
+    assert again.rows.equal(taken.rows) and again.items.equal(taken.items)
+    for value in (torch.rand(3), torch.rand(6), torch.rand(part.ids.shape)):
+        known = taken.fingerprint(Term(value, torch.ones_like(value))).item()
+        assert taken.fingerprint(Term(value)).item() == pytest.approx(known, abs=1e-9)
     assert whole == pytest.approx(cut, abs=1e-12)
-    assert fingerprint(weights.flip(0), batch).item() != pytest.approx(whole, abs=1e-6)
+    assert marks.fingerprint(Term(weights, weights.flip(0))).item() != pytest.approx(
+        whole, abs=1e-6
+    )
 
 
 def test_parameters_that_a_plugin_froze_stay_frozen_and_keep_their_values(tmp_path):

@@ -10,8 +10,10 @@ from family_models import NAMED, build
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignzoo.contract.rollout import Sampling, sample_key
+from alignzoo.engine.models.heads import body_of
 from alignzoo.engine.sampling import picker as drawing
 from alignzoo.engine.sampling.cache import ROOM
+from alignzoo.engine.sampling.decoder import _bare
 from alignzoo.engine.sampling.generate import TransformersEngine, TransformersSession
 from alignzoo.engine.sampling.ways import Way
 
@@ -52,6 +54,18 @@ def test_steps_sample_what_generate_samples(name, shape):
     for ours, theirs in zip(done, other, strict=True):
         assert ours.log_probs == pytest.approx(theirs.log_probs, abs=1e-5)
         assert ours.ended == theirs.ended
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt2", "deepseek_v3", "cohere"])
+@torch.no_grad()
+def test_a_body_that_is_stepped_gives_bit_for_bit_what_it_gives_when_it_is_called(name):
+    body = body_of(build(NAMED[name], 1).eval())
+    ids = torch.arange(20, 32).view(2, 6)
+    own = _bare(body)(input_ids=ids, use_cache=False).last_hidden_state
+    assert torch.equal(own, body(input_ids=ids, use_cache=False).last_hidden_state)
+    assert _bare(body) is not body
+    body.register_forward_hook(lambda *seen: None)
+    assert _bare(body) is body  # whoever watches it sees it called
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

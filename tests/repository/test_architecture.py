@@ -38,12 +38,12 @@ CODE_LINES = {  # of a method's file
     "alignzoo_tisdpo/algorithm.py": 60,
 }
 BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit that says why
-    "contract": 1290,
+    "contract": 1320,
     "ops": 195,
     "types": 5,
     "data": 2110,
     "recipe": 2745,  # rewards on pairs, who values answers, and what may be asked of judges
-    "engine": 6990,
+    "engine": 7080,  # figures of a step, added up once
     "store": 1310,
     "judging": 1755,  # and answers to one prompt, ranked or graded
     "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -54,7 +54,7 @@ class Ranks:
     @property
     def is_main(self) -> bool:
         """Whether this process writes."""
-        return bool(self.accelerator.is_main_process)
+        return self.rank == 0
 
     @property
     def loss_scale(self) -> int:
@@ -77,11 +77,18 @@ class Ranks:
         stacked = self.accelerator.gather(x.to(self.device)[None])
         return cast(Tensor, stacked).amax(0).to(x.device)
 
-    def mean(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Mean of x where mask, over all ranks."""
-        total = x.masked_fill(~mask, 0.0).sum().double()
-        pair = self.sum(torch.stack([total, mask.sum().double()]))
+    def mean(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mean of x where mask, over all ranks; without one of all x."""
+        if mask is None:
+            total, count = x.sum().double(), x.new_full((), x.numel(), dtype=torch.float64)
+        else:
+            total, count = x.masked_fill(~mask, 0.0).sum().double(), mask.sum().double()
+        pair = self.sum(torch.stack([total, count]))
         return (pair[0] / pair[1].clamp(min=1)).to(x)
+
+    def resting(self, idle: bool) -> Ranks:
+        """The same group, in which this rank is idle or is not."""
+        return self if idle == self.idle else replace(self, idle=idle)
 
     def union(self, names: Sequence[str]) -> list[str]:
         """Every name that some rank has, in the same order everywhere."""
@@ -106,7 +113,7 @@ class Ranks:
 
     def unsynced(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Only the last micro-batch of a step exchanges gradients."""
-        context = nullcontext() if last else self.accelerator.no_sync(module)
+        context = nullcontext() if last or self.size == 1 else self.accelerator.no_sync(module)
         return cast(AbstractContextManager[Any], context)
 
     def attention(self) -> AbstractContextManager[Any]:

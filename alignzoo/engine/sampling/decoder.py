@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import FunctionType, SimpleNamespace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
 
 from alignzoo.engine.models.heads import body_of, head_of
 from alignzoo.engine.sampling.cache import ROOM, RoomyCache, cache_word
@@ -112,7 +114,17 @@ class ModelDecoder:
 def _bare(body: nn.Module) -> Callable[..., Any]:
     """A body's own forward, without what the library wraps around it to collect more outputs.
 
+    What it returns is a plain namespace: the library's takes as long to make as a layer's norms.
     A module that somebody watches or has changed is called as it is.
     """
-    watched = body._forward_hooks or body._forward_pre_hooks or "forward" in vars(body)
-    return body if watched else partial(inspect.unwrap(type(body).forward), body)
+    if body._forward_hooks or body._forward_pre_hooks or "forward" in vars(body):
+        return body
+    own = inspect.unwrap(type(body).forward)
+    outputs = {
+        name: SimpleNamespace
+        for name, kind in own.__globals__.items()
+        if isinstance(kind, type) and issubclass(kind, ModelOutput)
+    }
+    plain = FunctionType(own.__code__, own.__globals__ | outputs, own.__name__, own.__defaults__)
+    plain.__kwdefaults__ = own.__kwdefaults__
+    return partial(plain, body)

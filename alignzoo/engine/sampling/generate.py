@@ -28,7 +28,7 @@ from alignzoo.contract.rollout import (
 )
 from alignzoo.engine.models.context import context_of, why_context
 from alignzoo.engine.sampling.rows import completions, left_pad
-from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, way_of
+from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, stepping_mode, way_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -108,9 +108,10 @@ class TransformersSession(RolloutSession):
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         done: dict[int, Completion] = {}
         sampler = self._sampler(sampling)
+        mode = stepping_mode if self.way.stepped else sampling_mode
         with ExitStack() as around:
             for model in self._models():
-                around.enter_context(sampling_mode(model))
+                around.enter_context(mode(model))
             for rows in self._batches(order, [len(prompt) for prompt in prompts]):
                 batch = [prompts[i] for i in rows], [keys[i] for i in rows]
                 done.update(zip(rows, sampler(*batch), strict=True))

@@ -188,23 +188,37 @@ def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
     """
     from alignzoo.engine.models.heads import product
 
-    was_training = model.training
-    modes = [(module, module.training) for module in model.modules()]
     defaults = model.generation_config
-    cast(Any, model).eval()  # transformers leaves it untyped
     model.generation_config = _config()
     head = cast(Any, model.get_output_embeddings())
     own = {"forward": head.forward} if "forward" in vars(head) else {}
     head.forward = partial(product, head)  # never rounded to bf16, as in scoring
     try:
-        yield
+        with stepping_mode(model):
+            yield
     finally:
         del head.forward
         vars(head).update(own)
         model.generation_config = defaults
-        cast(Any, model).train(was_training)
-        for module, training in modes:  # a frozen part may have been in evaluation mode before
-            module.training = training
+
+
+@contextmanager
+def stepping_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode, put back at the end: all that our own steps need."""
+    modules, was_training = list(model.modules()), model.training
+    training = [module for module in modules if module.training]
+    if training:
+        cast(Any, model).eval()  # transformers leaves it untyped
+    try:
+        yield
+    finally:
+        if training:  # a frozen part may have been in evaluation mode before
+            cast(Any, model).train(was_training)
+            for module in modules:
+                module.training = False
+            for module in training:
+                module.training = True
+        for module in modules:
             _make_usable(module)
 
 

@@ -85,8 +85,11 @@ def batches_of(lengths: Sequence[int], prompts: Sequence[Hashable], size: int) -
     A prompt stands where its longest row does. Where all prompts differ this is the order of
     lengths, cut every `size` rows.
     """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    if not _repeated(prompts):
+        return [order[i : i + size] for i in range(0, len(order), size)]
     rows: dict[Hashable, list[int]] = {}
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+    for row in order:
         rows.setdefault(prompts[row], []).append(row)
     batches: list[list[int]] = []
     for group in rows.values():
@@ -251,15 +254,15 @@ def row_groups(lengths: Sequence[int], limit: float = PADDING) -> list[list[int]
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     groups: list[list[int]] = []
-    total = 0
+    group: list[int] = []
+    total, least = 0, 0.0
     for row in order:
         total += lengths[row]
-        width = lengths[groups[-1][0]] if groups else 0
-        if groups and total >= (1 - limit) * width * (len(groups[-1]) + 1):
-            groups[-1].append(row)
+        if group and total >= least * (len(group) + 1):
+            group.append(row)
         else:
-            groups.append([row])
-            total = lengths[row]
+            group, total, least = [row], lengths[row], (1 - limit) * lengths[row]
+            groups.append(group)
     return groups
 
 

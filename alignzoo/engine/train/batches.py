@@ -98,7 +98,9 @@ def micro_batches(
     `shared` says.
     """
     lengths = batch.lengths.view(batch.rows_per_item, -1).amax(0)[items].tolist()
-    prompts = by_prompt(Shape.of(batch.take(items)).prompts[: len(items)], shared)
+    every = torch.equal(items, torch.arange(batch.n_items))
+    shape = Shape.of(batch if every else batch.take(items))
+    prompts = by_prompt(shape.prompts[: len(items)], shared)
     return [items[torch.tensor(at)] for at in batches_of(lengths, prompts, size)]
 
 

@@ -107,9 +107,9 @@ def _fault_of(
         live = layout.scoring(part, algorithm.signals(), stepper.balance.roles)
     loss = stepper.loss_of(part, {**known, **live}, state)
     for odd in _odd_parts(algorithm, part, {**known, **live}, loss):
-        return Evidence(buffer.places[item], *odd)
+        return Evidence(buffer.place(item), *odd)
     if _steep(loss, [p for p in layout.scoring.parameters() if p.requires_grad]):
-        return Evidence(buffer.places[item], "its gradient is not finite", FORMULA)
+        return Evidence(buffer.place(item), "its gradient is not finite", FORMULA)
     return None
 
 
@@ -125,14 +125,14 @@ def odd_row(buffer: Buffer, rows: Signals) -> Evidence | None:
     """The first item whose reward, or whose values among these signals [B, S], are not finite."""
     for item, k in (~buffer.rewards.isfinite()).nonzero()[:1].tolist():
         what = f"its reward is {buffer.rewards[item, k].item()}"
-        return Evidence(buffer.places[item], what, NO_REWARD, learnt=False)
+        return Evidence(buffer.place(item), what, NO_REWARD, learnt=False)
     for name, x in rows.items():
         if x.ndim < 2 or name in buffer.compare:
             continue
         bad = (~x.isfinite() & buffer.batch.mask.to(x.device)).any(-1).nonzero()[:, 0]
         for row in bad[:1].tolist():
             what, cause = _odd(f"signal '{name}'", x[row])[0]
-            return Evidence(buffer.places[row % buffer.batch.n_items], what, cause)
+            return Evidence(buffer.place(row % buffer.batch.n_items), what, cause)
     return None
 
 

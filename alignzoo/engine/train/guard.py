@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,16 +11,17 @@ from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, place_of
-from alignzoo.contract.types import Batch, Loss, Signals, State
+from alignzoo.contract.types import Batch, Loss, Signals, State, Term
 
 PRIME = 1_000_003  # of fingerprints; ids x PRIME x columns stay far below 2^63
 
 
 def guarded_loss(algorithm: Algorithm[Any], batch: Batch, signals: Signals, state: State) -> Loss:
     """`algorithm.loss`; PluginError when it changed what it was given."""
-    shown = {**_fields(batch), **_tensors(signals), **{f"state {k}": x for k, x in state.items()}}
-    with _untouched(algorithm, algorithm.loss, shown):
-        return algorithm.loss(batch, signals, state)
+    seen = _Seen.of(batch, signals, state)
+    loss = algorithm.loss(batch, signals, state)
+    seen.check(algorithm, algorithm.loss)
+    return loss
 
 
 def prepared_by(
@@ -29,55 +30,86 @@ def prepared_by(
     """`algorithm.prepare`; PluginError when it changed what it was given."""
     if type(algorithm).prepare is Algorithm.prepare:
         return {}
-    shown = {**_fields(batch), **_tensors(signals)}
-    shown |= {f"state {k}": x for k, x in world.state.items()}
-    with _untouched(algorithm, algorithm.prepare, shown):
-        return dict(algorithm.prepare(batch, signals, world))
+    seen = _Seen.of(batch, signals, world.state)
+    prepared = dict(algorithm.prepare(batch, signals, world))
+    seen.check(algorithm, algorithm.prepare)
+    return prepared
 
 
-def fingerprint(weights: Tensor, batch: Batch) -> Tensor:
-    """sum(w h), h in (0, 1) fixed by each row's ids and, for [B, S], the column.
+@dataclass(frozen=True)
+class Marks:
+    """Numbers in (0, 1) that are fixed by the ids of each row and each item, and by each column."""
 
-    Equal for every way to cut a batch; weights with equal sums on other rows give another value.
-    """
-    columns = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
-    factors = columns * 2_654_435 % PRIME
-    rows = (batch.ids * batch.attention * factors).sum(-1) % PRIME  # [B] int64
-    if len(weights) == batch.n_items != len(rows):
-        parts = rows.view(batch.rows_per_item, -1)
-        number = torch.arange(1, batch.rows_per_item + 1, device=rows.device)[:, None]
-        rows = (parts * number).sum(0) % PRIME  # [I]
-    shares = ((rows + 1) / (PRIME + 1)).double().to(weights.device)
-    if weights.ndim == 2:
-        shares = shares[:, None] * (factors + 1).double().to(weights.device) / PRIME
-    return (weights.double() * shares).sum()
+    rows: Tensor  # [B] float64
+    items: Tensor  # [I] float64
+    columns: Tensor  # [S] float64
+
+    @classmethod
+    def of(cls, batch: Batch) -> Marks:
+        """Those of a batch."""
+        columns = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
+        factors = columns * 2_654_435 % PRIME
+        rows = items = (batch.ids * batch.attention * factors).sum(-1) % PRIME
+        if batch.rows_per_item > 1:
+            parts = rows.view(batch.rows_per_item, -1)
+            number = torch.arange(1, len(parts) + 1, device=rows.device)[:, None]
+            items = (parts * number).sum(0) % PRIME
+        shares = [((x + 1) / (PRIME + 1)).double() for x in (rows, items)]
+        return cls(shares[0], shares[1], (factors + 1).double() / PRIME)
+
+    def take(self, batch: Batch, items: Tensor, part: Batch) -> Marks:
+        """Those of some items of the batch, which are the part."""
+        device, width = part.ids.device, part.ids.shape[1]
+        rows = self.rows[batch.rows(items)].to(device)
+        own = rows if batch.rows_per_item == 1 else self.items[items].to(device)
+        return Marks(rows, own, self.columns[:width].to(device))
+
+    def fingerprint(self, term: Term) -> Tensor:
+        """sum(w h) of its weights w, h the mark of a row or an item, times the column's where they
+        are [B, S].
+
+        Equal for every way to cut a batch; weights with equal sums on other rows give another
+        value.
+        """
+        shape = term.value.shape if term.weight is None else term.weight.shape
+        marks = self.rows if shape[0] == len(self.rows) else self.items
+        if term.weight is None:
+            return marks.sum() * self.columns.sum() if len(shape) == 2 else marks.sum()
+        wide = term.weights.double()
+        there = marks.to(wide.device)
+        return there @ (wide @ self.columns.to(wide.device) if wide.ndim == 2 else wide)
 
 
-def _fields(batch: Batch) -> dict[str, Tensor]:
-    own = {f"batch.{name}": x for name, x in batch.tensors.items()}
-    views = ((f"batch.views['{name}']", view) for name, view in batch.views.items())
-    return own | {f"{at}.{name}": x for at, view in views for name, x in view.tensors.items()}
+@dataclass(frozen=True)
+class _Seen:
+    """What a method is shown, and copies of it as it was before."""
 
+    shown: Sequence[tuple[str, str, Tensor]]  # where, its name
+    before: Sequence[Tensor]
 
-def _tensors(signals: Signals) -> dict[str, Tensor]:
-    """The signals by name; what stands in for live ones has its known ones in `signals`."""
-    known: Mapping[str, Tensor] = getattr(signals, "signals", signals)
-    return {f"signals['{name}']": x for name, x in known.items()}
+    @classmethod
+    def of(cls, batch: Batch, signals: Signals, state: State) -> _Seen:
+        """The batch with its views, the signals that are known, the state."""
+        shown = [("batch.%s", name, x) for name, x in batch.tensors.items()]
+        for view, seen in batch.views.items():
+            shown += [(f"batch.views['{view}'].%s", name, x) for name, x in seen.tensors.items()]
+        known: Mapping[str, Tensor] = getattr(signals, "signals", signals)  # of stand-ins
+        shown += [("signals['%s']", name, x) for name, x in known.items()]
+        shown += [("state %s", name, x) for name, x in state.items()]
+        with torch.no_grad():
+            return cls(shown, [x.clone() for _, _, x in shown])
 
-
-@contextmanager
-def _untouched(
-    algorithm: Algorithm[Any], member: Callable[..., Any], shown: Mapping[str, Tensor]
-) -> Iterator[None]:
-    before = {name: x.detach().clone() for name, x in shown.items()}
-    yield
-    changed = [name for name, x in shown.items() if not _same(x.detach(), before[name])]
-    if changed:
-        at = place_of(member)
-        raise PluginError(
-            f"algorithm '{algorithm.name}': `{member.__name__}` changes {', '.join(changed)} in "
-            f"place{f' ({at})' if at else ''}; these belong to the engine, so make a new tensor"
-        )
+    def check(self, algorithm: Algorithm[Any], member: Callable[..., Any]) -> None:
+        """Raise PluginError where something is no longer what it was."""
+        pairs = zip(self.shown, self.before, strict=True)
+        changed = [of % name for (of, name, x), old in pairs if not _same(x, old)]
+        if changed:
+            at = place_of(member)
+            raise PluginError(
+                f"algorithm '{algorithm.name}': `{member.__name__}` changes {', '.join(changed)} "
+                f"in place{f' ({at})' if at else ''}; these belong to the engine, so make a new "
+                "tensor"
+            )
 
 
 def _same(x: Tensor, before: Tensor) -> bool:
@@ -86,4 +118,5 @@ def _same(x: Tensor, before: Tensor) -> bool:
         return False
     if torch.equal(x, before):
         return True
+    x = x.detach()
     return bool(((x == before) | (x.isnan() & before.isnan())).all())

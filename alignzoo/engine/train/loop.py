@@ -163,7 +163,7 @@ class _Loop:
                 return
             # An idle rank lends an item: its forwards must match those of the others.
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
-            ranks = replace(job.ranks, idle=not len(share_of_update))
+            ranks = job.ranks.resting(not len(share_of_update))
             stepper = replace(self.stepper, ranks=ranks)
             stepper = stepper.decided(self.cursor.ahead, buffer.batch, given, items, self.state)
             self.cursor = replace(self.cursor, ahead=stepper.separable)
@@ -188,7 +188,7 @@ class _Loop:
 
     def _ready(self, buffer: Buffer) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What is known of a buffer before its first update: signals, and figures to log."""
-        ranks = replace(self.job.ranks, idle=not len(buffer.positions))
+        ranks = self.job.ranks.resting(not len(buffer.positions))
         given = dict(buffer.given) | self._snapshots(buffer.batch)
         given |= self._prepared(buffer.batch, given, ranks, "buffer", self.cursor.buffer)
         known = {**buffer.metrics, **rails.drift(buffer.batch, given, ranks.mean)}
@@ -246,7 +246,7 @@ class _Loop:
         module = ScoringModule(models, job.trainable & roles, scorer).to(device)
         with job.ranks.autocast():
             rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)
-        ranks = replace(job.ranks, idle=not len(buffer.positions))
+        ranks = job.ranks.resting(not len(buffer.positions))
         found = rails.drift(buffer.batch, rows, ranks.mean)
         step = self.cursor.step
         search = faults.everywhere(ranks, partial(faults.odd_row, buffer, rows))
@@ -279,8 +279,8 @@ class _Loop:
             yield torch.arange(len(buffer.positions))
             return
         epochs, n = self.job.rollout.epochs, buffer.n_items
-        here = torch.full((n,), -1)
-        here[buffer.positions] = torch.arange(len(buffer.positions))
+        at = buffer.positions
+        here = torch.full((n,), -1).scatter(0, at, torch.arange(len(at)))
         for epoch in range(epochs):
             order = torch.arange(n)
             if epochs * self.job.cut.count(n) > 1:
@@ -305,13 +305,13 @@ class _Loop:
             some = [items[i] for i in mine.tolist()]
             batch = kind.collate(some, self.job.pad_id)
             given = {name: s.fill(mine, batch) for name, s in known.items()}
-            places = [f"item {n + 1} of the validation data" for n in mine.tolist()]
-            found.append(Buffer(batch, len(numbers), share, given, places=places))
+            place = partial(words.item, mine, "the validation data")
+            found.append(Buffer(batch, len(numbers), share, given, place=place))
         return found
 
     def _validate(self, validation: Validation) -> dict[str, float]:
         buffers = []
-        ranks = replace(self.job.ranks, idle=self.job.ranks.rank >= len(validation.items))
+        ranks = self.job.ranks.resting(self.job.ranks.rank >= len(validation.items))
         for held in self.held_out:
             given = {**held.given, **self._snapshots(held.batch)}
             given |= self._prepared(held.batch, given, ranks, "validation")

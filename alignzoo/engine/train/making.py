@@ -18,6 +18,8 @@ from alignzoo.contract.types import (
     Tokens,
 )
 
+Noise = Callable[[], random.Random]  # made where a choice needs it
+
 
 @dataclass(frozen=True)
 class Group:
@@ -62,9 +64,7 @@ class Made:
         return [math.nan] * (len(tokens.response) if tokens.learnt is None else sum(tokens.learnt))
 
 
-def made_of(
-    group: Group, kind: type[Batch], chooser: Chooser, noise: random.Random
-) -> Sequence[Made]:
+def made_of(group: Group, kind: type[Batch], chooser: Chooser, noise: Noise) -> Sequence[Made]:
     """As many items as `contract.choosing.items_of` says."""
     make = next(make for base, make in MAKERS.items() if issubclass(kind, base))
     return make(group, chooser, noise)
@@ -77,7 +77,7 @@ def batch_of(kind: type[Batch], answers: int) -> type[Batch]:
     return RolloutBatch if issubclass(RolloutBatch, kind) else kind
 
 
-def _rows(group: Group, chooser: Chooser, noise: random.Random) -> list[Made]:
+def _rows(group: Group, chooser: Chooser, noise: Noise) -> list[Made]:
     """Every answer is an item, with its reward."""
     found = []
     for k, (done, score) in enumerate(zip(group.done, group.scores, strict=True)):
@@ -86,10 +86,10 @@ def _rows(group: Group, chooser: Chooser, noise: random.Random) -> list[Made]:
     return found
 
 
-def _pairs(group: Group, chooser: Chooser, noise: random.Random) -> list[Made]:
+def _pairs(group: Group, chooser: Chooser, noise: Noise) -> list[Made]:
     """Chosen and rejected answers, with the numbers that a label stage gives a pair."""
     found = []
-    for pick in chooser.picks([done.ids for done in group.done], group.scores, noise):
+    for pick in chooser.picks([done.ids for done in group.done], group.scores, noise()):
         both = (pick.chosen, pick.rejected)
         names = ("score_chosen", "score_rejected")
         scores = {name: group.scores[k] for name, k in zip(names, both, strict=True)}
@@ -97,7 +97,7 @@ def _pairs(group: Group, chooser: Chooser, noise: random.Random) -> list[Made]:
     return found
 
 
-def _whole(group: Group, chooser: Chooser, noise: random.Random) -> list[Made]:
+def _whole(group: Group, chooser: Chooser, noise: Noise) -> list[Made]:
     """All answers are one item."""
     ended = tuple(float(done.ended) for done in group.done)
     values = {"score": tuple(group.scores), "ended": ended}
@@ -110,15 +110,18 @@ def _made(
     values: Mapping[str, float | tuple[float, ...]],
     tie: bool = False,
 ) -> Made:
-    rows = tuple(Tokens(group.prompt, group.done[k].ids) for k in answers)
+    rows = tuple([Tokens(group.prompt, group.done[k].ids) for k in answers])
+    every = {**group.values, **values}
+    if not group.views:
+        return Made(Item(rows, every), answers, group, tie)
     views = {
         name: tuple(Tokens(group.views[k][name], group.done[k].ids) for k in answers)
-        for name in (group.views[0] if group.views else ())
+        for name in group.views[0]
     }
-    return Made(Item(rows, {**group.values, **values}, views), answers, group, tie)
+    return Made(Item(rows, every, views), answers, group, tie)
 
 
-Maker = Callable[[Group, Chooser, random.Random], Sequence[Made]]
+Maker = Callable[[Group, Chooser, Noise], Sequence[Made]]
 MAKERS: Mapping[type[Batch], Maker] = {  # the last one fits every kind with one row
     PairBatch: _pairs,
     GroupBatch: _whole,

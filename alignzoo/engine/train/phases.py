@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,14 +40,9 @@ class Clock:
         self._wall: dict[str, float] = {}
         self._cpu: dict[str, float] = {}
 
-    @contextmanager
-    def during(self, phase: str) -> Iterator[None]:
+    def during(self, phase: str) -> _During:
         """What is done in here belongs to a phase."""
-        outer = self._turn(phase)
-        try:
-            yield
-        finally:
-            self._turn(outer)
+        return _During(self, phase)
 
     def lap(self) -> Row:
         """What was spent since the last lap, as a row of `timing.jsonl`."""
@@ -66,6 +60,19 @@ class Clock:
         self._cpu[ended] = self._cpu.get(ended, 0.0) + now[1] - cpu
         self._phase, self._since = phase, now
         return ended
+
+
+class _During:
+    """A phase, and the one around it."""
+
+    def __init__(self, clock: Clock, phase: str) -> None:
+        self._clock, self._phase = clock, phase
+
+    def __enter__(self) -> None:
+        self._phase = self._clock._turn(self._phase)
+
+    def __exit__(self, *error: object) -> None:
+        self._clock._turn(self._phase)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -27,6 +29,7 @@ from alignzoo.engine.models.adapters import is_adapted, merged, plain_weights
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.sampling.mixtures import Mixture
 from alignzoo.engine.scoring.filed import Filed
+from alignzoo.engine.train import words
 from alignzoo.engine.train.batches import Schedule, batches_for, share_of_rank
 from alignzoo.engine.train.cut import Cut
 from alignzoo.engine.train.making import Group, Made, made_of
@@ -49,7 +52,7 @@ class Buffer:
     given: Mapping[str, Tensor] = field(default_factory=dict)  # signals that are already known
     metrics: Mapping[str, float] = field(default_factory=dict)
     compare: Mapping[str, Signal] = field(default_factory=dict)  # re-scored in the first update
-    places: Sequence[str] = ()  # of every item, for people
+    place: Callable[[int], str] = "item {}".format  # of an item, for people
     rewards: Tensor = field(default_factory=lambda: torch.zeros(0, 1))  # [I, n] of its answers
 
 
@@ -119,8 +122,8 @@ class OfflineSource:
         items = [self.items[i] for i in numbers.tolist()]
         batch = self.kind.collate(items, self.pad_id)
         known = {name: s.fill(numbers, batch) for name, s in self.stored.items()}
-        places = [f"item {n + 1} of the data" for n in numbers.tolist()]
-        return Buffer(batch, len(every), positions, known, places=places)
+        place = partial(words.item, numbers, "the data")
+        return Buffer(batch, len(every), positions, known, place=place)
 
     def close(self) -> None:
         """Holds nothing."""
@@ -278,11 +281,11 @@ class RolloutSource:
             len(every) * n,
             positions,
             given={ROLLOUT_LOG_PROB: _log_probs(batch, made)},
-            metrics=self._metrics(groups, made, earned, replace(self.ranks, idle=not len(at)))
+            metrics=self._metrics(groups, made, earned, self.ranks.resting(not len(at)))
             if asked
             else {},
             compare=self.rollout.compared if asked else {},
-            places=[one.place for one in made],
+            place=lambda item: made[item].place,
             rewards=torch.tensor([one.rewards for one in made]),
         )
 
@@ -313,13 +316,13 @@ class RolloutSource:
     def _sampled(self, mine: Sequence[int], index: int) -> tuple[list[Group], Earned]:
         r, n = self.rollout, self.rollout.samples_per_prompt
         numbers = [prompt for prompt in mine for _ in range(n)]
-        keys = [
-            sample_key(self.seed, "rollout", index, prompt, k) for prompt in mine for k in range(n)
-        ]
         done: Sequence[Completion] = ()
         if mine:
             with self.clock.during(SAMPLING), self.ranks.autocast():  # the arithmetic of training
                 prompts = [r.prompts[p] for p in numbers]
+                keys = [
+                    sample_key(self.seed, "rollout", index, p, k) for p in mine for k in range(n)
+                ]
                 done = self.policy.session.generate(prompts, r.sampling, keys)
         with self.clock.during(REWARD):
             r.begin(index)
@@ -340,7 +343,9 @@ class RolloutSource:
         return self.rollout.values[number] if self.rollout.values else {}
 
     def _made(self, group: Group, index: int) -> Sequence[Made]:
-        noise = random.Random(sample_key(self.seed, "choose", index, group.number))
+        def noise() -> random.Random:
+            return random.Random(sample_key(self.seed, "choose", index, group.number))
+
         return made_of(group, self.kind, self.rollout.chooser, noise)
 
     def _metrics(
@@ -358,12 +363,9 @@ class RolloutSource:
             values["rollout/ties"] = [float(one.tie) for one in made if one.answers]
         if self.rollout.share < 1:
             values["rollout/share"] = [float(bool(one.answers)) for one in made]
-        means = {name: self._mean(torch.tensor(x), ranks) for name, x in values.items()}
+        device = ranks.device
+        means = {name: ranks.mean(torch.tensor(x).to(device)).item() for name, x in values.items()}
         return means | dict(earned.totals)
-
-    def _mean(self, x: Tensor, ranks: Ranks) -> float:
-        x = x.to(ranks.device)
-        return ranks.mean(x, torch.ones_like(x, dtype=torch.bool)).item()
 
     def close(self) -> None:
         """Stop the engine, and whatever the reward holds."""
@@ -375,7 +377,9 @@ def _log_probs(batch: Batch, made: Sequence[Made]) -> Tensor:
     """[B, S] the engine's own log-probabilities of what it sampled; NaN in rows of the data."""
     grid = torch.zeros(batch.ids.shape)
     rows = [one.log_probs(k) for k in range(batch.rows_per_item) for one in made]
-    grid[batch.mask] = torch.tensor([x for row in rows for x in row])
+    known = array("d", [x for row in rows for x in row])
+    if known:
+        grid.masked_scatter_(batch.mask, torch.frombuffer(known, dtype=torch.float64).to(grid))
     return grid
 
 
@@ -387,7 +391,7 @@ def gap_metrics(pair: Tensor, max_gap: float, ranks: Ranks) -> dict[str, float]:
     if not ranks.sum(torch.tensor(float(pair.shape[1]))).item():
         return {}  # all rows of this update are the data's
     difference = (pair[0] - pair[1]).abs()
-    gap = ranks.mean(difference, torch.ones_like(difference, dtype=torch.bool)).item()
+    gap = ranks.mean(difference).item()
     if not gap <= max_gap:
         raise TrainingError(
             f"the rollout engine's log-probs differ from the trainer's by {gap:.3g} nats per token "

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, TrainingError, place_of
-from alignzoo.contract.types import Batch, Loss, Max, Mean, Signal, Signals, State
+from alignzoo.contract.types import Batch, Loss, Signal, Signals, State
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.ahead import Ahead, Tally
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
-from alignzoo.engine.train.guard import fingerprint, guarded_loss
+from alignzoo.engine.train.guard import Marks, guarded_loss
 from alignzoo.engine.train.phases import BACKWARD, FORWARD, OPTIMISER, Clock
 from alignzoo.engine.train.rails import AUX
 from alignzoo.engine.train.separable import is_separable
+from alignzoo.engine.train.sums import Sums, collect, plain_weight, total_loss
 
 REDONE = "redone"
 LossOf = Callable[[Batch, Signals, State], Loss]
@@ -61,78 +62,6 @@ class Known:
         raise TypeError("the signals of a loss cannot be listed; ask for each by its name")
 
 
-@dataclass
-class Sums:
-    """Running numerators and denominators of one optimiser step on this rank."""
-
-    means: dict[str, Tensor] = field(default_factory=dict)  # name -> [2]: sum(v w), sum(w)
-    maxima: dict[str, Tensor] = field(default_factory=dict)
-    prints: dict[str, Tensor] = field(default_factory=dict)  # term -> fingerprint of its weights
-
-    def add(self, name: str, value: Tensor, weight: Tensor | None) -> None:
-        """Add values [k] or [B, S] with weights to a mean."""
-        value = value.detach().double()
-        if weight is None:
-            pair = torch.stack([value.sum(), value.new_tensor(value.numel())])
-        else:
-            weight = weight.to(value)
-            above = (value.masked_fill(weight == 0, 0.0) * weight).sum()
-            pair = torch.stack([above, weight.sum()])
-        self.means[name] = self.means.get(name, 0) + pair
-
-    def add_max(self, name: str, value: Tensor, weight: Tensor | None) -> None:
-        """Take the largest value where weight > 0 into account."""
-        value = value.detach().double()
-        if weight is not None:
-            value = value.masked_fill(weight == 0, -torch.inf)
-        largest = value.max()
-        self.maxima[name] = torch.maximum(self.maxima.get(name, largest), largest)
-
-    def mark(self, loss: Loss, batch: Batch) -> None:
-        """Add the fingerprints of the terms' weights."""
-        for name, term in loss.named.items():
-            self.prints[name] = self.prints.get(name, 0) + fingerprint(term.weights, batch)
-
-    def reduce(self, ranks: Ranks) -> dict[str, float]:
-        """Global values, by name; one over nothing is absent.
-
-        A rank that saw no item of a kind does not know its name, so the ranks agree on them first.
-        """
-        means, maxima = ranks.union(list(self.means)), ranks.union(list(self.maxima))
-        out: dict[str, float] = {}
-        if means:
-            none = torch.zeros(2, dtype=torch.float64, device=ranks.device)
-            pairs = ranks.sum(torch.stack([self.means.get(n, none) for n in means]))  # [n, 2]
-            ratios = zip(means, pairs.tolist(), strict=True)
-            out |= {name: above / below for name, (above, below) in ratios if below != 0}
-        if maxima:
-            none = torch.tensor(-torch.inf, dtype=torch.float64, device=ranks.device)
-            top = ranks.max(torch.stack([self.maxima.get(n, none) for n in maxima])).tolist()
-            out |= {n: x for n, x in zip(maxima, top, strict=True) if x != -math.inf}
-        return out
-
-
-def collect(algorithm: Algorithm[Any], loss: Loss, sums: Sums) -> None:
-    """Add a micro-batch's terms and metrics to the sums; undeclared metrics are errors."""
-    for name, term in loss.named.items():
-        sums.add(f"term/{name}", term.value, term.weights)
-    for name, metric in loss.metrics.items():
-        if name not in algorithm.metrics:
-            raise PluginError(
-                f"algorithm '{algorithm.name}' logs '{name}' without declaring it in `metrics`"
-            )
-        if not isinstance(metric, (Max, Mean, torch.Tensor)):
-            raise PluginError(
-                f"algorithm '{algorithm.name}': metric '{name}' is a {type(metric).__name__}; "
-                "log a tensor [I] or [B] (its mean is taken), a Mean or a Max"
-            )
-        if isinstance(metric, Max):
-            sums.add_max(name, metric.value, metric.weight)
-        else:
-            mean = metric if isinstance(metric, Mean) else Mean(metric)
-            sums.add(name, mean.value, mean.weight)
-
-
 @dataclass(frozen=True)
 class Denominators:
     """What is known of every term before any forward, by its name."""
@@ -151,11 +80,8 @@ def denominators(
     `check_denominators` compares them with what the real micro-batches used.
     """
     known: Any = Known(given, batch)
-    named = loss_of(batch, known, state).named
-    sums = [
-        torch.stack([t.weights.double().sum(), fingerprint(t.weights, batch)])
-        for t in named.values()
-    ]
+    named, marks = loss_of(batch, known, state).named, Marks.of(batch)
+    sums = [torch.stack([t.weights.double().sum(), marks.fingerprint(t)]) for t in named.values()]
     totals = ranks.sum(torch.stack(sums).to(ranks.device)).tolist()  # [terms, 2]
     return Denominators(
         {name: total for name, (total, _) in zip(named, totals, strict=True)},
@@ -168,10 +94,8 @@ def check_denominators(
     algorithm: Algorithm[Any], expected: Denominators, sums: Sums, ranks: Ranks
 ) -> None:
     """A weight that depends on a live signal would make the gradient depend on micro-batches."""
-    for name, total in expected.totals.items():
-        none = torch.zeros(2, dtype=torch.float64, device=ranks.device)
-        actual = ranks.sum(sums.means.get(f"term/{name}", none))[1].item()
-        marked = ranks.sum(sums.prints.get(name, none[0])).item()
+    found_of = sums.weighed(expected.totals, ranks)
+    for (name, total), (actual, marked) in zip(expected.totals.items(), found_of, strict=True):
         if _far(actual, total):
             found = f"sum to {actual:g}, but to {total:g} before the forward"
         elif _far(marked, expected.prints[name]):
@@ -196,10 +120,13 @@ def share_of_loss(loss: Loss, known: Denominators) -> Tensor:
     """
     parts = []
     for name, term in loss.named.items():
-        weights, total = term.weights, known.totals[name]
-        value = term.value.masked_fill(weights == 0, 0.0)
-        parts.append((value * weights).sum() * (known.scales[name] / total if total else 0.0))
-    return torch.stack(parts).sum()
+        total, value, weight = known.totals[name], term.value, plain_weight(term)
+        if weight is not None and weight.dtype == torch.bool:
+            value = value.masked_fill(~weight, 0.0)
+        elif weight is not None:
+            value = value.masked_fill(weight == 0, 0.0) * weight
+        parts.append(value.sum() * (known.scales[name] / total if total else 0.0))
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
 
 def foreseen(
@@ -264,24 +191,27 @@ class Stepper:
         sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
         share, known = _share(batch, given, items)
         known_terms, tally = denominators(self.loss_of, share, known, state, self.ranks), Tally()
-        for turn in self.layout.turns(self.micro(share)):
+        every = {**self.algorithm.signals(), **extra}
+        marks, parts = Marks.of(share), self.micro(share)
+        for turn in self.layout.turns(parts):
             part, signals = self.placed(share, known, turn.part)
             scale = self.ranks.loss_scale if turn.counts else 0
             value = partial(foreseen, self.plain_loss, part, signals, state, known_terms, scale)
             with self.layout.unsynced(turn.last):
-                every = {**self.algorithm.signals(), **extra}
                 with self.clock.during(FORWARD):
                     live = self._forward(part, every, Ahead(value, self.separable, tally))
                 loss = self.loss_of(part, {**signals, **live}, state)
                 with self.clock.during(BACKWARD):
-                    self.layout.backward(share_of_loss(loss, known_terms) * scale)
+                    own = share_of_loss(loss, known_terms)
+                    self.layout.backward(own if scale == 1 else own * scale)
             if not turn.counts:
                 continue
-            self._count(sums, part, loss)
+            self._count(sums, loss, marks.take(share, turn.part, part))
             for name, signal in extra.items():
                 mask = signal.mask(part) & ~signals[name].isnan()  # NaN: nothing to compare with
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
-        sums.add(REDONE, torch.tensor([float(tally.redone)], device=self.ranks.device), None)
+        self._measure(sums, share, parts)
+        sums.know(REDONE, float(tally.redone), 1.0)
         return sums, known_terms, extras
 
     def decided(
@@ -304,16 +234,19 @@ class Stepper:
         found = is_separable(value, part, known, self.algorithm.signals())
         return not self.ranks.max(torch.tensor(float(not found))).item()
 
-    def _count(self, sums: Sums, part: Batch, loss: Loss) -> None:
+    def _count(self, sums: Sums, loss: Loss, marks: Marks) -> None:
         """Add what is logged of a micro-batch."""
         collect(self.algorithm, loss, sums)
-        sums.mark(loss, part)
+        sums.mark(loss, marks)
         for name in self.balance.names:
             sums.add(name + AUX, loss.named[name].value, loss.named[name].weights)
-        sums.add("response_length", part.response.sum(-1), None)
-        rows = range(len(part.ids))
-        padding = self.layout.scoring.padding_in(part, [rows], self.balance.roles)
-        sums.add("padding", torch.tensor(padding, device=part.ids.device).double(), None)
+
+    def _measure(self, sums: Sums, share: Batch, parts: Sequence[Tensor]) -> None:
+        """Add the tokens of answers, and how much of each micro-batch is padding."""
+        sums.know("response_length", float(share.response.sum()), float(len(share.response)))
+        rows = [share.rows(part).tolist() for part in parts]
+        for padding in self.layout.scoring.padding_in(share, rows, self.balance.roles):
+            sums.know("padding", padding, 1.0)
 
     def micro(self, batch: Batch) -> list[Tensor]:
         """The items of every forward pass."""
@@ -354,18 +287,6 @@ def _share(batch: Batch, given: Signals, items: Tensor) -> tuple[Batch, Signals]
     if torch.equal(items, torch.arange(batch.n_items)):
         return batch, given
     return batch.take(items), batch.take_signals(items, given)
-
-
-def total_loss(reduced: dict[str, float], scales: Mapping[str, float]) -> dict[str, float]:
-    """Turn "term/x" entries into "loss", and into "loss/x" where there are several terms.
-
-    A term over nothing is 0.
-    """
-    terms = {name: reduced.pop(f"term/{name}", 0.0) * scale for name, scale in scales.items()}
-    out = {"loss": sum(terms.values())}
-    if len(terms) > 1:
-        out |= {f"loss/{name}": x for name, x in terms.items()}
-    return out | reduced
 
 
 @torch.no_grad()

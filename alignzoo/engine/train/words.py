@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from alignzoo.contract.errors import counted
 from alignzoo.engine.models.adapters import holding_together, is_adapted
@@ -53,3 +53,8 @@ def kept(metric: str, cursor: Cursor) -> str:
         f"keeps the weights of step {cursor.best_step} of {cursor.step}, validation {metric} "
         f"{cursor.best:.4g}"
     )
+
+
+def item(numbers: Tensor, of: str, at: int) -> str:
+    """Where an item of a batch stands in its data."""
+    return f"item {int(numbers[at]) + 1} of {of}"
