@@ -68,7 +68,8 @@ def test_the_pairs_of_a_buffer_are_chosen_by_what_the_answers_earn(tmp_path):
     buffer = source_of(made, tmp_path / "x").buffer(0)
     lengths = buffer.batch.response.sum(-1)
     assert (lengths[buffer.batch.chosen] >= lengths[buffer.batch.rejected]).all()
-    assert buffer.places[0].startswith("answers ") and " to prompt " in buffer.places[0]
+    place = buffer.place(0)
+    assert place.startswith("answers ") and " to prompt " in place
     assert 0 <= buffer.metrics["rollout/ties"] < 1
 
 
@@ -155,7 +156,9 @@ def test_a_share_of_the_prompts_is_answered_and_the_rest_has_the_datas_answers(t
         buffer = source.buffer(index)
         batch = buffer.batch
         compared = buffer.given["rollout/log_prob"]
-        for b, place in enumerate(buffer.places):
+        places = [buffer.place(b) for b in range(batch.n_items)]
+        assert len(places) == 4
+        for b, place in enumerate(places):
             number = int(place.rpartition(" ")[2]) - 1
             ids = tuple(batch.ids[b][batch.attention[b]].tolist())
             row = items[number].rows[0]
@@ -167,7 +170,7 @@ def test_a_share_of_the_prompts_is_answered_and_the_rest_has_the_datas_answers(t
             else:
                 sampled += 1
                 assert not compared[b].isnan().any()
-        share = sum(not place.startswith("the data") for place in buffer.places) / 4
+        share = sum(not place.startswith("the data") for place in places) / 4
         assert buffer.metrics.get("rollout/share", 0.0) == share
     assert sampled and of_data
 
