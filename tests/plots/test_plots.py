@@ -28,8 +28,11 @@ def made(folder, rows, seed=0, stage="dpo", lr=0.1, **block):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     lines = [json.dumps({"step": n, **row}) + "\n" for n, row in enumerate(rows, 1)]
     (place / "metrics.jsonl").write_text("".join(lines))
-    timing = {"seconds": 0.5, "tokens_per_second": 20.0}
-    lines = [json.dumps({"step": n, **timing}) + "\n" for n in range(1, len(rows) + 1)]
+    phases = {"forward": 0.2, "backward": 0.3}
+    timing = {"seconds": 0.5, "tokens_per_second": 20.0, "phases": phases}
+    steps = [{"step": n, **timing} for n in range(1, len(rows) + 1)]
+    around = [{"work": "start", "seconds": 2.0, "phases": phases}, {"work": "end", "seconds": 1.0}]
+    lines = [json.dumps(row) + "\n" for row in (around[0], *steps, around[1])]
     (place / "timing.jsonl").write_text("".join(lines))
     (place / "model").mkdir()
     weights = {"embed": torch.zeros(7, 4), "norm": torch.zeros(4)}

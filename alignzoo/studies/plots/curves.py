@@ -142,8 +142,8 @@ def _flops(log: Log) -> Figures:
     if not size:
         raise UsageError(f"--x flops: {log.run}/{log.stage} has no saved model to count; "
                          "let its run end first")  # fmt: skip
-    tokens = {row["step"]: row["seconds"] * row["tokens_per_second"]
-              for row in _rows(log.folder / "timing.jsonl") if "step" in row}  # fmt: skip
+    steps = (row for row in _lines(log.folder / "timing.jsonl") if "step" in row)
+    tokens = {float(row["step"]): row["seconds"] * row["tokens_per_second"] for row in steps}
     missing = [row["step"] for row in log.rows if row["step"] not in tokens]
     if missing:
         raise DataError(f"{log.folder / 'timing.jsonl'}: step {missing[0]:g} is missing, so its "
@@ -207,13 +207,24 @@ def _stages(run: Path, wanted: str | None) -> Iterator[Log]:
 
 
 def _rows(file: Path) -> list[dict[str, float]]:
+    """The steps of a log of metrics."""
+    try:
+        return [{n: float(x) for n, x in row.items()} for row in _lines(file) if row["step"]]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(file, error) from error
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
     """The complete lines of a log; the last one may be in the making while its stage goes on."""
     done = read_json(file.parent / "stage.json").get("status") == "done"
     try:
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         if done and text and not text.endswith("\n"):
             raise ValueError("its end is missing")
-        rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [{name: float(x) for name, x in row.items()} for row in rows if row["step"]]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: damaged ({error}); run the recipe again to rewrite it") from error
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    except ValueError as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file}: damaged ({error}); run the recipe again to rewrite it")
