@@ -6,7 +6,7 @@ Each method trains for 40 steps as its bundled recipe says (else as `table1`, or
 it), seeds 3 and 4, from parents with their full budget. Parents are shared between runs: the first
 takes minutes and the others half a minute of one core. What comes out is measured on 200 held-out
 prompts x 2 answers against the SFT model. 40 steps show how a method begins; no rate was tuned for
-so few, and a seed is an anecdote, so the figures rank nothing: tuned comparisons are in table1.md.
+so few, and a seed is an anecdote, so the figures rank nothing: tuned comparisons are in paper.md.
 
 Writes results/curves.json beside this file; methods and seeds that are not named keep theirs.
 """

@@ -234,7 +234,7 @@ def _outcome(seeds: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str
         yield from table(("seed", "win rate against SFT", "true reward"), rows)
         yield "After the last step, with 95 % intervals over 200 held-out prompts, 2 answers each."
         yield "No rate was tuned for so few steps and a seed is an anecdote, so these figures rank"
-        yield "nothing; [tuned ones](../../benchmarks/table1.md) do.\n"
+        yield "nothing; [tuned ones](../../benchmarks/paper.md) do.\n"
 
 
 def _interval(figure: Sequence[float]) -> str:
