@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from alignzoo.recipe.blocks import Name
 from alignzoo.recipe.spec import Spec
 
-Rows: TypeAlias = dict[str, str | float]  # left -> right: another row, or a number
+Side: TypeAlias = str | float  # a row, or a number
+Sides: TypeAlias = Side | Annotated[tuple[Side, ...], Field(min_length=1)]
+Rows: TypeAlias = dict[str, Sides]  # left -> right, or several of them
 
 
 class MeasureSpec(Spec):
@@ -121,6 +123,17 @@ class DerivedSpec(Spec):
 
 
 Pair: TypeAlias = Annotated[tuple[str | float, ...], Field(min_length=2, max_length=2)]
+
+
+def against(rows: Rows | None) -> list[tuple[str, Side]]:
+    """Every row with each of what it is held against."""
+    found = (
+        (row, other if isinstance(other, tuple) else (other,))
+        for row, other in (rows or {}).items()
+    )
+    return [(row, one) for row, others in found for one in others]
+
+
 FORMS = ("increasing", "above", "between", "close")
 
 
@@ -135,7 +148,9 @@ class ClaimSpec(Spec):
         None, min_length=2, description="rows, each above the one before it"
     )
     above: Rows | None = Field(
-        None, min_length=1, description="row: the row (or number) that it is above"
+        None,
+        min_length=1,
+        description="row: the row (or number) that it is above, or a list of them",
     )
     between: dict[str, Pair] | None = Field(
         None, min_length=1, description="row: [low, high], each a row or a number"
@@ -165,7 +180,7 @@ class ClaimSpec(Spec):
         """The rows that it speaks of."""
         sides: list[str | float] = [*(self.increasing or ())]
         for pairs in (self.above, self.close):
-            sides += [side for pair in (pairs or {}).items() for side in pair]
+            sides += [side for pair in against(pairs) for side in pair]
         for row, bounds in (self.between or {}).items():
             sides += [row, *bounds]
         return tuple(dict.fromkeys(side for side in sides if isinstance(side, str)))

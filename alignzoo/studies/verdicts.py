@@ -10,7 +10,7 @@ from alignzoo.pages import MINUS, decimals
 from alignzoo.studies.facts import Comparison, State, Verdict, Word
 from alignzoo.studies.intervals import PROMPTS, SEEDS, Spread, over_prompts, over_seeds
 from alignzoo.studies.readings import Reading, alike, difference, differences
-from alignzoo.studies.spec import ClaimSpec
+from alignzoo.studies.spec import ClaimSpec, against
 
 Side: TypeAlias = str | float
 BySeed: TypeAlias = Sequence[Reading | None]
@@ -33,12 +33,12 @@ def comparisons(claim: ClaimSpec) -> Iterator[Asked]:
     """A claim as comparisons."""
     for before, after in zip(claim.increasing or (), (claim.increasing or ())[1:], strict=False):
         yield Asked(after, before, margin=claim.margin)
-    for row, other in (claim.above or {}).items():
+    for row, other in against(claim.above):
         yield Asked(row, other, claim.factor, claim.margin)
     for row, (low, high) in (claim.between or {}).items():
         yield Asked(row, low, margin=claim.margin)
         yield Asked(high, row, margin=claim.margin)
-    for row, other in (claim.close or {}).items():
+    for row, other in against(claim.close):
         yield Asked(row, other, inside=(-claim.margin, claim.margin))
 
 

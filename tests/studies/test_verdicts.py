@@ -41,6 +41,13 @@ def test_the_quantile_of_student_is_the_printed_one(freedom, printed):
     assert t_quantile(freedom) == pytest.approx(printed, abs=6e-4)
 
 
+def test_a_row_is_held_against_each_row_of_a_list():
+    rows = {"a": (0.7, 0.72, 0.71), "b": (0.6, 0.61, 0.62), "c": (0.8, 0.83, 0.81)}
+    found = verdict(rows, above={"a": ["b", "c"]})
+    assert found.verdict == "in part"
+    assert [(one.right, one.state) for one in found.comparisons] == [("b", "holds"), ("c", "fails")]
+
+
 def test_the_interval_over_seeds_is_that_of_the_paired_differences():
     found = verdict({"a": (0.7, 0.9, 0.8), "b": (0.6, 0.7, 0.65)}, above={"a": "b"})
     (one,) = found.comparisons
