@@ -51,7 +51,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "pages": 250,  # what every page shares: the shell, its policy, axes and curves
     "leaderboard": 1080,
     "lens": 1270,  # what methods say of tokens: read, shown, packed for a page, exported
-    "studies": 1820,  # recipes over seeds: checked, folded, judged, written; curves as figures
+    "studies": 1830,  # recipes over seeds: checked, folded, judged, written; curves as figures
     "report": 1175,  # runs read whatever happened to them, every number a value, one page
     "stages": 3020,  # judges' rewards and their ledger, rewards and judges on given pairs
     "plan": 590,  # and what is refused before anything trains
