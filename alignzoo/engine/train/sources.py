@@ -119,8 +119,7 @@ class OfflineSource:
         every = self.batches[index]
         positions = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
         numbers = every[positions] if len(positions) else every[:1]
-        items = [self.items[i] for i in numbers.tolist()]
-        batch = self.kind.collate(items, self.pad_id)
+        batch = self.kind.collate([self.items[i] for i in numbers.tolist()], self.pad_id)
         known = {name: s.fill(numbers, batch) for name, s in self.stored.items()}
         place = partial(words.item, numbers, "the data")
         return Buffer(batch, len(every), positions, known, place=place)
