@@ -21,13 +21,14 @@ from alignzoo.cli.doing.running import (
 from alignzoo.cli.terminal.names import is_study, recipe_folder
 from alignzoo.cli.terminal.screen import print_table
 from alignzoo.contract.errors import AlignzooError, Interrupted, UsageError, counted, suggest
+from alignzoo.engine.parallel.agreement import is_main
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.store.code import core_digest
 from alignzoo.store.files import digest_of_value
 from alignzoo.store.presence import require_inputs
-from alignzoo.studies.facts import Origin
+from alignzoo.studies.facts import Origin, Result
 from alignzoo.studies.file import Opened, load_study, recipes_of
 from alignzoo.studies.files import write_result
 from alignzoo.studies.fold import fold_study
@@ -183,15 +184,23 @@ def run_world(opened: Opened, world: str, registry: Registry, wish: Wish) -> int
             if status := _run(path, recipe, folder, registry, words):
                 return status
         done.append(SeedRuns(seed, own, folders))
+        if not is_main():  # the others do not know when the run is written
+            continue
         origin = _origin(opened, world, done, recipes, wish)
         result = fold_study(opened.study, world, done, registry, origin)
         files = write_result(result, wish.output, _name(opened, world, recipes, wish))
+    if is_main():
+        _tell(opened, world, result, files)
+    return 0
+
+
+def _tell(opened: Opened, world: str, result: Result, files: Sequence[Path]) -> None:
+    """The verdicts of a world, and where they stand."""
     for verdict in result.verdicts:
         print(f"  {verdict_word(verdict)}: {verdict.says} ({verdict.reason})")
     for note in result.notes:
         print(f"  note: {note}")
     print(f"{opened.study.name} on {world}: {counts(result)}; {', '.join(map(str, files))}")
-    return 0
 
 
 def _run(
