@@ -7,12 +7,12 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}  # dense bf16 FLOP/s
-WARM, MEASURED = 2, 4  # optimiser steps
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,14 @@ class Shape:
     batch: int = 8
     micro: int = 4
     rows: int = 32  # sampled at once
+    sampled: int = 256  # tokens of an answer that is sampled
+    warm: int = 2  # optimiser steps that are not measured
+    measured: int = 4
 
 
 FULL = Shape()
-SMALL = Shape(256, 512, 3, 4, 4096, 16, 48, 4, 2, 4)
-TINY = Shape(32, 64, 1, 2, 300, 4, 8, 4, 2, 4)
+SMALL = Shape(256, 512, 3, 4, 4096, 16, 48, 4, 2, 4, 48)
+TINY = Shape(32, 64, 1, 2, 300, 4, 8, 4, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Setting:
     strategy: str = "ddp"
     attention: str = "sdpa"
     needs: str = ""  # a package
+    again: bool = True  # whether layers are computed again in the backward pass
 
     @property
     def missing(self) -> bool:
@@ -58,7 +62,9 @@ SETTINGS = (
     Setting("dpo"),
     Setting("dpo-flash", attention="flash_attention_2", needs="flash_attn"),
     Setting("dpo-lora", lora=True, needs="peft"),
+    Setting("dpo-kept", again=False),
     Setting("aligndistil-off", "aligndistil"),
+    Setting("aligndistil-off-kept", "aligndistil", again=False),
     Setting("aligndistil-on", "aligndistil", sampled=True),
     Setting("dpo-fsdp2", strategy="fsdp2"),
     Setting("dpo-zero3", strategy="zero3", needs="deepspeed"),
@@ -107,13 +113,13 @@ def job_of(setting: Setting, shape: Shape, folder: Path, ranks: Any, **more: Any
         return model
 
     optim = Optim(
-        steps=WARM + MEASURED,
+        steps=shape.warm + shape.measured + 1,
         batch_size=shape.rows if setting.sampled else shape.batch,
         micro_batch_size=shape.micro,
         lr=1e-5,
         warmup=0.0,
         schedule="constant",
-        gradient_checkpointing=True,
+        gradient_checkpointing=setting.again,
     )
     new = {"policy": Adapted("base", new=Lora(16))}
     return Job(
@@ -143,7 +149,7 @@ def items_of(kind: Any, shape: Shape) -> list[Any]:
     from alignzoo.contract.types import Item, Tokens
 
     draws = torch.Generator().manual_seed(1)
-    n, width = (WARM + MEASURED) * shape.batch, shape.prompt + shape.response
+    n, width = (shape.warm + shape.measured) * shape.batch, shape.prompt + shape.response
     ids = torch.randint(3, shape.vocabulary, (n, kind.rows_per_item, width), generator=draws)
 
     def row(numbers: list[int]) -> Any:
@@ -168,15 +174,32 @@ def rollout_of(shape: Shape) -> Any:
         prompts=[tuple(row) for row in ids],
         reward=None,
         engine=TransformersEngine(batch_size=shape.rows),
-        sampling=Sampling(max_new_tokens=shape.response),
+        sampling=Sampling(max_new_tokens=shape.sampled),
         prompts_per_buffer=shape.rows,
     )
+
+
+def answer_of(setting: Setting, shape: Shape) -> int:
+    """Tokens of an answer."""
+    return shape.sampled if setting.sampled else shape.response
+
+
+def shares_of(folder: Path) -> dict[str, float]:
+    """The part of the host's time that each phase took."""
+    from alignzoo.engine.train.phases import summary
+
+    found: dict[str, float] = summary(folder / "timing.jsonl")["shares"]
+    return found
 
 
 def losses_of(folder: Path) -> list[float]:
     """What the steps logged."""
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(row)["loss"] for row in rows]
+
+
+class Enough(Exception):
+    """All steps that are measured have been."""
 
 
 def measure(setting: Setting, shape: Shape) -> dict[str, Any]:
@@ -194,19 +217,22 @@ def measure(setting: Setting, shape: Shape) -> dict[str, Any]:
         if on_gpu:
             torch.cuda.synchronize()
         ends.append(time.perf_counter())
+        if len(ends) == shape.warm + shape.measured:
+            raise Enough
 
     job = job_of(setting, shape, folder, ranks, on_step=stepped, built_on=ranks.device)
-    train(job)
-    seconds = (ends[-1] - ends[WARM - 1]) / MEASURED
+    with suppress(Enough):  # a checkpoint of all moments is not what is measured
+        train(job)
+    seconds = (ends[-1] - ends[shape.warm - 1]) / shape.measured
     rows = (shape.rows if setting.sampled else shape.batch) * job.algorithm.batch.rows_per_item
-    tokens = rows * (shape.prompt + shape.response)
+    tokens = rows * (shape.prompt + answer_of(setting, shape))
     found = {
         "losses": losses_of(folder),
         "seconds_per_step": seconds,
         "tokens_per_second": tokens / seconds,
         "mfu": mfu(setting, shape, tokens, seconds) if on_gpu else None,
         "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
-        "predicted_bytes": predicted(setting, shape),
+        "shares": shares_of(folder),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
     }
     return found
@@ -221,7 +247,7 @@ def mfu(setting: Setting, shape: Shape, tokens: int, seconds: float) -> float | 
     each = parameters(shape)
     learnt = 4 if setting.lora else 6  # frozen weights have no gradient of their own
     frozen = {"dpo": 0, "aligndistil": 2}[setting.method]  # references are scored once, before
-    sampled = shape.rows * (shape.prompt + shape.response) if setting.sampled else 0
+    sampled = shape.rows * (shape.prompt + shape.sampled) if setting.sampled else 0
     flops = tokens * each * (learnt + 2 * frozen) + 2 * each * sampled
     return None if peak is None else flops / seconds / peak
 
@@ -251,7 +277,7 @@ def predicted(setting: Setting, shape: Shape) -> float:
     decoding = None
     if job.rollout is not None:
         decoding = Decoding(shape.rows, shape.prompt, job.rollout.sampling)
-    stage = Stage(job, mode, shape.prompt, shape.response, True, decoding)
+    stage = Stage(job, mode, shape.prompt, answer_of(setting, shape), True, decoding)
     return peaks(stage)["ddp"].total
 
 

@@ -52,7 +52,7 @@ def test_the_pretended_device_refuses_what_an_accelerator_refuses():
 
 def test_every_method_trains_there_as_here(walked):
     for name, found in walked.items():
-        if name in ("bf16", "broken"):
+        if name in ("bf16", "broken", "repeated"):
             continue
         assert isinstance(found, list), f"{name}: {found}"
         here, there = found
@@ -65,6 +65,11 @@ def test_bf16_there_gives_numbers_near_those_in_float32(walked):
     for name, found in zip(("dpo", "aligndistil", "ppo"), walked["bf16"], strict=True):
         assert all(map(math.isfinite, found))
         assert found[0] == pytest.approx(walked[name][0][0], rel=0.05), name
+
+
+def test_a_repeated_and_a_resumed_run_there_give_the_same_numbers(walked):
+    first, *others = walked["repeated"]
+    assert first and others == [first, first]
 
 
 def test_a_number_that_is_none_is_found_there_as_here(walked):

@@ -1,4 +1,4 @@
-"""Training as on an accelerator, on a pretended one; prints JSON for `test_device.py`.
+"""Training as on an accelerator, on a pretended one or on that of WALK_ON; prints JSON.
 
 In a process of its own: a device that is there once is there to the end.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import traceback
@@ -19,7 +20,9 @@ from typing import Any
 import torch
 from pretend_device import begin
 
-DEVICE = begin()  # before any backward pass: queues of devices are made by the first
+REAL = os.environ.get("WALK_ON")
+# Before any backward pass: queues of devices are made by the first.
+DEVICE = torch.device(REAL) if REAL else begin()
 
 from alignzoo_bandit import Bandit  # noqa: E402
 from alignzoo_dpo import DPO  # noqa: E402
@@ -58,7 +61,7 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class OnDevice(Alone):
-    """One process on the pretended device."""
+    """One process on the device."""
 
     @property
     def device(self) -> torch.device:
@@ -124,6 +127,14 @@ def resumed() -> Any:
     return [losses("dpo", False), losses("dpo", True, folder=folder)]
 
 
+def repeated() -> Any:
+    """The same training twice there, and once more from a checkpoint: equal to the last bit."""
+    folder = Path(tempfile.mkdtemp())
+    with contextlib.suppress(StopError):
+        losses("ppo", True, folder=folder, on_step=_stop)
+    return [losses("ppo", True), losses("ppo", True), losses("ppo", True, folder=folder)]
+
+
 def adapted() -> Any:
     """A policy as an adapter over the model of another role."""
     return pair(
@@ -163,6 +174,7 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
     "bf16": lambda: [losses(name, True, "bf16") for name in ("dpo", "aligndistil", "ppo")],
     "validated": validated,
     "resumed": resumed,
+    "repeated": repeated,
     "adapted": adapted,
     "measured": measured,
     "broken": broken,

@@ -37,8 +37,14 @@ class Optim:
     aux_loss: bool = False
 
 
+FUSED = ("AdamW", "Adam", "SGD")  # that torch updates in one pass over memory, on a GPU
+
+
 def build_optimizer(optim: Optim, trainable: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
-    """One parameter group per trainable role, `role` and `peak` noted in the group."""
+    """One parameter group per trainable role, `role` and `peak` noted in the group.
+
+    On a GPU in one kernel where there is one: the others make new tensors as large as the weights.
+    """
     groups = [
         {
             "params": [p for p in model.parameters() if p.requires_grad],
@@ -50,12 +56,19 @@ def build_optimizer(optim: Optim, trainable: Mapping[str, nn.Module]) -> torch.o
     kind: type[torch.optim.Optimizer] = getattr(torch.optim, optim.kind)
     usual = {"betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay}
     given: dict[str, Any] = {key: value for key, value in usual.items() if value is not None}
+    if optim.kind in FUSED and all(p.is_cuda for group in groups for p in group["params"]):
+        given["fused"] = True
     return kind(groups, lr=optim.lr, **given, **optim.options)  # type: ignore[call-arg]
 
 
-def stays(x: Tensor, parameter: Tensor, key: str) -> bool:
-    """Whether a moment is no value of each weight: the optimiser counts on the CPU."""
+def is_count(x: Tensor, parameter: Tensor, key: str) -> bool:
+    """Whether a moment is no value of each weight: an optimiser counts its steps."""
     return key == "step" or (x.ndim == 0 and parameter.ndim > 0)
+
+
+def count(x: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """A copy of a count where an optimiser wants it: on the CPU, or beside its parameters."""
+    return x.to(parameter.device if optimizer.defaults.get("fused") else "cpu", copy=True)
 
 
 def clip_by_role(optimizer: torch.optim.Optimizer, max_norm: float) -> dict[str, Tensor]:

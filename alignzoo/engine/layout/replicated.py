@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.base import Layout, keys_of
-from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role, stays
+from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role, count, is_count
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.scorer import ScoringModule
 
@@ -78,14 +78,15 @@ class Replicated(Layout):
                 yield f"{name}/{key}", torch.as_tensor(x)
 
     def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copies, each moment where its parameter is; the count of steps stays on the CPU."""
+        """Copies, each moment where its parameter is, and counts of steps where they are kept."""
         known = keys_of(tensors)
         self.optimizer.state.clear()
         for name, p in self.parameters():
             self.optimizer.state[p] = {
-                key: _beside(tensors[f"{name}/{key}"], p, key) for key in known.get(name, ())
+                key: self._beside(tensors[f"{name}/{key}"], p, key) for key in known.get(name, ())
             }
 
-
-def _beside(x: Tensor, parameter: Tensor, key: str) -> Tensor:
-    return x.clone() if stays(x, parameter, key) else x.to(parameter, copy=True)
+    def _beside(self, x: Tensor, parameter: Tensor, key: str) -> Tensor:
+        if is_count(x, parameter, key):
+            return count(x, parameter, self.optimizer)
+        return x.to(parameter, copy=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.engine.layout.base import Layout, keys_of
-from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role, stays
+from alignzoo.engine.layout.optim import Optim, build_optimizer, clip_by_role, count, is_count
 from alignzoo.engine.layout.plain import filled, outline, size_of
 from alignzoo.engine.layout.refused import (
     refuse_lists_of_experts,
@@ -145,14 +145,19 @@ class Sharded(Layout):
                 yield f"{name}/{key}", _full(torch.as_tensor(x))
 
     def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
-        """Each rank takes its slices; the count of steps is not sliced and stays on the CPU."""
+        """Each rank takes its slices; counts of steps are not sliced."""
         self._root.reshard()
         known = keys_of(tensors)
         self.optimizer.state.clear()
         for name, p in self.parameters():
             self.optimizer.state[p] = {
-                key: _moment(tensors[f"{name}/{key}"], p, key) for key in known.get(name, ())
+                key: self._moment(tensors[f"{name}/{key}"], p, key) for key in known.get(name, ())
             }
+
+    def _moment(self, x: Tensor, parameter: Tensor, key: str) -> Tensor:
+        if is_count(x, parameter, key):
+            return count(x, parameter, self.optimizer)
+        return _slice(x, parameter).clone()
 
 
 def _full(x: Tensor) -> Tensor:
@@ -177,10 +182,6 @@ def _slice(x: Tensor, like: Tensor) -> Tensor:
     own = cast(DTensor, like)
     there = x.to(own.device, own.dtype)
     return distribute_tensor(there, own.device_mesh, own.placements, src_data_rank=None)
-
-
-def _moment(x: Tensor, parameter: Tensor, key: str) -> Tensor:
-    return x.clone() if stays(x, parameter, key) else _slice(x, parameter).clone()
 
 
 def layers_of(module: ScoringModule) -> list[nn.Module]:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import Batch, Item, Signal, TextBatch, Tokens
 from alignzoo.engine.layout.base import Layout
-from alignzoo.engine.layout.optim import Optim, build_optimizer
+from alignzoo.engine.layout.optim import FUSED, Optim, build_optimizer
 from alignzoo.engine.layout.replicated import Replicated
 from alignzoo.engine.memory.fakes import forget
 from alignzoo.engine.memory.live import Live, Peak
@@ -124,7 +124,7 @@ class _Walk:
             forget(model, stage.mode)  # adapters are made with data
         self.layout = Whole(self.job.ranks, scoring, self.job.optim)
         for group in self.layout.optimizer.param_groups:
-            group["foreach"] = stage.gpu
+            group["foreach"] = stage.gpu and self.job.optim.kind not in FUSED
         balance, _ = balance_of(self.job.algorithm, self.module, self.job.optim.aux_loss)
         self.stepper = Stepper(
             self.job.algorithm, self.layout, self.job.optim, self.job.ranks, balance
