@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_page import Report, check, page
-from gpu_stages import FULL, SETTINGS, SMALL, TINY, agreement, measure, predicted
+from gpu_stages import FULL, SETTINGS, SMALL, TINY, agreement, measure, predicted, preload
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = Path(__file__).with_suffix(".md")
@@ -44,61 +44,57 @@ AGREEMENT = "agreement"
 
 
 def run(tiny: bool, only: Sequence[str] | None = None) -> Report:
-    """Every setting while there is time, each in a process of its own."""
-    began, report, foreseen = time.monotonic(), Report(facts()), _predictions(tiny, only)
+    """Every setting while there is time, each in a process of its own, one after the other."""
+    began, report = time.monotonic(), Report(facts())
+    waiting, foreseen = {}, {}
     for name in only or (AGREEMENT, *(s.name for s in SETTINGS)):
         setting = next((s for s in SETTINGS if s.name == name), None)
-        left = LIMIT - (time.monotonic() - began)
         if setting is not None and setting.missing:
             report.skipped[name] = f"{setting.needs} is not installed"
-        elif left < 20:
-            report.skipped[name] = f"no time was left of {LIMIT} s"
-        else:
-            _take(report, name, _process(name, tiny, left))
-            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            continue
+        waiting[name] = _started(name, tiny)
+        if setting is not None:
+            foreseen[name] = _started(name, tiny, "--predict")
+    for name, process in waiting.items():
+        left = LIMIT - (time.monotonic() - began)
+        _take(report, name, _ended(process, left))
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     for name, process in foreseen.items():
-        if name in report.settings:
-            report.settings[name]["predicted_bytes"] = float(process.communicate()[0])
-        process.kill()
+        found = _ended(process, LIMIT)
+        if name in report.settings and not isinstance(found, str):
+            report.settings[name]["predicted_bytes"] = found
     check(report)
     return report
 
 
-def _predictions(tiny: bool, only: Sequence[str] | None) -> dict[str, subprocess.Popen[str]]:
-    """Processes beside the measurements, on cores that these do not use, each printing bytes."""
-    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return {
-        setting.name: subprocess.Popen(
-            [*_command(setting.name, tiny), "--predict"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=hidden,
-        )
-        for setting in SETTINGS
-        if not setting.missing and (not only or setting.name in only)
-    }
+def _started(name: str, tiny: bool, *more: str) -> subprocess.Popen[str]:
+    """A process that imports what it needs and waits for a line, so that one can follow another.
+
+    One that predicts does not wait, and works on cores that the measurements leave alone.
+    """
+    command = [sys.executable, __file__, "--one", name, *(["--tiny"] if tiny else []), *more]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if more else {})},
+    )
+    return process
 
 
-def _command(name: str, tiny: bool) -> list[str]:
-    return [sys.executable, __file__, "--one", name, *(["--tiny"] if tiny else [])]
-
-
-def _process(name: str, tiny: bool, seconds: float) -> Any:
+def _ended(process: subprocess.Popen[str], seconds: float) -> Any:
+    """What a process found, or why it found nothing."""
     try:
-        done = subprocess.run(
-            _command(name, tiny),
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            cwd=ROOT,
-        )
+        out, err = process.communicate("go\n", timeout=max(1.0, seconds))
     except subprocess.TimeoutExpired:
-        return f"took longer than the {seconds:.0f} s that were left"
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
-    return json.loads(done.stdout.splitlines()[-1])
+        process.kill()
+        return f"took longer than the {max(0.0, seconds):.0f} s that were left"
+    if process.returncode:
+        return (err.strip().splitlines() or ["ended without a word"])[-1]
+    return json.loads(out.splitlines()[-1])
 
 
 def _take(report: Report, name: str, found: Any) -> None:
@@ -117,7 +113,7 @@ def facts() -> dict[str, Any]:
     names = ("torch", "transformers", "accelerate", "deepspeed", "peft", "flash_attn")
     here = [name for name in names if importlib.util.find_spec(name)]
     return {
-        "commit": done.stdout.strip(),
+        "commit": done.stdout.strip() or os.environ.get("COMMIT", "?"),
         "machine": platform.machine(),
         "versions": {name: version(name) for name in here},
     }
@@ -125,10 +121,14 @@ def facts() -> dict[str, Any]:
 
 def _one(name: str, tiny: bool, predict: bool) -> Any:
     setting = next((s for s in SETTINGS if s.name == name), None)
+    shape = TINY if tiny else FULL
+    if setting is not None and predict:
+        return predicted(setting, shape)
+    preload()
+    sys.stdin.readline()
     if setting is None:
         return agreement(TINY if tiny else SMALL)
-    shape = TINY if tiny else FULL
-    return predicted(setting, shape) if predict else measure(setting, shape)
+    return measure(setting, shape)
 
 
 def main() -> int:

@@ -48,7 +48,9 @@ def page(report: Report) -> str:
         text += (
             f"| {name} | {x['seconds_per_step']:.2f} | {x['tokens_per_second']:.0f} | {share} | "
         )
-        text += f"{(x['peak_bytes'] or 0) / 1e9:.1f} | {x['predicted_bytes'] / 1e9:.1f} |\n"
+        foreseen = x.get("predicted_bytes")
+        text += f"{(x['peak_bytes'] or 0) / 1e9:.1f} | "
+        text += f"{'' if foreseen is None else f'{foreseen / 1e9:.1f}'} |\n"
     text += "\nAgreement with float32 on the CPU, loss of the last step:\n\n"
     for name, x in report.agreement.items():
         text += f"- {name}: " + ", ".join(f"{k} {v[-1]:.6f}" for k, v in x.items()) + "\n"

@@ -71,6 +71,17 @@ SETTINGS = (
 )
 
 
+def preload() -> None:
+    """Import what every setting needs; no device is touched."""
+    import alignzoo_aligndistil
+    import alignzoo_dpo
+    from transformers import Qwen2ForCausalLM
+
+    import alignzoo.engine.train.loop
+
+    del alignzoo_aligndistil, alignzoo_dpo, Qwen2ForCausalLM, alignzoo
+
+
 def config_of(shape: Shape) -> Any:
     """The config of a shape."""
     from transformers import Qwen2Config

@@ -71,7 +71,7 @@ def test_parameters_are_those_of_the_published_shape(stages):
 
 
 def test_a_setting_runs_in_a_process_of_its_own(gpu, stages):
-    found = gpu._process("aligndistil-on", True, 120)
+    found = gpu._ended(gpu._started("aligndistil-on", True), 120)
     assert len(found["losses"]) == stages.TINY.warm + stages.TINY.measured
     assert gpu._one("aligndistil-on", True, True) > 0  # what the planner says of it
 
