@@ -35,6 +35,7 @@ class Optim:
     save_every: int | None = None
     shuffle: bool = True
     aux_loss: bool = False
+    cache_teacher: bool = False
 
 
 FUSED = ("AdamW", "Adam", "SGD")  # that torch updates in one pass over memory, on a GPU
