@@ -8,13 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from alignzoo_aligndistil import AlignDistil
-from alignzoo_gkd import OPSD
+from alignzoo_bco import BCO
+from alignzoo_gkd import MOPD, OPSD
+from alignzoo_tdpo import TDPO1
 from engine_jobs import behind_long_prompts, job, weights
 from safetensors.torch import load_file
 from thread_ranks import on_ranks
 
 from alignzoo import Follow, Signal, TextBatch
 from alignzoo.contract.errors import PluginError, TrainingError
+from alignzoo.contract.frozen import reread
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.exchange import ALONE
 from alignzoo.engine.scoring import states
@@ -177,6 +180,19 @@ def test_a_teacher_behind_a_view_is_kept_at_what_it_sees(tmp_path):
     for one, other in zip(kept.rows, plain.rows, strict=True):
         assert one == pytest.approx(other, rel=2e-5, abs=1e-6)
     assert (plain.read["teacher"], kept.read["teacher"]) == (33, 12)
+
+
+@pytest.mark.parametrize("method", [BCO(), TDPO1(), MOPD()], ids=lambda x: x.name)
+def test_other_methods_on_given_rows_keep_theirs(tmp_path, method):
+    """A snapshot at positions of its own, rows of pairs, two teachers."""
+    items = items_for(method, 11)
+    plain = trained(tmp_path / "plain", method, keep=False, items=items)
+    kept = trained(tmp_path / "kept", method, items=items)
+    for one, other in zip(kept.rows, plain.rows, strict=True):
+        assert one == pytest.approx(other, rel=2e-5, abs=1e-6)
+    rows = {row for item in items for row in item.rows}
+    for role in reread(method):
+        assert kept.read[role] == len(rows) + 1 < plain.read[role]
 
 
 class Moving(AlignDistil):

@@ -88,8 +88,8 @@ class Bodies:
         return self._shared[id(model)]
 
     def any_shared(self, roles: Iterable[str]) -> bool:
-        """Whether some of these models may share prompts, of those that are still read."""
-        return any(self.shared(role) for role in sorted(roles) if role not in self.known)
+        """Whether some of these models may share prompts."""
+        return any(self.shared(role) for role in sorted(roles))
 
     def _check_ids(self, role: str, seen: Batch) -> None:
         """Samples of one model may hold ids that another has no row for."""
