@@ -43,7 +43,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "types": 5,
     "data": 2110,
     "recipe": 2745,  # rewards on pairs, who values answers, and what may be asked of judges
-    "engine": 7280,  # hidden states of teachers, kept for every epoch
+    "engine": 7290,  # hidden states of teachers, kept for every epoch
     "store": 1340,
     "judging": 1755,  # and answers to one prompt, ranked or graded
     "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need

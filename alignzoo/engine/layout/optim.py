@@ -46,7 +46,7 @@ def build_optimizer(optim: Optim, trainable: Mapping[str, nn.Module]) -> torch.o
 
     On a GPU in one kernel where there is one: the others make new tensors as large as the weights.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": [p for p in model.parameters() if p.requires_grad],
             "role": role,
