@@ -1,11 +1,12 @@
 """What commands take before and beside the work: CPU seconds of whole processes.
 
-    python benchmarks/startup.py [--pairs 60000] [--json]
+    python benchmarks/startup.py [--pairs 60000] [--against CHECKOUT] [--json]
 
 On the embedded world: `--help`, `plan`, a run of one step, and the same run again, which finds its
 work done. `tokenise_ms` is a chat pair of usual length, read from a file and made into tokens by a
-byte-level tokenizer: the difference of two such processes, one with a tenth of the pairs. About two
-minutes of one core.
+byte-level tokenizer: the difference of two such processes, one with a tenth of the pairs. With
+--against, the sources of another checkout read the same files in turns, and `tokenise_ratio` is our
+time over theirs. About two minutes of one core.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from measured import Bar, Spent, beyond, in_turns, middle, parser, progress, sho
 from trl_data import pairs
 
 ALIGNZOO = [sys.executable, "-m", "alignzoo"]
-BARS = {"reused_run": Bar(1.2, 1.0)}
+BARS = {"reused_run": Bar(1.2, 1.0), "tokenise_ratio": Bar(0.5, 0.5)}
 CHAT = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -69,10 +70,11 @@ def write_chats(file: Path, count: int) -> Path:
     return file
 
 
-def tokenised(folder: Path, count: int) -> Spent:
-    """A process that reads so many pairs."""
-    file = write_chats(folder / f"{count}.jsonl", count)
-    found = spent([sys.executable, "-P", "-c", READ, folder / "tokenizer", file], folder)
+def tokenised(folder: Path, count: int, checkout: Path | None = None) -> Spent:
+    """A process that reads so many pairs, by the sources of a checkout (this one)."""
+    file = folder / f"{count}.jsonl"
+    env = {} if checkout is None else {"PYTHONPATH": str(checkout)}
+    found = spent([sys.executable, "-P", "-c", READ, folder / "tokenizer", file], folder, env)
     if found.said != {"items": count}:
         raise SystemExit(f"{found.said} of {count} pairs were read")
     return found
@@ -92,10 +94,22 @@ def commands(folder: Path, number: int) -> dict[str, Spent]:
     return {name: spent(ALIGNZOO + line, place, env) for name, line in words.items()}
 
 
+def reading(folder: Path, count: int, rounds: int, others: list[Path]) -> list[Spent]:
+    """What the pairs beyond a tenth of them took here, and by each of the other checkouts."""
+    make_tokenizer(folder / "tokenizer")
+    sizes, sources = (count // 10, count), (None, *others)
+    for n in sizes:
+        write_chats(folder / f"{n}.jsonl", n)
+    works = {f"{n} {at}": partial(tokenised, folder, n, at) for n in sizes for at in sources}
+    found = {key: middle(some) for key, some in in_turns(works, rounds).items()}
+    return [beyond(found[f"{count} {at}"], found[f"{count // 10} {at}"]) for at in sources]
+
+
 def main() -> None:
     """Measure and show."""
     own = parser(__doc__)
     own.add_argument("--pairs", type=int, default=60_000)
+    own.add_argument("--against", type=Path)
     asked = own.parse_args()
     count = 400 if asked.small else asked.pairs
     with tempfile.TemporaryDirectory() as text:
@@ -103,14 +117,15 @@ def main() -> None:
         rounds = [commands(folder, number) for number in range(asked.rounds)]
         found = {name: middle([each[name] for each in rounds]) for name in rounds[0]}
         progress(str(found))
-        make_tokenizer(folder / "tokenizer")
-        works = {n: partial(tokenised, folder, n) for n in (count // 10, count)}
-        some, every = (middle(x) for x in in_turns(works, asked.rounds).values())
-    more = beyond(every, some).cpu
-    rows = [{"command": name, "CPU s": x.cpu, "MB": x.peak} for name, x in found.items()]
-    rows.append({"command": f"{count - count // 10} pairs", "CPU s": more, "MB": every.peak})
+        others = [asked.against.resolve()] if asked.against else []
+        read = reading(folder, count, asked.rounds, others)
+    more = count - count // 10
     figures = {name: x.cpu for name, x in found.items()}
-    figures["tokenise_ms"] = more / (count - count // 10) * 1e3
+    figures["tokenise_ms"] = read[0].cpu / more * 1e3
+    found |= zip((f"{more} pairs", f"{more} pairs, against"), read, strict=False)
+    rows = [{"command": name, "CPU s": x.cpu, "MB": x.peak} for name, x in found.items()]
+    if others:
+        figures["tokenise_ratio"] = read[0].cpu / read[1].cpu
     show(asked, rows, figures, BARS)
 
 

@@ -93,6 +93,11 @@ def counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
+def sized(n: int) -> str:
+    """Bytes for people: "1.5 GB" (10^9) or "0.012 MB"."""
+    return f"{n / 1e9:,.1f} GB" if n >= 1e9 else f"{n / 1e6:.3f} MB"
+
+
 def described(error: BaseException) -> str:
     """An error of foreign code on one line, with the file and line where it was raised."""
     text = " ".join(str(error).split())

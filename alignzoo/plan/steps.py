@@ -9,6 +9,7 @@ from pathlib import Path
 from alignzoo.engine.train.cut import Cut, buffer_cut
 from alignzoo.plan.ahead import check_ahead
 from alignzoo.plan.asking import asking_notes
+from alignzoo.plan.keeping import keeping_notes
 from alignzoo.plan.standing import EvaluationStanding, StageStanding, standings
 from alignzoo.recipe.blocks import (
     GenerateSpec,
@@ -48,7 +49,7 @@ class Plan:
     stages: tuple[Step, ...]
     evaluations: tuple[Step, ...]
     strategy: str = "ddp"  # what each process that trains holds
-    notes: tuple[str, ...] = ()  # models to get or that differ harmlessly, questions to judges
+    notes: tuple[str, ...] = ()  # models to get or that differ harmlessly, questions, room
 
 
 def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) -> Plan:
@@ -64,7 +65,7 @@ def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) 
     folder = default_folder(recipe) if folder is None else folder
     known = standings(recipe, registry, folder)
     notes = (*notes, *check_models(recipe, registry, known.finished))
-    notes = (*notes, *asking_notes(recipe, registry))
+    notes = (*notes, *asking_notes(recipe, registry), *keeping_notes(recipe, registry, known))
     check_ahead(recipe, registry, known)
     stages = tuple(_stage_step(stage, recipe, registry, known.finished) for stage in known.stages)
     evaluations = tuple(_evaluation_step(one, recipe) for one in known.evaluations)

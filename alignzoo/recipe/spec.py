@@ -137,6 +137,11 @@ class OptimSpec(Spec):
     aux_loss: bool = Field(
         False, description="add the load-balancing loss of a mixture of experts, as its config says"
     )
+    cache_teacher: bool = Field(
+        False,
+        description="keep the hidden states of frozen models at the answers of given data, which "
+        "every epoch would make anew, in the cache: time for disk, and `plan` says how much",
+    )
 
     @field_validator("scorer")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a recipe cannot ask of a method some of whose roles move, or read other prompts."""
+"""What a recipe cannot ask of a method some of whose roles stay, move, or read other prompts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError
+from alignzoo.contract.frozen import reread
 from alignzoo.contract.moving import anchors, moving_of
 from alignzoo.contract.views import seen_by
 from alignzoo.recipe.blocks import TrainSpec
@@ -32,10 +33,22 @@ def special_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault
         what = f"it is '{moving[role].of}' at every moment; take this out"
         yield Fault(("roles", role), what, at_key=True)
     yield from _lost_measures(spec, method, sorted(moving))
+    if spec.train.cache_teacher and (why := _kept_in_vain(spec, method)):
+        yield Fault(("train", "cache_teacher"), f"{why}; take it out", at_key=True)
     for part, path in placed(spec.data, ("data",)) if sees else ():
         if part.learn == "all":
             what = f"'{min(sees)}' sees other prompts, and these are made before a last answer"
             yield Fault((*path, "learn"), f"{what} alone; take it out")
+
+
+def _kept_in_vain(spec: TrainSpec, method: Any) -> str:
+    """Why nothing would be kept of frozen models, if so."""
+    if spec.rollout is not None:
+        return "has no effect: answers are sampled anew, so no hidden state comes twice"
+    if not reread(method):
+        why = "no frozen model again in every epoch, or keeps its values per token already"
+        return f"has no effect: {method.name} reads {why}"
+    return ""
 
 
 def _lost_measures(spec: TrainSpec, method: Any, moving: list[str]) -> Iterator[Fault]:

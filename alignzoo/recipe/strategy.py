@@ -20,6 +20,9 @@ def strategy_faults(strategy: str, stages: Iterable[Draft]) -> Iterator[Fault]:
         if isinstance(draft.spec, TrainSpec):
             found = optimizer_faults(draft.spec.train, strategy)
             yield from (fault.under((*draft.path, "train")) for fault in found)
+            if strategy != "ddp" and draft.spec.train.cache_teacher:
+                what = f"is not tried under {strategy}; take ddp, or remove this"
+                yield Fault((*draft.path, "train", "cache_teacher"), what, at_key=True)
         if strategy in WITHOUT_ADAPTERS and getattr(draft.spec, "adapter", None):
             what = f"is not tried under {strategy}; take fsdp2"
             yield Fault((*draft.path, "adapter"), what, at_key=True)

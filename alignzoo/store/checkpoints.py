@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from alignzoo.store.files import read_json
 Head = Literal["lm", "scalar"]
 SCALAR_HEAD = "score.weight"
 SPEAKERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # ends of class names
+WIDTHS = ("hidden_size", "n_embd", "d_model")  # as configs call H
 LONGEST_HEADER = 100_000_000  # bytes; the format allows no longer one
 
 
@@ -28,6 +29,7 @@ class Checkpoint:
     rows: int | None  # ids that the embedding holds
     vocabulary: Vocabulary | None
     quantized: bool = False
+    hidden: int | None = None  # H of the states before its head
 
 
 def checkpoint_in(folder: Path) -> Checkpoint | None:
@@ -49,9 +51,10 @@ def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Checkpoint:
         kind=str(kinds[0]),
         head=_head(str(kinds[0]), shapes),
         outputs=int(score[0]) if score else None,
-        rows=_rows(config),
+        rows=_number(config, ("vocab_size",)),
         vocabulary=vocabulary_in(folder),
         quantized=bool(config.get("quantization_config")),
+        hidden=_number(config, WIDTHS),
     )
 
 
@@ -74,12 +77,11 @@ def _head(kind: str, shapes: Mapping[str, list[int]] | None) -> Head | None:
     return "lm" if kind.endswith(SPEAKERS) else None
 
 
-def _rows(config: Mapping[str, Any]) -> int | None:
-    for block in (config.get("text_config"), config):
-        size = block.get("vocab_size") if isinstance(block, dict) else None
-        if isinstance(size, int):
-            return size
-    return None
+def _number(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    """The first of some keys that is there, of the part that reads text before the whole."""
+    blocks = [x for x in (config.get("text_config"), config) if isinstance(x, dict)]
+    found = (block.get(name) for block in blocks for name in names)
+    return next((x for x in found if isinstance(x, int)), None)
 
 
 def tensor_shapes(folder: Path) -> dict[str, list[int]] | None:

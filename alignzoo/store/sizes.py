@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from alignzoo.contract.errors import DataError
-from alignzoo.contract.types import Batch, RolloutBatch
+from alignzoo.contract.types import (
+    Batch,
+    LabelledSample,
+    PairSample,
+    RolloutBatch,
+    Sample,
+    TextSample,
+)
 from alignzoo.data.conversions import convert
 from alignzoo.data.mixture import times
 from alignzoo.data.samples import Loaded, load_samples
@@ -32,19 +40,55 @@ def known_items(spec: TrainSpec, registry: Registry, outputs: Mapping[str, Path]
     return sum(times(n or 0, part.weight) for n, part in weighed)
 
 
+def most_states(spec: TrainSpec, registry: Registry, outputs: Mapping[str, Path]) -> int | None:
+    """Positions of answers in given data, held-out data among them, at most: a token of text is a
+    byte or more, and an answer has one before it and one that ends it. None: not known.
+    """
+    every = 0
+    parts = [*spec.data.sources, *([spec.validation.data] if spec.validation else [])]
+    for part in parts:
+        found = _converted(part, spec, registry, outputs)
+        if found is None:
+            return None
+        most = part.max_length or sys.maxsize
+        every += sum(min(len(text.encode()) + 2, most) for x in found for text in _answers(x))
+    return every
+
+
+def _answers(sample: Sample) -> list[str]:
+    match sample:
+        case TextSample():
+            return [sample.response.text]
+        case PairSample():
+            return [sample.chosen.text, sample.rejected.text]
+        case LabelledSample():  # once more behind the prompt of another
+            return [sample.response.text] * 2
+    return []
+
+
 def _items(
     data: DataSpec, spec: TrainSpec, registry: Registry, outputs: Mapping[str, Path]
 ) -> int | None:
     """Items of one source."""
     if data.name not in outputs and data.name in registry.datasets:
         return _made(data, registry)
+    found = _converted(data, spec, registry, outputs)
+    return None if found is None else len(found)
+
+
+def _converted(
+    data: DataSpec, spec: TrainSpec, registry: Registry, outputs: Mapping[str, Path]
+) -> list[Sample] | None:
+    """The samples of a small file, as the method takes them; None for anything else."""
+    if data.name not in outputs and data.name in registry.datasets:
+        return None
     try:
         source = data_source(data, outputs)
         file = Path(source.name)
         if not file.is_file() or file.stat().st_size > LARGEST:
             return None
         kind = _kind(spec, registry)
-        return sum(len(convert(sample, kind)) for sample in load_samples(source).samples)
+        return [x for sample in load_samples(source).samples for x in convert(sample, kind)]
     except (DataError, OSError):
         return None  # the run says what is wrong, with the place
 

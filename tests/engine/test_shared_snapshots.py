@@ -43,18 +43,18 @@ def test_every_rank_scores_its_turns_and_the_file_is_that_of_one(tmp_path, size)
 def test_a_pass_that_was_stopped_goes_on_with_another_number_of_ranks(tmp_path, monkeypatch):
     monkeypatch.setattr(snapshots, "PART_SECONDS", 0.0)
     whole = compute(tmp_path / "one.safetensors", ALONE, [])
-    path, kept = tmp_path / "several.safetensors", snapshots._write
+    path, kept = tmp_path / "several.safetensors", snapshots.write_rows
 
     def write(found, paths):
         if paths == [path]:
             raise OSError("no space left")
         return kept(found, paths)
 
-    monkeypatch.setattr(snapshots, "_write", write)
+    monkeypatch.setattr(snapshots, "write_rows", write)
     with pytest.raises(OSError, match="no space"):
         compute(path, ALONE, [])
     (tmp_path / "several.parts" / "000000001.safetensors").unlink()
-    monkeypatch.setattr(snapshots, "_write", kept)
+    monkeypatch.setattr(snapshots, "write_rows", kept)
     forwards = [[], []]
     on_ranks(2, lambda crew: compute(path, crew, forwards[crew.rank]))
     assert forwards == [[2], []]

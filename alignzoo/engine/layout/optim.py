@@ -35,6 +35,7 @@ class Optim:
     save_every: int | None = None
     shuffle: bool = True
     aux_loss: bool = False
+    cache_teacher: bool = False
 
 
 FUSED = ("AdamW", "Adam", "SGD")  # that torch updates in one pass over memory, on a GPU
@@ -45,7 +46,7 @@ def build_optimizer(optim: Optim, trainable: Mapping[str, nn.Module]) -> torch.o
 
     On a GPU in one kernel where there is one: the others make new tensors as large as the weights.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": [p for p in model.parameters() if p.requires_grad],
             "role": role,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from alignzoo.engine.models.fit import embedding_rows
 from alignzoo.engine.models.heads import body_of
 from alignzoo.engine.models.prefixes import shares_prompts
 from alignzoo.engine.models.routers import Router
+from alignzoo.engine.scoring.known import States, looked_up
 from alignzoo.engine.scoring.packing import Packer, Packing
 
 
@@ -39,8 +41,10 @@ class Bodies:
         trainable: frozenset[str],
         sees: Mapping[str, str],
         routers: Mapping[str, Router],
+        known: Mapping[str, States] = MappingProxyType({}),
     ) -> None:
         self.models, self.trainable, self.sees, self.routers = models, trainable, sees, routers
+        self.known = known
         self._shared: dict[int, int | None] = {}  # by the model's id: what was tried
         self.readable = {role: embedding_rows(model) for role, model in models.items()}
         self.longest = {role: longest_row(model.config) for role, model in models.items()}
@@ -49,18 +53,28 @@ class Bodies:
         """Hidden states of the rows [B] that are read."""
         batch, view = packer.batch, self.sees.get(role)
         seen = packer.seen(view)
+        if role in self.known:
+            rows = read.nonzero().squeeze(-1).tolist()
+            hidden = Hidden(*looked_up(self.known[role], seen, packer.shape(view), rows))
+        else:
+            hidden = self._passed(role, packer, read, balanced)
+        if seen is batch:
+            return hidden
+        return replace(hidden, slots=hidden.slots.gather(1, _columns(batch, seen)))
+
+    def _passed(self, role: str, packer: Packer, read: Tensor, balanced: bool) -> Hidden:
+        """What the body makes of the rows; slots are those of what the role sees."""
+        batch, view = packer.batch, self.sees.get(role)
+        seen, shape = packer.seen(view), packer.shape(view)
         self._check_ids(role, seen)
-        self._check_lengths(role, packer.shape(view).lengths)
-        may_share = packer.shape(view).repeats and not balanced  # a router counts every token
+        self._check_lengths(role, shape.lengths)
+        may_share = shape.repeats and not balanced  # a router counts every token
         packing = packer(view, read, self.shared(role) if may_share else None)
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
             states, losses = self._states(role, seen, packing, balanced)
-        slots = packing.slots
-        if seen is not batch:
-            slots = slots.gather(1, _columns(batch, seen))
         groups = [one.rows for one in packing.passes]
         balance = _at_tokens(torch.stack(losses), batch, groups) if losses else None
-        return Hidden(states, slots, balance)
+        return Hidden(states, packing.slots, balance)
 
     def shared(self, role: str) -> int | None:
         """H of a model whose rows may share their prompts, which is tried when it is first asked.

@@ -20,6 +20,7 @@ from alignzoo.engine.models.routers import router_of
 from alignzoo.engine.scoring.ahead import Ahead, Forecast
 from alignzoo.engine.scoring.bodies import Bodies, Hidden
 from alignzoo.engine.scoring.fused import Fused
+from alignzoo.engine.scoring.known import States
 from alignzoo.engine.scoring.packing import PADDING, Packer, Shape, padding_share
 from alignzoo.engine.scoring.rows import Named, Scorer, dense
 
@@ -39,6 +40,7 @@ class Special:
     shared: Mapping[str, str] = field(default_factory=dict)  # role -> the trained one that it is
     moving: Sequence[str] = ()  # roles that do not learn, whose own weights change
     sees: Mapping[str, str] = field(default_factory=dict)  # role -> the view that it reads
+    known: Mapping[str, States] = field(default_factory=dict)  # role -> what its body would make
 
 
 class ScoringModule(nn.Module):
@@ -71,8 +73,8 @@ class ScoringModule(nn.Module):
                     f"role '{role}' learns, but every parameter of its model is frozen; let the "
                     "plug-in that loads it leave some open"
                 )
-        sees = self.special.sees
-        self.bodies = Bodies(self.by_role, trainable, sees, self.routers)
+        known = self.special.known
+        self.bodies = Bodies(self.by_role, trainable, self.special.sees, self.routers, known)
         self.set_modes()
 
     def pass_once(self) -> None:
@@ -121,7 +123,7 @@ class ScoringModule(nn.Module):
         """
         if not signals:
             return {}
-        masks = {name: self._mask(name, signal, batch) for name, signal in signals.items()}
+        masks = {name: mask_of(name, s, batch, self.special) for name, s in signals.items()}
         rows: Named = {}
         hidden, packer = {}, Packer(batch, self.padding)
         for role, read in _rows_of_roles(signals, masks).items():
@@ -146,17 +148,6 @@ class ScoringModule(nn.Module):
         """Logits per position."""
         roles = {role for name in names for role in signals[name].roles}
         return sum(self.heads[role].width for role in roles)
-
-    def _mask(self, name: str, signal: Signal, batch: Batch) -> Tensor:
-        """[B, S] bool: where a signal is read. Only answers lie side by side with a view's."""
-        mask = _mask(name, signal, batch)
-        apart = signal.positions is not None and self.special.sees.keys() & set(signal.roles)
-        if apart and bool((mask & ~_answers(batch)).any()):
-            raise PluginError(
-                f"signal '{name}' names positions of the prompt, but '{min(apart)}' sees another "
-                "one; name positions that predict the answer"
-            )
-        return mask
 
     def _score(
         self,
@@ -190,6 +181,21 @@ def _mask(name: str, signal: Signal, batch: Batch) -> Tensor:
     if signal.positions is not None and bool((mask & ~batch.attention).any()):
         raise PluginError(f"signal '{name}' names positions of padding, which have no logits")
     return mask
+
+
+def mask_of(name: str, signal: Signal, batch: Batch, special: Special) -> Tensor:
+    """[B, S] bool: where a signal is read; PluginError where a role has nothing to be read there.
+
+    Only answers lie side by side with those of a view, and are kept of what is known.
+    """
+    mask = _mask(name, signal, batch)
+    apart = {*special.sees, *special.known} & set(signal.roles)
+    if signal.positions is None or not apart or not bool((mask & ~_answers(batch)).any()):
+        return mask
+    role, why = min(apart), "sees another one; name positions that predict the answer"
+    if role not in special.sees:
+        why = "is kept at answers alone; remove train.cache_teacher"
+    raise PluginError(f"signal '{name}' names positions of the prompt, but '{role}' {why}")
 
 
 def read_rows(batch: Batch, signals: Mapping[str, Signal], role: str) -> Tensor:

@@ -30,12 +30,6 @@ PART_SECONDS = 30.0  # of an interrupted pass that are scored again
 Keyed: TypeAlias = Sequence[tuple[bytes, Item]]  # rows by their keys
 
 
-def is_cacheable(signal: Signal, changing: frozenset[str]) -> bool:
-    """A known computation on models that stay as they are, at the default positions."""
-    frozen = not changing.intersection(signal.roles)
-    return signal.key is not None and frozen and signal.positions is None
-
-
 def alone(wanted: int) -> int:
     """As many passes as this process needs: each rank has the models to itself."""
     return wanted
@@ -185,7 +179,7 @@ def compute_stored(
     cut = batches_of([len(row) for row in rows.values()], prompts, size)
     batches = [[ordered[n] for n in numbers] for numbers in cut]
     parts = [path.with_suffix(".parts") for path in paths]
-    kept = [_kept(folder) for folder in parts] if crew.is_main else []
+    kept = [rows_in(folder) for folder in parts] if crew.is_main else []
     found = {key: x for some in kept for key, x in some.items()}
     known = crew.from_main(lambda: {n for n, b in enumerate(batches) if _all_in(found, b)})
     missing = {n: batch for n, batch in enumerate(batches) if n not in known}
@@ -194,10 +188,10 @@ def compute_stored(
     for number, scored in _turns(module, {name: signal}, missing, crew):
         part |= scored if crew.is_main else {}
         if part and time.monotonic() - started >= PART_SECONDS:
-            _write(part, [folder / f"{number:09d}.safetensors" for folder in parts])
+            write_rows(part, [folder / f"{number:09d}.safetensors" for folder in parts])
             found, part, started = found | part, {}, time.monotonic()
     found |= part
-    path = crew.from_main(lambda: _write({key: found[key] for key, _ in ordered}, paths))
+    path = crew.from_main(lambda: write_rows({key: found[key] for key, _ in ordered}, paths))
     for folder in parts if crew.is_main else ():
         shutil.rmtree(folder, ignore_errors=True)
     return path
@@ -229,8 +223,8 @@ def _scored(module: ScoringModule, named: Mapping[str, Signal], some: Keyed) -> 
     return {key: scored[name][i, : len(row)].clone() for i, (key, row) in enumerate(rows)}
 
 
-def _kept(parts: Path) -> dict[bytes, Tensor]:
-    """What an interrupted pass has scored; a damaged part is scored again."""
+def rows_in(parts: Path) -> dict[bytes, Tensor]:
+    """What stands in the files of a folder, mapped into memory; not what is in a damaged one."""
     found: dict[bytes, Tensor] = {}
     for part in sorted(parts.glob("*.safetensors")):
         with suppress(DamagedFile):
@@ -245,7 +239,7 @@ def _rows(path: Path) -> dict[bytes, Tensor]:
     return dict(zip(keys, values, strict=True))
 
 
-def _write(found: Mapping[bytes, Tensor], paths: Sequence[Path]) -> Path:
+def write_rows(found: Mapping[bytes, Tensor], paths: Sequence[Path]) -> Path:
     """Write to the first path that can be written, and say which."""
     tensors = {
         "values": torch.cat(list(found.values())),

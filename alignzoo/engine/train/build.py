@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.models.families import checkpoint_activations
 from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.filed import filed
+from alignzoo.engine.scoring.known import States
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train import words
 from alignzoo.engine.train.cut import buffer_cut
@@ -16,8 +19,8 @@ from alignzoo.engine.train.moving import check_alike
 from alignzoo.engine.train.sources import OfflineSource, RolloutSource, Sampled, Source, schedule
 
 
-def module_of(job: Job) -> ScoringModule:
-    """Every model that stays loaded while a stage trains."""
+def module_of(job: Job, known: Mapping[str, States] = MappingProxyType({})) -> ScoringModule:
+    """Every model that stays loaded while a stage trains; of some the hidden states are known."""
     live = {**job.algorithm.signals(), **job.scored[1]}
     needed = {role for s in live.values() for role in s.roles} | job.changing
     if job.rollout:
@@ -32,7 +35,7 @@ def module_of(job: Job) -> ScoringModule:
         for role in job.trainable:
             checkpoint_activations(models[role])
     scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
-    return ScoringModule(models, job.trainable, scorer, job.special)
+    return ScoringModule(models, job.trainable, scorer, replace(job.special, known=known))
 
 
 def buffers_of(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored]) -> Source:

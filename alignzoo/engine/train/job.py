@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.closed import is_own
+from alignzoo.contract.frozen import changing_in, is_cacheable
 from alignzoo.contract.moving import Follow, moving_of
 from alignzoo.contract.types import Batch, Item, Signal
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.adapters import Adapted, base_of, dressed
 from alignzoo.engine.parallel.ranks import Ranks
-from alignzoo.engine.scoring import snapshots
 from alignzoo.engine.scoring.scorer import Special
 from alignzoo.engine.train import rails
 from alignzoo.engine.train.cut import Cut
@@ -128,7 +128,7 @@ class Job:
     @property
     def changing(self) -> frozenset[str]:
         """Roles whose weights do not stay."""
-        return self.trainable | self.moving.keys()
+        return changing_in(self.algorithm)
 
     @property
     def special(self) -> Special:
@@ -151,6 +151,6 @@ class Job:
         cached = {
             name: s
             for name, s in every.items()
-            if not self.on_policy and snapshots.is_cacheable(s, self.changing)
+            if not self.on_policy and is_cacheable(s, self.changing)
         }
         return cached, {name: s for name, s in every.items() if name not in cached}

@@ -48,6 +48,7 @@ from alignzoo.engine.train.sources import (
     gap_metrics,
 )
 from alignzoo.engine.train.step import REDONE, NotFiniteError, Stepper, evaluate_loss
+from alignzoo.engine.train.teachers import known_states
 from alignzoo.engine.train.world import BufferWorld
 
 
@@ -61,8 +62,8 @@ def train(job: Job) -> dict[str, PreTrainedModel]:
     check_alike(job)
     with job.ranks.attention():
         with job.clock.during(phases.SNAPSHOTS):
-            stored = stored_snapshots(job)
-        module = module_of(job)
+            stored, known = stored_snapshots(job), known_states(job)
+        module = module_of(job, known)
         for text in words.frozen({role: module.by_role[role] for role in sorted(job.trainable)}):
             job.rails.say(text)
         layout = build_layout(job.ranks, module, job.optim, job.strategy)
