@@ -243,11 +243,14 @@ def test_work_is_done_again_for_what_decides_values_and_not_for_prices_or_limits
     def known(reward):
         recipe = loaded(tmp_path, reward)
         identity = stage_identity(recipe.stages[0], recipe, REGISTRY, {})
-        return identity.digest, default_folder(recipe)
+        return identity.digest, default_folder(recipe, REGISTRY)
 
     usual, folder = known("{judge: asked, with: {price: 1.0}}")
     assert known("{judge: asked, with: {price: 1.0}, max_cost: 9}") == (usual, folder)
     assert known("{judge: asked, with: {price: 2.0}, min_parsed: 0.5}")[0] == usual
+    assert known("{judge: asked, with: {voice: low, price: 3.0}}") == (usual, folder)
+    assert known("{judge: [{name: asked, with: {price: 3.0}}]}")[0] == usual
+    assert known("{judge: asked, with: {voice: high, price: 1.0}}")[1] != folder
     assert known("{judge: asked, by: wins, questions: pairwise}")[0] == usual
     others = [
         "{judge: asked, with: {voice: high}}",

@@ -78,7 +78,7 @@ def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> in
         if not is_main():
             return 0
         return preview_command(recipe, registry, labels, as_json=manner.as_json)
-    folder = output or default_folder(recipe)
+    folder = output or default_folder(recipe, registry)
     source = yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
 
     def work() -> RunResult:
