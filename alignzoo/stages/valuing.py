@@ -13,7 +13,7 @@ from alignzoo.contract.evaluation import Answer, Judge, mean
 from alignzoo.contract.verdicts import AskedJudge, JudgeError
 from alignzoo.judging import Patience, meet, open_journal
 from alignzoo.judging.journal import Journal, journal_folder
-from alignzoo.judging.mute import Remedies
+from alignzoo.judging.mute import Remedies, spoken
 from alignzoo.judging.purse import Purse
 from alignzoo.judging.ranking import EQUAL
 from alignzoo.judging.referee import Groups, Referee, Seat, Values
@@ -173,8 +173,9 @@ def valuer_of(
             seats.append(Seat(name, judge, remedies=_remedies(spec, k, context)))
             continue
         journal = _journal(judge, beside, held, context)
-        meet(benchmark, judge, journal, patience)
         seats.append(Seat(name, judge, journal, _remedies(spec, k, context)))
+        with spoken(seats[-1].remedies):
+            meet(benchmark, judge, journal, patience)
     referee = Referee(benchmark, seats, spec.vote, context.again, patience)
     ledger = Ledger(context.folder / STATE / f"{place}.jsonl", referee.price)
     return Valuer(spec, referee, ledger, context, held, beside)
@@ -203,7 +204,7 @@ def _remedies(spec: ValuedSpec, seat: int, context: StageContext) -> Remedies:
     judge = "with" if isinstance(spec.judge, str) else f"judge.{seat}.with"
     asked = asked_of(spec, context.registry).name
     room = f"`questions: {{{{name: {asked}, with: {{{{max_tokens: {{room}}}}}}}}}}` in {place}"
-    return Remedies(f"--set {place}.min_parsed=0", room, f"--set {place}.{judge}")
+    return Remedies(f"--set {place}.min_parsed=0", room, f"{place}.{judge}")
 
 
 def grouped(answers: Sequence[Answer], size: int) -> list[Sequence[Answer]]:

@@ -84,7 +84,7 @@ def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> in
     def work() -> RunResult:
         progress, display = watch(sys.stderr if manner.as_json else sys.stdout)
         with display:
-            how = How(again=manner.again, labels=labels)
+            how = How(again=manner.again, labels=labels, alone=True)
             return run_recipe(recipe, source, registry, folder, progress, how)
 
     return report(work, folder, as_json=manner.as_json)
