@@ -90,6 +90,7 @@ class How:
     again: bool = False  # ask judges anew what they answered without a verdict
     fresh: bool = False  # delete first what the folder holds of an earlier run
     labels: Mapping[str, str] = field(default_factory=dict)  # model -> its name in tables
+    alone: bool = False  # one `evaluate` block that a command line wrote; errors name its keys
     when_done: Callable[[], None] | None = None  # before those who watch are told of the end
 
 
@@ -113,6 +114,10 @@ class Run:
         """How tables call a model."""
         return self.how.labels.get(model, model)
 
+    def keys(self, number: int) -> str:
+        """How `--set` reaches the keys of an `evaluate` block, by its number from 1."""
+        return "" if self.how.alone else f"evaluate.{number - 1}."
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -126,6 +131,7 @@ class Piece:
     trains: bool = False  # resumes from its own checkpoints
     shared: bool = True  # all ranks work; else rank 0, and the others wait
     labels: Mapping[str, Any] = field(default_factory=dict)  # names in its row of scores.jsonl
+    keys: str = ""  # where its block stands in the recipe
 
 
 def run_recipe(
@@ -193,7 +199,7 @@ def _check_files(run: Run) -> None:
     """
     check_models(run.recipe, run.registry, {})
     stages = {stage.name for stage in run.recipe.stages}
-    for spec in run.recipe.evaluate:
+    for number, spec in enumerate(run.recipe.evaluate, 1):
         benchmark = build_options(run.registry.find("benchmark", spec.benchmark), spec.with_)
         benchmark.settings()
         models = evaluated_models(spec, run.recipe, run.registry)
@@ -203,7 +209,7 @@ def _check_files(run: Run) -> None:
         if files and not spec.partial:
             prompts = list(islice(benchmark.prompts(run.recipe.seed), spec.limit))
             for name, outputs in found.items():
-                match(outputs, prompts, run.label(name))
+                match(outputs, prompts, run.label(name), run.keys(number))
 
 
 def stage_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
@@ -238,6 +244,7 @@ def evaluation_pieces(run: Run, outputs: Mapping[str, Path]) -> Iterator[Piece]:
                 folder=folder / model_folder(model),
                 identity=evaluation_identity(spec, model, run.recipe, run.registry, outputs),
                 work=partial(measure, spec, model, baseline),
+                keys=run.keys(number),
                 labels={
                     "model": run.label(model),
                     "baseline": spec.baseline and run.label(spec.baseline),
@@ -342,6 +349,7 @@ def _context(piece: Piece, run: Run, outputs: Mapping[str, Path]) -> StageContex
         again=run.how.again,
         observers=run.observers,
         told=run.told,
+        keys=piece.keys,
     )
 
 

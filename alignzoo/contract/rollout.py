@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+COLD = 1e-30  # below this temperature logits / temperature overflow in float32
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -24,6 +26,11 @@ class Sampling:
     top_k: int = 0  # 0: off
     min_new_tokens: int = 0  # before a stop token, which does not count
     stop_ids: tuple[int, ...] = ()  # any of them ends a response and is its last token
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken: at 0, and where nothing could tell it from 0."""
+        return self.temperature < COLD
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 from alignzoo.contract.errors import AlignzooError
 from alignzoo.contract.evaluation import Answer, Benchmark, Column, Judge
+from alignzoo.contract.rollout import COLD
 from alignzoo.contract.types import Message, PromptSample
 
 AROUND = 32  # tokens at most that a chat template puts around a message, or a conversation
@@ -28,6 +29,11 @@ class Decoding:
     max_tokens: int = 2048
     temperature: float = 0.0
     top_logprobs: int = 0  # alternatives wanted for the first token of the reply
+
+    @property
+    def is_greedy(self) -> bool:
+        """As of sampling: whether the likeliest token is taken."""
+        return self.temperature < COLD
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from alignzoo.contract.verdicts import (
 )
 from alignzoo.judging.commit import group_commit
 from alignzoo.judging.journal import Journal
+from alignzoo.judging.mute import EVALUATING, Remedies, spoken
 from alignzoo.judging.work import Standing, Task, Work
 
 __all__ = ["Patience", "Standing", "ask", "meet"]
@@ -63,6 +64,7 @@ def ask(
     again: bool,
     report: Callable[[Standing], None],
     patience: Patience = PATIENT,
+    remedies: Remedies = EVALUATING,
 ) -> Capabilities:
     """Ask what the journal has no reply to, and with `again` what it has no readable reply to.
 
@@ -75,7 +77,9 @@ def ask(
     not, when another model answers in its place, and when the first replies all lack a verdict;
     PluginError when judge or benchmark break their contract. Everything that came is kept.
     """
-    return put(Task(benchmark, judge, questions, journal, again, report, patience.mute), patience)
+    task = Task(benchmark, judge, questions, journal, again, report, patience.mute,
+                remedies=remedies)  # fmt: skip
+    return put(task, patience)
 
 
 def put(task: Task, patience: Patience = PATIENT) -> Capabilities:
@@ -87,7 +91,8 @@ def put(task: Task, patience: Patience = PATIENT) -> Capabilities:
         return journal.capabilities
     asked: list[int] = []  # signals that asked to stop
     try:
-        return asyncio.run(_ask(task, standing, patience, asked))
+        with spoken(task.remedies):
+            return asyncio.run(_ask(task, standing, patience, asked))
     except asyncio.CancelledError:
         raise Interrupted(asked[0] if asked else signal.SIGINT) from None
 

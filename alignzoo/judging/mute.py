@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from alignzoo.contract.verdicts import AskedJudge, Decoding, JudgedBenchmark, JudgeError, Reply
@@ -18,10 +19,28 @@ class Remedies:
 
     bar: str = "--set min_parsed=0"
     room: str = "`--set with.max_tokens={room}`"
-    judge: str = "--set judge.with"  # and an option of the judge
+    judge: str = "judge.with"  # the key of the judge's options
 
 
 EVALUATING = Remedies()
+
+
+def evaluating(keys: str, judge: str = EVALUATING.judge) -> Remedies:
+    """Of an `evaluate` block whose keys begin so, such as "evaluate.0."."""
+    room = f"`--set {keys}with.max_tokens={{room}}`"
+    return Remedies(f"--set {keys}min_parsed=0", room, f"{keys}{judge}")
+
+
+@contextmanager
+def spoken(remedies: Remedies) -> Iterator[None]:
+    """Name a judge's options as the block has them; judges name them as `alignzoo eval` does."""
+    try:
+        yield
+    except JudgeError as error:
+        text = str(error).replace(f"{EVALUATING.judge}.", f"{remedies.judge}.")
+        if text == str(error):
+            raise
+        raise JudgeError(text) from error
 
 
 def held(reply: Reply) -> str:

@@ -86,8 +86,11 @@ def read_outputs(path: Path) -> tuple[Output, ...]:
     return outputs
 
 
-def match(outputs: Iterable[Output], prompts: Sequence[PromptSample], place: str) -> list[Answer]:
-    """One answer per prompt, in the order of the prompts; `place` names the file.
+def match(
+    outputs: Iterable[Output], prompts: Sequence[PromptSample], place: str, keys: str = ""
+) -> list[Answer]:
+    """One answer per prompt, in the order of the prompts; `place` names the file, and the keys of
+    the block that names it begin with `keys`.
 
     A row and a prompt belong together when their texts are equal, or, for a row without a prompt,
     when its id is `prompt.meta["id"]`. A prompt of one user message equals its text, and a row may
@@ -101,9 +104,9 @@ def match(outputs: Iterable[Output], prompts: Sequence[PromptSample], place: str
     if missing:
         raise DataError(
             f"{place}: answers {len(prompts) - len(missing)} of the {len(prompts)} prompts; "
-            f"first missing: {_shown(missing[0])}; with `partial: true` (or --set partial=true) "
-            "they are left out, and the result stands in a table of its own; or give the benchmark "
-            "the file's own prompts"
+            f"first missing: {_shown(missing[0])}; with `partial: true` (or --set "
+            f"{keys}partial=true) they are left out, and the result stands in a table of its own; "
+            "or give the benchmark the file's own prompts"
         )
     pairs = zip(prompts, found, strict=True)
     return [_answer(prompt, output) for prompt, output in pairs if output is not None]

@@ -1,13 +1,21 @@
-"""What asking may cost: no question is asked whose reply could pass the limit."""
+"""What asking may cost: no question is asked whose reply could pass the limit.
+
+A bill keeps tokens and no money, so that a price that is corrected counts for what is paid too.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from alignzoo.contract.verdicts import AskedJudge, JudgeError, Question, Reply
-from alignzoo.judging.read import NOTHING
+from alignzoo.contract.verdicts import AskedJudge, JudgeError, Question, Reply, Usage
+from alignzoo.judging.read import NOTHING, Judged, taken
+
+# Prompt and completion tokens of every reply to a question; None: nobody knows, nor the most.
+Used: TypeAlias = Sequence[Sequence[int]] | None
 
 
 @dataclass
@@ -51,3 +59,23 @@ def dearest(judge: AskedJudge, question: Question) -> float:
     """The most that one reply can cost; infinite where nobody knows a price."""
     price = judge.cost(judge.largest_usage(question))
     return math.inf if price is None else price
+
+
+def used_of(judge: AskedJudge, judged: Judged) -> Used:
+    """What all replies to a question took; one that does not say it may have taken the most."""
+    largest = [judge.largest_usage(question) for question in judged.asked]
+    prompt, completion = (max(getattr(x, key) for x in largest) for key in _PARTS)
+    unsaid = None if completion >= sys.maxsize else Usage(prompt, completion)
+    found = [usage or unsaid for usage in taken(judged.billed)]
+    known = [[usage.prompt_tokens, usage.completion_tokens] for usage in found if usage]
+    return known if len(known) == len(found) else None
+
+
+_PARTS = ("prompt_tokens", "completion_tokens")
+
+
+def price_of(judge: AskedJudge, used: Used) -> float | None:
+    """The price of replies by the judge's prices now; None where one is not known."""
+    prices = None if used is None else [judge.cost(Usage(*tokens)) for tokens in used]
+    known = [price for price in prices or () if price is not None]
+    return None if prices is None or len(known) < len(prices) else sum(known)

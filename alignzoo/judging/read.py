@@ -60,8 +60,7 @@ class Spent:
     def plus(self, replies: Iterable[Reply], judge: AskedJudge) -> Spent:
         """With these replies too. An error that no model computed costs nothing."""
         usage, cost = self.usage, self.cost
-        for reply in filter(_computed, replies):
-            used = _known(reply)
+        for used in taken(replies):
             price = judge.cost(used) if used else None
             cost = None if cost is None or price is None else cost + price
             usage = usage and used and Usage(
@@ -69,6 +68,11 @@ class Spent:
                 usage.completion_tokens + used.completion_tokens,
             )  # fmt: skip
         return Spent(usage, cost)
+
+
+def taken(replies: Iterable[Reply]) -> Iterator[Usage | None]:
+    """The tokens of every reply that a model computed; None of one that does not say."""
+    return (_known(reply) for reply in replies if _computed(reply))
 
 
 def _computed(reply: Reply) -> bool:

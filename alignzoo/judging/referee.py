@@ -9,7 +9,7 @@ Of a panel, the judges that lack none vote on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,9 +18,9 @@ from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Question, Us
 from alignzoo.judging.ask import PATIENT, Patience, put
 from alignzoo.judging.journal import Journal
 from alignzoo.judging.mute import EVALUATING, Remedies, quoted
-from alignzoo.judging.purse import Purse, dearest
+from alignzoo.judging.purse import Purse, Used, price_of, used_of
 from alignzoo.judging.ranking import duels, win_rates
-from alignzoo.judging.read import Judged, Spent, blaming, by_another, read, score
+from alignzoo.judging.read import Judged, blaming, by_another, read, score
 from alignzoo.judging.vote import panel
 from alignzoo.judging.work import Standing, Task
 
@@ -38,6 +38,11 @@ class Seat:
     journal: Journal | None = None
     remedies: Remedies = EVALUATING
 
+    @property
+    def account(self) -> str:
+        """What tells the judge from others in bills: what decides its replies."""
+        return "" if self.journal is None else self.journal.folder.name
+
 
 @dataclass(frozen=True)
 class Heard:
@@ -47,7 +52,7 @@ class Heard:
     judged: int  # questions, of all judges
     parsed: int  # of them: with a verdict
     unread: str = ""  # the first reply without one
-    bill: Mapping[str, float | None] = field(default_factory=dict)  # question -> price of replies
+    bill: Mapping[str, Used] = field(default_factory=dict)  # question -> what its replies took
     strangers: list[str] = field(default_factory=list)  # seats in whose place another model replied
 
 
@@ -67,6 +72,12 @@ class Referee:
         asked = [seat.judge for seat in self.seats if isinstance(seat.judge, AskedJudge)]
         return all(judge.cost(Usage(1, 1)) is not None for judge in asked)
 
+    def price(self, question: str, used: Used) -> float | None:
+        """What the replies to a question of a bill cost, by the prices that judges have now."""
+        account, _, _ = question.partition(" ")
+        judge = next((seat.judge for seat in self.seats if seat.account == account), None)
+        return price_of(judge, used) if isinstance(judge, AskedJudge) else None
+
     def takes(self, strangers: Iterable[str]) -> bool:
         """Whether other models may have replied in the place of these seats."""
         own = (seat for seat in self.seats if seat.name in set(strangers))
@@ -84,7 +95,7 @@ class Referee:
             for question in self.benchmark.questions(own, other):
                 yield places[question.index], question
 
-    def hear(self, groups: Groups, billed: Mapping[str, float | None], purse: Purse) -> Heard:
+    def hear(self, groups: Groups, billed: Container[str], purse: Purse) -> Heard:
         """Ask every judge what its journal does not know, and read the verdicts.
 
         `billed` are the questions that are paid for already. Raises JudgeError as `ask` does, and
@@ -101,13 +112,11 @@ class Referee:
             judged=sum(len(one.asked) for one in heard),
             parsed=sum(len(one.parsed) for one in heard),
             unread=next((one.unread for one in heard if one.unread), ""),
-            bill={key: price for one in heard for key, price in one.bill.items()},
+            bill={key: used for one in heard for key, used in one.bill.items()},
             strangers=[s.name for s, x in zip(self.seats, heard, strict=True) if x.strange],
         )
 
-    def _one(
-        self, seat: Seat, groups: Groups, billed: Mapping[str, float | None], purse: Purse
-    ) -> _One:
+    def _one(self, seat: Seat, groups: Groups, billed: Container[str], purse: Purse) -> _One:
         def questions() -> Iterator[Question]:
             return (question for _, question in self.questions(groups))
 
@@ -115,7 +124,8 @@ class Referee:
             return self._read(seat, score(self.benchmark, seat.judge, questions()))
         if purse.limit < math.inf:
             kept = self._read(seat, read(self.benchmark, questions(), seat.journal)).bill
-            purse.paid += sum(price or 0.0 for key, price in kept.items() if key not in billed)
+            new = (self.price(key, used) for key, used in kept.items() if key not in billed)
+            purse.paid += sum(price or 0.0 for price in new)
         task = Task(self.benchmark, seat.judge, questions, seat.journal, self.again, _silent,
                     self.patience.mute, purse, seat.remedies)  # fmt: skip
         put(task, self.patience)
@@ -136,8 +146,8 @@ class Referee:
                 said = quoted(self.benchmark, reply, seat.remedies) if reply else "no reply"
                 one.unread = f"judge '{seat.name}': {said}"
             if judged.billed and isinstance(seat.judge, AskedJudge):
-                key = f"{seat.name} {judged.question.digest}"
-                one.bill[key] = _price(seat.judge, judged)
+                key = f"{seat.account} {judged.question.digest}"
+                one.bill[key] = used_of(seat.judge, judged)
         return one
 
     def _values(
@@ -169,7 +179,7 @@ class _One:
     asked: set[str] = field(default_factory=set)  # digests
     parsed: set[str] = field(default_factory=set)  # of them: with a verdict
     unread: str = ""
-    bill: dict[str, float | None] = field(default_factory=dict)
+    bill: dict[str, Used] = field(default_factory=dict)
     strange: bool = False  # whether another model replied in its place
 
 
@@ -195,13 +205,6 @@ def _together(verdicts: Sequence[Verdict | None]) -> float | None:
     if len(known) < len(verdicts) or not weight:
         return None
     return math.fsum(verdict.weight * verdict.value for verdict in known) / weight
-
-
-def _price(judge: AskedJudge, judged: Judged) -> float | None:
-    """What the replies to one question took; one that does not say it may have taken the most."""
-    price = Spent().plus(judged.billed, judge).cost
-    most = dearest(judge, judged.question) * len(judged.billed)
-    return price if price is not None else (None if most == math.inf else most)
 
 
 def _silent(standing: Standing) -> None:

@@ -304,6 +304,6 @@ class Work:
             f"judge '{self.task.judge.name}': {reply.model} answered a question, and "
             f"{able.served} the greeting: these are two judges; let the server answer with one "
             "and run the same command again, or say what the replies of others are: "
-            f"`{self.task.remedies.judge}.other_models=fail` (failed) or `count` (verdicts of one "
+            f"`--set {EVALUATING.judge}.other_models=fail` (failed) or `count` (verdicts of one "
             "judge)"
         )

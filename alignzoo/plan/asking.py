@@ -8,7 +8,7 @@ from alignzoo.contract.verdicts import AskedJudge
 from alignzoo.recipe.blocks import GenerateSpec, Recipe, StageSpec, TrainSpec
 from alignzoo.recipe.judges import by_of, placed_values
 from alignzoo.recipe.registry import Registry
-from alignzoo.recipe.rewards import ValuedSpec
+from alignzoo.recipe.rewards import ValuedSpec, numbered
 
 
 def asking_notes(recipe: Recipe, registry: Registry) -> Iterator[str]:
@@ -18,11 +18,13 @@ def asking_notes(recipe: Recipe, registry: Registry) -> Iterator[str]:
     """
     for stage in recipe.stages:
         for block, _ in placed_values(stage):
-            names = [judge.name for judge in block.judges if _is_asked(judge.name, registry)]
+            called = zip(numbered([x.name for x in block.judges]), block.judges, strict=True)
+            names = [name for name, judge in called if _is_asked(judge.name, registry)]
             if names:
                 limit = "no max_cost" if block.max_cost is None else f"max_cost {block.max_cost:g}"
                 often = _often(stage, block, recipe, registry)
-                yield f"{stage.name}: {often} to judge {' and '.join(names)}; {limit}"
+                whom = f"each of {' and '.join(names)}" if names[1:] else f"judge {names[0]}"
+                yield f"{stage.name}: {often} to {whom}; {limit}"
 
 
 def _is_asked(name: str, registry: Registry) -> bool:

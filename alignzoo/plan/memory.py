@@ -101,7 +101,7 @@ class Predictor:
             engine = TransformersEngine(spec.rollout.batch_size)
             block = spec.rollout
             samples = block.samples_per_prompt
-            mixed = block.sampler if block.sampler and block.sampler.mixes else None
+            mixed = block.sampler
             mixture = Mixture(mixed.weights) if mixed else None  # of either kind
             rollout = Rollout((), None, engine, sampling, block.prompts, samples, mixture=mixture)
             decoding = self._decoding(spec, prompt, sampling)

@@ -62,7 +62,7 @@ def plan_recipe(recipe: Recipe, registry: Registry, folder: Path | None = None) 
     notes = check_inputs(recipe, registry)
     check_prompts(recipe)
     check_kinds(recipe, registry)
-    folder = default_folder(recipe) if folder is None else folder
+    folder = default_folder(recipe, registry) if folder is None else folder
     known = standings(recipe, registry, folder)
     notes = (*notes, *check_models(recipe, registry, known.finished))
     notes = (*notes, *asking_notes(recipe, registry), *keeping_notes(recipe, registry, known))

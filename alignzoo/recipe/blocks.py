@@ -188,6 +188,12 @@ class RolloutSpec(Spec):
         default_factory=dict, alias="with", description="older place of the engine's options"
     )
 
+    @field_validator("sampler")
+    @classmethod
+    def _mixes_something(cls, value: SamplerSpec | None) -> SamplerSpec | None:
+        """The policy alone is what is sampled from without a sampler."""
+        return value if value is not None and value.mixes else None
+
     @model_validator(mode="after")
     def _older_form(self) -> Self:
         """`{engine: NAME, with: OPTIONS}` means `engine: {name: NAME, with: OPTIONS}`."""

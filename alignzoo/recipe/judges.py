@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.choosing import CHOOSERS, WIN_CHOOSERS, Chooser
-from alignzoo.contract.errors import PluginError
+from alignzoo.contract.errors import AlignzooError, PluginError
 from alignzoo.contract.evaluation import Benchmark, Judge, compares_pairs, scores_alone
 from alignzoo.contract.verdicts import AskedJudge, Decoding, JudgedBenchmark, Question, Usage
 from alignzoo.recipe.blocks import EvaluateSpec, RolloutSpec, TrainSpec
@@ -23,7 +23,7 @@ from alignzoo.recipe.rewards import (
     ValuedSpec,
     placed_rewards,
 )
-from alignzoo.recipe.spec import Spec
+from alignzoo.recipe.spec import JudgeSpec, Spec
 
 USUAL: Mapping[By, str] = {"wins": "pairwise", "score": "pointwise"}  # what judges are asked
 
@@ -41,10 +41,36 @@ def plugin_faults(
     yield from (fault.under((*path[:-1], "with")) for fault in options)
 
 
+def _twin_faults(judges: Sequence[JudgeSpec], registry: Registry, path: Path) -> Iterator[Fault]:
+    """A panel with one judge twice, which would have two votes and be paid for both.
+
+    What decides its replies tells a judge from others; neither address, price nor patience does.
+    """
+    classes = [registry.judges.get(judge.name) for judge in judges]
+    for k, cls in enumerate(classes):
+        alike = [j for j in range(k) if cls is not None and classes[j] is cls]
+        own = _identity(judges[k], registry) if alike else None
+        first = next((j for j in alike if own and own == _identity(judges[j], registry)), None)
+        if first is not None:
+            what = f"is the same judge as number {first}, by all that decides its replies (neither "
+            what += "address nor price does), and would have two votes; take one of them out"
+            yield Fault((*path, "judge", k), what)
+
+
+def _identity(judge: JudgeSpec, registry: Registry) -> tuple[Mapping[str, Any]] | None:
+    """None where the judge cannot be made or read, which is said elsewhere."""
+    built, _ = try_options(registry.judges[judge.name], judge.with_)
+    try:
+        return None if built is None else (built.identity(),)
+    except AlignzooError:
+        return None
+
+
 def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
     """A benchmark with a judge of its own takes none; the others take one or a panel."""
     for k, judge in enumerate(spec.judge):
         yield from plugin_faults(registry, "judge", judge.name, ("judge", k, "name"), judge.with_)
+    yield from _twin_faults(spec.judge, registry, ())
     cls = registry.benchmarks.get(spec.benchmark)
     if cls is None:
         return
@@ -159,6 +185,7 @@ def valued_faults(spec: ValuedSpec, registry: Registry, path: Path) -> Iterator[
         place = ("judge",) if one else ("judge", k, "name")
         yield from plugin_faults(registry, "judge", judge.name, (*path, *place), judge.with_)
         yield from _ability_faults(spec, judge.name, registry, (*path, *place))
+    yield from _twin_faults(spec.judges, registry, path)
     if not spec.judges or any(judge.name not in registry.judges for judge in spec.judges):
         return
     if is_worded(spec, registry):

@@ -28,7 +28,7 @@ def sampler_faults(
         if what := _unfit(role, cls, method):
             yield Fault((*path, role), what, at_key=True)
     engine = registry.engines.get(spec.rollout.engine.name)
-    if engine is not None and not engine.mixes and sampler.mixes:
+    if engine is not None and not engine.mixes:
         what = f"'{engine.name}' samples from the policy alone and cannot mix it with other roles"
         yield Fault(("rollout", "sampler"), f"{what}; take the engine transformers", at_key=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from alignzoo.recipe.mixing import placed
 from alignzoo.recipe.roles import main_role
 
 PEFT = "0.21"  # whose layers and files the engine knows
-
-MIXED = "a sampler of several roles"
 
 
 def training_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fault]:
@@ -117,27 +115,35 @@ def _sampling_faults(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Iterator[Fau
     """Who wants to be stopped is stopped before anything is sampled."""
     found = off_policy(spec, cls)
     if found and spec.rails.on_breach == "stop":
-        yield Fault(("rollout", "sampling"), f"{off_policy_note(found, cls)} (on_breach: stop)")
+        (first, *_) = found
+        yield Fault(("rollout", first), f"{off_policy_note(found, cls)} (on_breach: stop)")
 
 
-def off_policy(spec: TrainSpec, cls: type[Algorithm[Any]]) -> list[str]:
-    """The settings under which samples are not the policy's, where the loss takes them for such."""
+def off_policy(spec: TrainSpec, cls: type[Algorithm[Any]]) -> Mapping[str, str]:
+    """The keys of a rollout under which samples are not the policy's, where the loss takes them for
+    such, and in words what they say.
+    """
     if spec.rollout is None or not cls.assumes_policy_samples:
-        return []
+        return {}
     neutral, share = SamplingSpec(), spec.rollout.share
     names = ("temperature", "top_p", "top_k", "min_new_tokens")
     given = {name: getattr(spec.rollout.sampling, name) for name in names}
-    found = [f"{name} {x:g}" for name, x in given.items() if x != getattr(neutral, name)]
-    if spec.rollout.sampler is not None and spec.rollout.sampler.mixes:
-        found.append(MIXED)
-    return found if share == 1 else [*found, f"share {share:g}"]
+    shaped = [f"{name} {x:g}" for name, x in given.items() if x != getattr(neutral, name)]
+    found = {
+        "sampling": ", ".join(shaped),
+        "sampler": "a sampler of several roles" if spec.rollout.sampler else "",
+        "share": f"share {share:g}" if share != 1 else "",
+    }
+    return {key: words for key, words in found.items() if words}
 
 
-def off_policy_note(settings: list[str], cls: type[Algorithm[Any]]) -> str:
+def off_policy_note(settings: Mapping[str, str], cls: type[Algorithm[Any]]) -> str:
     """What these settings mean for a method, in one sentence."""
-    alone = ", and from the policy alone" if MIXED in settings else ""
+    alone = ", and from the policy alone" if "sampler" in settings else ""
+    every = ", and for every prompt (rollout.share 1)" if "share" in settings else ""
     return (
-        f"{cls.name} takes answers for samples of the policy, but with {', '.join(settings)} they "
-        "are samples of another distribution, and its gradient is biased; sample at temperature 1 "
-        f"with top_p 1, top_k 0 and min_new_tokens 0{alone}"
+        f"{cls.name} takes answers for samples of the policy, but with "
+        f"{', '.join(settings.values())} they are samples of another distribution, and its "
+        "gradient is biased; sample at temperature 1 with top_p 1, top_k 0 and min_new_tokens 0"
+        f"{every}{alone}"
     )

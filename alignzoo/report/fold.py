@@ -37,7 +37,7 @@ def fold_report(folders: Sequence[Path], registry: Registry) -> Report:
     return Report(
         runs=tuple(facts_of(run) for run in runs),
         results=tuple(_read(sections, found, runs)),
-        over_seeds=tuple(_over_seeds(runs)),
+        over_seeds=tuple(_over_seeds(runs, registry)),
         metrics=tuple(metrics_of(runs, registry)),
         trails=tuple(trails_of(runs)),
         samples=tuple(one for one in said if isinstance(one, Samples)),
@@ -99,9 +99,9 @@ def _read(
         yield result_of(section, found, method)
 
 
-def _over_seeds(runs: Sequence[Run]) -> Iterator[OverSeed]:
+def _over_seeds(runs: Sequence[Run], registry: Registry) -> Iterator[OverSeed]:
     """Of runs whose recipes decide the same but for the seed."""
-    known = [deciding(run.recipe) for run in runs if run.recipe]
+    known = [deciding(run.recipe, registry) for run in runs if run.recipe]
     bare = [{**recipe, "seed": 0, "threads": 0} for recipe in known]
     if len(runs) < 2 or len(known) < len(runs) or any(r != bare[0] for r in bare):
         return

@@ -41,6 +41,7 @@ class StageContext:
     again: bool = False  # ask judges anew what they answered without a verdict
     observers: Observers | None = None
     told: dict[str, str] = field(default_factory=dict)  # what a run says once -> who said it
+    keys: str = ""  # how `--set` begins where this block is one of a recipe: "evaluate.0."
 
     @property
     def seed(self) -> int:

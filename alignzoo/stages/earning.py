@@ -6,7 +6,7 @@ A reward may be a weighted sum: r = sum_j weight_j r_j, each r_j logged as `rewa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from alignzoo.contract.algorithm import Role
@@ -59,9 +59,8 @@ def earning_of(spec: RewardSpec, answers: int, task: Task, context: StageContext
     Raises JudgeError when a judge that is asked cannot be used, DataError when a reward model
     cannot.
     """
-    found = [
-        _part(part, answers, task, context, place_of(k)) for k, part in enumerate(spec.sources)
-    ]
+    desk = Desk(task, context)
+    found = [_part(part, answers, desk, place_of(k)) for k, part in enumerate(spec.sources)]
     if spec.parts is None:
         return found[0]
     weights = dict(zip(spec.names, (part.weight for part in spec.parts), strict=True))
@@ -102,11 +101,21 @@ def _of(metric: str, name: str) -> str:
     return f"{metric}/{name}"
 
 
-def _part(spec: RewardSpec, answers: int, task: Task, context: StageContext, place: str) -> Earning:
+@dataclass(frozen=True)
+class Desk:
+    """What the parts of a reward share."""
+
+    task: Task
+    context: StageContext
+    valuers: list[Valuer] = field(default_factory=list)  # of its parts, on the rank that asks
+
+
+def _part(spec: RewardSpec, answers: int, desk: Desk, place: str) -> Earning:
+    task, context = desk.task, desk.context
     if spec.model is not None:
         return Earning(_from_model(spec, task, context))
     if is_worded(spec, context.registry):
-        return _from_asked(spec, answers, task, context, place)
+        return _from_asked(spec, answers, desk, place)
     return Earning(_from_judge(spec, answers, task, context))
 
 
@@ -137,15 +146,14 @@ class Stopped:
     signal: int = 0
 
 
-def _from_asked(
-    spec: RewardSpec, size: int, task: Task, context: StageContext, place: str
-) -> Earning:
+def _from_asked(spec: RewardSpec, size: int, desk: Desk, place: str) -> Earning:
     """One rank asks about the answers of all, and all get the same values."""
     valuers: list[Valuer] = []
-    crew = everyone()
+    task, context, crew = desk.task, desk.context, everyone()
 
     def start() -> None:
-        valuers.append(valuer_of(spec, context, place))
+        valuers.append(valuer_of(spec, context, place, desk.valuers))
+        desk.valuers.extend(valuers)
 
     as_one(lambda: crew.from_main(start))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
+from alignzoo.judging.purse import Used
 from alignzoo.store.parts import keep_part, read_parts
+
+Price: TypeAlias = Callable[[str, Used], float | None]  # of the replies to a question
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Entry:
     values: list[list[float | None]]  # of each group's answers
     judged: int  # questions
     parsed: int  # of them: with a verdict
-    bill: Mapping[str, float | None]  # question -> price, of those that no earlier call paid
+    bill: Mapping[str, Used]  # question -> what its replies took, of those nobody paid before
     number: int = 0  # of the stage's calls: when it was made first
     strangers: list[str] = field(default_factory=list)  # judges for whom another model replied
 
@@ -39,10 +43,11 @@ class Total:
 class Ledger:
     """The calls of a stage by number. One that comes again is found and asks nobody, so that a
     stage that goes on from a checkpoint has the same values and totals as one that never stopped.
+    `price` is that of now, also for what was paid before.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, price: Price) -> None:
+        self.file, self.price = file, price
         self.entries: dict[str, Entry] = {}
         found = read_parts(file)
         for number in sorted(found):
@@ -64,25 +69,30 @@ class Ledger:
         self._take(entry)
 
     @property
-    def bill(self) -> dict[str, float | None]:
+    def bill(self) -> dict[str, Used]:
         """Every question that was paid for."""
-        return {q: price for entry in self.entries.values() for q, price in entry.bill.items()}
+        return {q: used for entry in self.entries.values() for q, used in entry.bill.items()}
+
+    @property
+    def paid(self) -> float:
+        """The price of everything, as far as it is known."""
+        return sum(self.price(q, used) or 0.0 for q, used in self.bill.items())
 
     def until(self, number: int) -> Total:
         """What the calls up to a number, and it, came to, however often one of them comes again."""
-        return _total([entry for entry in self.entries.values() if entry.number <= number])
+        return self._total(entry for entry in self.entries.values() if entry.number <= number)
 
     @property
     def total(self) -> Total:
         """What all calls came to."""
-        return _total(list(self.entries.values()))
+        return self._total(self.entries.values())
 
-
-def _total(calls: Sequence[Entry]) -> Total:
-    prices = [price for entry in calls for price in entry.bill.values()]
-    known = [price for price in prices if price is not None]
-    return Total(
-        sum(entry.judged for entry in calls),
-        sum(entry.parsed for entry in calls),
-        sum(known) if len(known) == len(prices) else None,
-    )
+    def _total(self, entries: Iterable[Entry]) -> Total:
+        calls = list(entries)
+        prices = [self.price(q, used) for entry in calls for q, used in entry.bill.items()]
+        known = [price for price in prices if price is not None]
+        return Total(
+            sum(entry.judged for entry in calls),
+            sum(entry.parsed for entry in calls),
+            sum(known) if len(known) == len(prices) else None,
+        )

@@ -78,7 +78,7 @@ def rollout_of(
 
 def mixture_of(block: RolloutSpec) -> Mixture | None:
     """What the tokens are drawn from; None: the policy alone, in whatever words."""
-    if block.sampler is None or not block.sampler.mixes:
+    if block.sampler is None:
         return None
     kind = GeometricMixture if block.sampler.mix is None else Mixture
     return kind(block.sampler.weights)

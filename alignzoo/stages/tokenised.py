@@ -54,6 +54,14 @@ def remembered(
     except (TypeError, ValueError):  # a data set may put anything beside a prompt
         return anew
     file = cache_folder() / "tokens" / f"{name}.safetensors"
+    try:
+        file.exists()
+    except OSError as error:
+        say(
+            f"their tokens are not kept for other stages: {file.parent} cannot be read "
+            f"({error.strerror}); set ALIGNZOO_CACHE to a folder that can"
+        )
+        return anew
 
     def found_or(read: Callable[[], AllRead]) -> AllRead:
         if (known := _load(file, say)) is not None:

@@ -12,7 +12,8 @@ from alignzoo.contract.errors import counted
 from alignzoo.contract.evaluation import Answer, Judge, mean
 from alignzoo.contract.verdicts import AskedJudge, JudgeError
 from alignzoo.judging import Patience, meet, open_journal
-from alignzoo.judging.mute import Remedies
+from alignzoo.judging.journal import Journal, journal_folder
+from alignzoo.judging.mute import Remedies, spoken
 from alignzoo.judging.purse import Purse
 from alignzoo.judging.ranking import EQUAL
 from alignzoo.judging.referee import Groups, Referee, Seat, Values
@@ -47,6 +48,7 @@ class Valuer:
     ledger: Ledger
     context: StageContext
     held: ExitStack  # journals
+    beside: Sequence[Valuer] = ()  # of all blocks of the stage, who may have paid
     number: int = 0  # of the call that comes: of a rollout's buffer, or counted
 
     def __call__(self, groups: Groups) -> Valued:
@@ -96,13 +98,13 @@ class Valuer:
         return failed or not self.referee.takes(entry.strangers)
 
     def _heard(self, key: str, groups: Groups) -> Entry:
-        billed = self.ledger.bill
+        ledgers = [self.ledger, *(other.ledger for other in self.beside)]
+        billed = {question for ledger in ledgers for question in ledger.bill}
         limit = math.inf if self.spec.max_cost is None else self.spec.max_cost
-        paid = sum(price or 0.0 for price in billed.values())
-        heard = self.referee.hear(groups, billed, Purse(limit, paid))
+        heard = self.referee.hear(groups, billed, Purse(limit, self.ledger.paid))
         before = self.ledger.entries.get(key)
         own, first = (set(before.bill), before.number) if before else (set(), self.number)
-        bill = {q: price for q, price in heard.bill.items() if q in own or q not in billed}
+        bill = {q: used for q, used in heard.bill.items() if q in own or q not in billed}
         said = (heard.values, heard.judged, heard.parsed)
         entry = Entry(key, *said, bill, first, heard.strangers)
         self._check_parsed(entry, heard.unread)
@@ -149,10 +151,16 @@ class Valuer:
         return Said(sum(judged[-1:]), sum(parsed[-1:]), min(shares), tuple(strangers))
 
 
-def valuer_of(spec: ValuedSpec, context: StageContext, place: str = JUDGES) -> Valuer:
+def valuer_of(
+    spec: ValuedSpec,
+    context: StageContext,
+    place: str = JUDGES,
+    beside: Sequence[Valuer] = (),
+) -> Valuer:
     """The judges of a block; those that nobody has met yet are met now.
 
-    `place` names its ledger. Raises JudgeError when one cannot be used.
+    `place` names its ledger. A judge whom the valuers of other blocks know too has one journal, so
+    that nothing is asked twice. Raises JudgeError when one cannot be used.
     """
     registry, held = context.registry, ExitStack()
     benchmark = questions_of(spec, registry)
@@ -164,14 +172,28 @@ def valuer_of(spec: ValuedSpec, context: StageContext, place: str = JUDGES) -> V
         if not isinstance(judge, AskedJudge):
             seats.append(Seat(name, judge, remedies=_remedies(spec, k, context)))
             continue
-        journal = held.enter_context(open_journal(judge))
-        if journal.damaged:
-            context.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
-        meet(benchmark, judge, journal, patience)
+        journal = _journal(judge, beside, held, context)
         seats.append(Seat(name, judge, journal, _remedies(spec, k, context)))
+        with spoken(seats[-1].remedies):
+            meet(benchmark, judge, journal, patience)
     referee = Referee(benchmark, seats, spec.vote, context.again, patience)
-    ledger = Ledger(context.folder / STATE / f"{place}.jsonl")
-    return Valuer(spec, referee, ledger, context, held)
+    ledger = Ledger(context.folder / STATE / f"{place}.jsonl", referee.price)
+    return Valuer(spec, referee, ledger, context, held, beside)
+
+
+def _journal(
+    judge: AskedJudge, beside: Sequence[Valuer], held: ExitStack, context: StageContext
+) -> Journal:
+    """The one that is open already, or held open from now on."""
+    opened = (seat.journal for valuer in beside for seat in valuer.referee.seats)
+    folder = journal_folder(judge)
+    for known in opened:
+        if known is not None and known.folder == folder:
+            return known
+    journal = held.enter_context(open_journal(judge))
+    if journal.damaged:
+        context.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
+    return journal
 
 
 def _remedies(spec: ValuedSpec, seat: int, context: StageContext) -> Remedies:
@@ -182,7 +204,7 @@ def _remedies(spec: ValuedSpec, seat: int, context: StageContext) -> Remedies:
     judge = "with" if isinstance(spec.judge, str) else f"judge.{seat}.with"
     asked = asked_of(spec, context.registry).name
     room = f"`questions: {{{{name: {asked}, with: {{{{max_tokens: {{room}}}}}}}}}}` in {place}"
-    return Remedies(f"--set {place}.min_parsed=0", room, f"--set {place}.{judge}")
+    return Remedies(f"--set {place}.min_parsed=0", room, f"{place}.{judge}")
 
 
 def grouped(answers: Sequence[Answer], size: int) -> list[Sequence[Answer]]:

@@ -2,37 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from alignzoo.contract.errors import AlignzooError
+from alignzoo.contract.evaluation import Judge
 from alignzoo.recipe.blocks import EvaluateSpec, Recipe
 from alignzoo.recipe.mixture import written
+from alignzoo.recipe.options import try_options
+from alignzoo.recipe.registry import Registry
 from alignzoo.store.files import digest_of_value
 
 WATCHING = ("parallel", "trackers")  # keys of a recipe that change no result
 LONGEST = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
-def default_folder(recipe: Recipe) -> Path:
+Options: TypeAlias = Mapping[str, Any]
+Bare: TypeAlias = Callable[[str, Options], Options]  # a judge's name and its options
+
+
+def default_folder(recipe: Recipe, registry: Registry) -> Path:
     """runs/<name>-<hash>: recipes that decide the same share a folder, others never do."""
-    return Path("runs") / f"{recipe.name}-{digest_of_value(deciding(recipe))[:8]}"
+    return Path("runs") / f"{recipe.name}-{digest_of_value(deciding(recipe, registry))[:8]}"
 
 
-def deciding(recipe: Recipe) -> dict[str, Any]:
+def deciding(recipe: Recipe, registry: Registry) -> dict[str, Any]:
     """The resolved recipe without what changes no result: how the work lies over processes, so that
-    a run goes on under another layout, who watches it, and the samples that are logged for people.
+    a run goes on under another layout, who watches it, the samples that are logged for people, what
+    judges may cost, and where they are reached at which price.
     """
     results = {key: x for key, x in resolved(recipe).items() if key not in WATCHING}
     stages = [{k: x for k, x in s.items() if k != "log_samples"} for s in results["stages"]]
-    return {**results, "stages": _without_limits(stages)}
+    bare = partial(_bare, registry)
+    measured = _of_judges(results["evaluate"], bare)
+    return {**results, "stages": _of_judges(stages, bare), "evaluate": measured}
 
 
-def _without_limits(value: Any) -> Any:
-    """What the replies of judges may cost decides when work stops, not what comes of it."""
-    if isinstance(value, dict):
-        kept = ((key, x) for key, x in value.items() if key != "max_cost")
-        return {key: x if key == "with" else _without_limits(x) for key, x in kept}
-    return [_without_limits(x) for x in value] if isinstance(value, list) else value
+def _of_judges(value: Any, bare: Bare) -> Any:
+    """A block without the limit of what replies may cost and its judges' options that decide
+    nothing; what plug-ins call options stays as it is.
+    """
+    if isinstance(value, list):
+        return [_of_judges(x, bare) for x in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {
+        key: x if key == "with" else _of_judges(x, bare)
+        for key, x in value.items()
+        if key != "max_cost"
+    }
+    match kept.get("judge"):
+        case str(name):
+            return kept | {"with": bare(name, kept.get("with", {}))}
+        case dict(one):
+            return kept | {"judge": one | {"with": bare(one["name"], one.get("with", {}))}}
+        case list(several):
+            judges = [one | {"with": bare(one["name"], one.get("with", {}))} for one in several]
+            return kept | {"judge": judges}
+    return kept
+
+
+def _bare(registry: Registry, name: str, options: Options) -> Options:
+    """The options of a judge without which it would be another, by what it says decides."""
+    cls = registry.judges.get(name)
+    whole = _said(cls, options)
+    for key in options if whole is not None else ():
+        fewer = {other: x for other, x in options.items() if other != key}
+        options = fewer if _said(cls, fewer) == whole else options
+    return options
+
+
+def _said(cls: type[Judge] | None, options: Options) -> Options | None:
+    """None where there is no such judge, or what it reads is not there."""
+    built, _ = (None, ()) if cls is None else try_options(cls, options)
+    try:
+        return None if built is None else dict(built.identity())
+    except AlignzooError:
+        return None
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

@@ -190,12 +190,17 @@ def _index(identity: Identity) -> Path:
 
 
 def find(folder: Path, identity: Identity) -> Path | None:
-    """The folder that holds this work, finished and undamaged: here, or in another run."""
+    """The folder that holds this work, finished and undamaged: here, or in another run; one that
+    may not be looked at, such as another user's, is none.
+    """
     if state_of(folder, identity) == "done":
         return folder
     entry = read_json(_index(identity)).get("folder")
     other = Path(entry) if isinstance(entry, str) else folder
-    return other if other != folder and state_of(other, identity) == "done" else None
+    try:
+        return other if other != folder and state_of(other, identity) == "done" else None
+    except OSError:
+        return None
 
 
 def adopt(source: Path, folder: Path, identity: Identity) -> bool:

@@ -18,7 +18,7 @@ from alignzoo.contract.types import (
 )
 from alignzoo.data.conversions import convert
 from alignzoo.data.mixture import times
-from alignzoo.data.samples import Loaded, load_samples
+from alignzoo.data.samples import Loaded, check_bad, load_samples
 from alignzoo.recipe.blocks import DataSpec, Recipe, TrainSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry
@@ -94,9 +94,10 @@ def _converted(
 
 
 def check_kinds(recipe: Recipe, registry: Registry) -> None:
-    """Look at the first rows of every file that a train stage reads.
+    """Look at the first rows of every file that a train stage reads, at all where some may be bad.
 
-    Raises DataError, as the stage would, for one that lacks what the method needs, such as pairs.
+    Raises DataError, as the stage would, for rows that lack what the method needs, such as pairs:
+    for more than `max_bad` of them, or all.
     """
     stages = {stage.name for stage in recipe.stages}
     for spec in (stage for stage in recipe.stages if isinstance(stage, TrainSpec)):
@@ -105,9 +106,21 @@ def check_kinds(recipe: Recipe, registry: Registry) -> None:
             if data.name in stages or data.name in registry.datasets:
                 continue
             kind = held_out if place == "validation" else _kind(spec, registry)
-            loaded = _first_rows(data)
-            for sample, at in zip(loaded.samples, loaded.places, strict=True) if loaded else ():
-                convert(sample, kind, at)
+            if loaded := _looked_at(data):
+                _check_kind(data, loaded, kind)
+
+
+def _check_kind(data: DataSpec, loaded: Loaded, kind: type[Batch]) -> None:
+    wrong = []
+    for sample, at in zip(loaded.samples, loaded.places, strict=True):
+        try:
+            convert(sample, kind, at)
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong and (not data.max_bad or len(wrong) == len(loaded.samples)):
+        raise DataError(wrong[0])
+    if wrong:
+        check_bad(data.name, (*loaded.bad, *wrong), loaded.read, data.max_bad)
 
 
 def _kind(spec: TrainSpec, registry: Registry) -> type[Batch]:
@@ -116,9 +129,9 @@ def _kind(spec: TrainSpec, registry: Registry) -> type[Batch]:
     return RolloutBatch if on_policy else registry.find("algorithm", spec.algorithm).batch
 
 
-def _first_rows(data: DataSpec) -> Loaded | None:
+def _looked_at(data: DataSpec) -> Loaded | None:
     """None for what is no small file, or cannot be read, which the run says with the place."""
-    some = min(FIRST, data.limit or FIRST)
+    some = data.limit if data.max_bad else min(FIRST, data.limit or FIRST)
     source = replace(data_source(data, {}), limit=some, swap=False, max_bad=1.0)
     file = Path(source.name)
     try:

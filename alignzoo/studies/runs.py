@@ -32,15 +32,17 @@ def seeded(recipe: Recipe, seed: int) -> Recipe:
     return recipe.model_copy(update={"seed": seed})
 
 
-def recipe_digest(recipe: Recipe) -> str:
+def recipe_digest(recipe: Recipe, registry: Registry) -> str:
     """What decides a recipe's results but its seed."""
-    return digest_of_value({k: x for k, x in deciding(recipe).items() if k != "seed"})[:16]
+    return digest_of_value({k: x for k, x in deciding(recipe, registry).items() if k != "seed"})[
+        :16
+    ]
 
 
-def folder_of(root: Path, world: str, recipe: Recipe, seed: int, changed: Sequence[str]) -> Path:
-    """root/WORLD/RECIPE/seed-N; a recipe that --set changed has a folder of its own."""
-    own = f"{recipe.name}-{recipe_digest(recipe)[:8]}" if changed else recipe.name
-    return root / world / own / f"seed-{seed}"
+def folder_of(world: Path, recipe: Recipe, changed: Sequence[str], registry: Registry) -> Path:
+    """WORLD/RECIPE/seed-N; a recipe that --set changed has a folder of its own."""
+    own = f"{recipe.name}-{recipe_digest(recipe, registry)[:8]}" if changed else recipe.name
+    return world / own / f"seed-{recipe.seed}"
 
 
 def unfinished(folder: Path, recipe: Recipe, registry: Registry) -> str:

@@ -78,7 +78,7 @@ class Reader:
     @torch.inference_mode()
     def reply(self, ids: Sequence[int], decoding: Decoding, key: str) -> Reply:
         """Greedy at temperature 0, else sampled with noise keyed by `key` (hex)."""
-        picker = Picker(decoding.temperature, int(key[:15], 16))
+        picker = Picker(decoding, int(key[:15], 16))
         prompt = torch.tensor([ids], device=self.model.device)
         config = _config(
             do_sample=False,  # the picker has sampled already
@@ -150,8 +150,8 @@ class Picker(LogitsProcessor):
     from softmax(logits / t).
     """
 
-    def __init__(self, temperature: float, seed: int) -> None:
-        self.temperature = temperature
+    def __init__(self, decoding: Decoding, seed: int) -> None:
+        self.decoding = decoding
         self.noise = torch.Generator().manual_seed(seed)
         self.first: torch.Tensor | None = None
 
@@ -159,11 +159,11 @@ class Picker(LogitsProcessor):
         """Scores [1, V] whose largest is the token."""
         if self.first is None:
             self.first = scores[0].float().cpu()
-        if self.temperature == 0:
+        if self.decoding.is_greedy:
             return scores
         uniform = torch.rand(scores.shape, generator=self.noise, dtype=torch.float64)
         gumbel = -(-uniform.clamp_min(1e-300).log()).log()
-        return scores / self.temperature + gumbel.to(scores)
+        return scores / self.decoding.temperature + gumbel.to(scores)
 
 
 def load(name: str, revision: str | None, dtype: str) -> Reader:

@@ -108,9 +108,16 @@ def test_a_repeated_question_is_sampled_anew_and_temperature_0_repeats_itself(fo
     assert one.text == other.text
 
 
+@pytest.mark.parametrize("temperature", [1e-29, 1e-31, 1e-40, 1e-320])
+def test_a_temperature_too_small_to_divide_by_takes_the_likeliest_token(temperature):
+    picker = Picker(Decoding(temperature=temperature), seed=5)
+    scores = picker(None, torch.tensor([[1.0, 30.0, 29.0, 2.0]]))
+    assert scores.isfinite().all() and scores.argmax() == 1
+
+
 def test_gumbel_noise_samples_from_the_softmax():
     scores = torch.tensor([[0.0, 1.0, 2.0]])
-    picker = Picker(2.0, seed=5)
+    picker = Picker(Decoding(temperature=2.0), seed=5)
     drawn = torch.stack([picker(None, scores)[0].argmax() for _ in range(4000)])
     shares = torch.bincount(drawn, minlength=3) / 4000
     assert torch.allclose(shares, (scores[0] / 2).softmax(-1), atol=0.03)

@@ -232,8 +232,9 @@ def test_a_tracker_changes_neither_identities_nor_the_folder_of_a_run():
     from alignzoo.store.identity import stage_identity
 
     plain, watched = recipe(), recipe("tensorboard")
-    assert default_folder(plain) == default_folder(watched)
-    one, two = (stage_identity(r.stages[0], r, load_plugins(), {}) for r in (plain, watched))
+    registry = load_plugins()
+    assert default_folder(plain, registry) == default_folder(watched, registry)
+    one, two = (stage_identity(r.stages[0], r, registry, {}) for r in (plain, watched))
     assert one.digest == two.digest
 
 

@@ -1,8 +1,9 @@
 """Answers to the same prompts, valued through questions to judges: orders, gaps, panels, calls."""
 
 import re
+import sys
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from alignzoo_pairwise.benchmark import Pairwise
@@ -21,7 +22,7 @@ from alignzoo import (
     Usage,
 )
 from alignzoo.judging import open_journal
-from alignzoo.judging.purse import Purse
+from alignzoo.judging.purse import Purse, price_of
 from alignzoo.judging.referee import Referee, Seat
 
 SHOWN = re.compile(r"<\w*answer>\n(.*?)\n</\w*answer>", re.DOTALL)
@@ -62,6 +63,28 @@ class Desk:
         return Reply(self.judge.says(*shown), usage=Usage(5, 1), finish="stop")
 
 
+class Quiet(Reader):
+    """Does not say what its replies took."""
+
+    def connect(self):
+        return quiet(super().connect())
+
+
+@asynccontextmanager
+async def quiet(session):
+    async with session as desk:
+        said = desk.reply
+        desk.reply = lambda question: replace(said(question), usage=None)
+        yield desk
+
+
+class Endless(Quiet):
+    """And nothing limits them."""
+
+    def largest_usage(self, question):
+        return Usage(5, sys.maxsize)
+
+
 def longer(first, second):
     word = "TIE" if len(first) == len(second) else "FIRST" if len(first) > len(second) else "SECOND"
     return f"Verdict: {word}"
@@ -92,7 +115,7 @@ def hear(tmp_path, monkeypatch):
                 for n, judge in enumerate(judges)
             ]  # fmt: skip
             referee = Referee(benchmark or Pairwise(), seats, vote, again, QUICK)
-            return referee.hear(groups, {}, Purse())
+            return referee.hear(groups, (), Purse())
 
     return ask
 
@@ -173,6 +196,16 @@ def test_what_was_asked_before_is_not_asked_again_unless_it_failed(hear):
 def test_the_bill_has_every_question_once(hear):
     judge = Reader(longer, price=0.25)
     heard = hear([judge], ["aaa", "b", "cc"], ["aaa", "b"])
-    assert sum(heard.bill.values()) == pytest.approx(0.25 * len(judge.asked)) == 2.0
-    free = hear([Reader(longer, called="free")], ["aaa", "b"])
-    assert set(free.bill.values()) == {None}
+    prices = [price_of(judge, used) for used in heard.bill.values()]
+    assert sum(prices) == pytest.approx(0.25 * len(judge.asked)) == 2.0
+    free = Reader(longer, called="free")
+    found = hear([free], ["aaa", "b"]).bill.values()
+    assert {price_of(free, used) for used in found} == {None}
+
+
+def test_a_reply_that_does_not_say_what_it_took_has_the_most_or_no_price(hear):
+    quiet = Quiet(longer, price=1.0)
+    (first, second) = hear([quiet], ["aaa", "b"]).bill.values()
+    assert first[0][1] == second[0][1] == Pairwise().max_tokens == price_of(quiet, first)
+    endless = Endless(longer, called="endless", price=1.0)
+    assert set(hear([endless], ["aaa", "b"]).bill.values()) == {None}

@@ -33,7 +33,7 @@ def load(folder, text, *overrides):
 def test_another_strategy_shares_the_run_folder_and_every_finished_stage(tmp_path, strategy):
     usual, other = load(tmp_path, TRAINS), load(tmp_path, TRAINS, f"parallel.strategy={strategy}")
     assert usual.parallel.strategy == "ddp"
-    assert default_folder(usual) == default_folder(other)
+    assert default_folder(usual, load_plugins()) == default_folder(other, load_plugins())
     registry = load_plugins()
     one, two = (stage_identity(r.stages[0], r, registry, {}) for r in (usual, other))
     assert one == two

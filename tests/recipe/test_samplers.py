@@ -126,7 +126,17 @@ def test_a_method_that_takes_answers_for_the_policys_says_so_or_refuses(tmp_path
     assert note.endswith("and from the policy alone")
     strict = mixed.replace("data:", "rails: {on_breach: stop}, data:")
     (found,) = problems(tmp_path, f"  - {strict}\n")
-    assert "a sampler of several roles" in found
+    assert found.startswith("stages.2.rollout.sampler: ") and "a sampler of several roles" in found
+    shared = strict.replace("sampler: {mix: {policy: 0.5, reference: 0.5}}", "share: 0.5")
+    (found,) = (x for x in problems(tmp_path, f"  - {shared}\n") if "gradient is biased" in x)
+    assert found.startswith("stages.2.rollout.share: ") and "(rollout.share 1)" in found
+
+
+@pytest.mark.parametrize("alone", ["{mix: {policy: 1}}", "{geometric: {policy: 1.0}}", "null"])
+def test_a_sampler_of_the_policy_alone_is_the_same_work_as_none(tmp_path, alone):
+    recipe = loaded(tmp_path, f"  - {GKD % alone}\n")
+    usual = loaded(tmp_path, f"  - {GKD.replace('sampler: %s', '')}\n")
+    assert recipe == usual and recipe.stages[-1].rollout.sampler is None
 
 
 def test_the_schema_knows_a_sampler():

@@ -155,6 +155,11 @@ REFUSED = {
     "[{judge: scores, weight: 0}, {judge: asked, weight: 0}]": "reward: every weight is 0",
     "[]": "reward: write one list with a reward or more",
     "{judge: []}": "reward.judge: names no judge",
+    "{judge: [asked, scores, {name: asked, with: {price: 2.0}}]}": "reward.judge.2: is the same "
+    "judge as number 0, by all that decides its replies",
+    "{judge: [scores, scores]}": "reward.judge.1: is the same judge as number 0",
+    "[{judge: asked}, {judge: [scores, asked, asked]}]": "reward.1.judge.2: is the same judge as "
+    "number 1",
     "[{judge: scores}, {judge: scorse}]": "reward.1.judge: unknown judge 'scorse'; did you mean",
     "{judge: [asked, scores], with: {voice: x}}": "reward: options of a judge of several stand",
     "[{judge: scores, model: m}]": "reward.0: a reward needs exactly one of 'judge' and 'model'",
@@ -238,18 +243,21 @@ def test_work_is_done_again_for_what_decides_values_and_not_for_prices_or_limits
     def known(reward):
         recipe = loaded(tmp_path, reward)
         identity = stage_identity(recipe.stages[0], recipe, REGISTRY, {})
-        return identity.digest, default_folder(recipe)
+        return identity.digest, default_folder(recipe, REGISTRY)
 
     usual, folder = known("{judge: asked, with: {price: 1.0}}")
     assert known("{judge: asked, with: {price: 1.0}, max_cost: 9}") == (usual, folder)
     assert known("{judge: asked, with: {price: 2.0}, min_parsed: 0.5}")[0] == usual
+    assert known("{judge: asked, with: {voice: low, price: 3.0}}") == (usual, folder)
+    assert known("{judge: [{name: asked, with: {price: 3.0}}]}")[0] == usual
+    assert known("{judge: asked, with: {voice: high, price: 1.0}}")[1] != folder
     assert known("{judge: asked, by: wins, questions: pairwise}")[0] == usual
     others = [
         "{judge: asked, with: {voice: high}}",
         "{judge: asked, by: score}",
         "{judge: asked, questions: {name: pairwise, with: {wording: rich}}}",
-        "{judge: [asked, asked]}",
-        "{judge: [asked, asked], vote: majority}",
+        "{judge: [asked, {name: asked, with: {voice: high}}]}",
+        "{judge: [asked, {name: asked, with: {voice: high}}], vote: majority}",
         "[{judge: asked}]",
         "[{judge: asked, weight: 2}]",
         "{judge: scores}",

@@ -6,6 +6,7 @@ import pytest
 from kill_recipes import write_recipe
 
 from alignzoo.recipe.blocks import Recipe
+from alignzoo.recipe.registry import load_plugins
 from alignzoo.store.folders import default_folder
 
 LEFT_ALONE = ("metrics.jsonl", "model/model.safetensors")
@@ -59,7 +60,7 @@ def test_log_samples_decides_no_folder_and_survives_being_written(value):
     other = Recipe.model_validate(
         {"name": "n", "model": "facts", "stages": [train | {"log_samples": value}]}
     )
-    assert default_folder(plain) == default_folder(other)
+    assert default_folder(plain, load_plugins()) == default_folder(other, load_plugins())
     again = Recipe.model_validate(other.model_dump(mode="json", by_alias=True, exclude_none=True))
     assert again == other
     assert other.stages[0].log_samples.prompts == (value or {}).get("prompts", 0)

@@ -142,6 +142,24 @@ def test_a_file_without_the_kind_of_rows_that_a_method_needs_is_refused(tmp_path
     assert plan_recipe(paired(pairs), load_plugins(), tmp_path / "r").stages
 
 
+@pytest.mark.parametrize(("wrong", "passes"), [(20, True), (21, False), (100, False)])
+def test_as_many_rows_of_another_kind_may_be_there_as_max_bad_allows(tmp_path, wrong, passes):
+    """The first 20 of 100, which are those that are looked at where none may be bad."""
+    pair = {"prompt": "a ?", "chosen": "b .", "rejected": "c ."}
+    text = {"prompt": "a ?", "response": "b ."}
+    file = str(write_rows(tmp_path / "d.jsonl", [text] * wrong + [pair] * (100 - wrong)))
+    what = paired({"name": file, "max_bad": 0.2})
+    if passes:
+        assert plan_recipe(what, load_plugins(), tmp_path / "r").stages
+        return
+    with pytest.raises(DataError, match=r"this method needs pairs .*d\.jsonl:1 has") as caught:
+        plan_recipe(what, load_plugins(), tmp_path / "r")
+    assert ("21 of 100 rows cannot be used" in str(caught.value)) == (wrong == 21)
+    if wrong == 21:
+        with pytest.raises(DataError, match=r"21 of 100 rows cannot be used"):
+            run_recipe(what, "", load_plugins(), tmp_path / "r", Heard())
+
+
 def test_a_plan_says_how_steps_follow_from_data_that_it_does_not_read(tmp_path):
     assert steps_of("some/pairs", tmp_path / "r") == "items / 64, rounded up"
     train = {"batch_size": 8, "epochs": 3}

@@ -222,7 +222,8 @@ def test_the_folder_keeps_the_recipe_as_written_and_resolved(tmp_path):
 
 
 def test_different_recipes_have_different_default_folders():
-    folders = {default_folder(recipe()), default_folder(recipe(seed=1)), default_folder(recipe())}
+    every = (recipe(), recipe(seed=1), recipe())
+    folders = {default_folder(one, registry()) for one in every}
     assert len(folders) == 2
     assert all(folder.parent == Path("runs") for folder in folders)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import judge_server
 import pytest
-import yaml
+from asked_recipes import asked, recipe, rows, write
 from cli_process import Call, perform
-from judge_server import MODEL, serving, stats_of, worth
+from judge_server import serving, stats_of, worth
 from two_ranks import launched
 
 FUNCTION = """
@@ -43,38 +43,8 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(FUNCTION.format(helpers=helpers))
 
 
-def asked(url, **more):
-    """The judge behind the server; prices per million tokens."""
-    prices = {"price_in": 1.0, "price_out": 2.0}
-    return {"judge": "openai", "with": {"model": MODEL, "url": url, "timeout": 3, **prices}, **more}
-
-
 def own(**more):
     return {"judge": "function", "with": {"path": "own.py:reward"}, **more}
-
-
-def recipe(reward, *, steps=2, samples=2, **rollout):
-    sampling = {"max_new_tokens": 6}
-    block = {"prompts": 4, "samples_per_prompt": samples, "sampling": sampling, **rollout}
-    stage = {
-        "name": "it",
-        "algorithm": "dpo",
-        "data": {"name": "facts.prompts", "with": {"size": 16}},
-        "rollout": {**block, "reward": reward},
-        "train": {"steps": steps, "batch_size": 4, "micro_batch_size": 4, "save_every": 1},
-        "log_samples": False,
-    }
-    return {"name": "r", "model": "facts", "threads": 1, "stages": [stage]}
-
-
-def write(name, content):
-    Path(f"{name}.yaml").write_text(yaml.safe_dump(content))
-    return f"{name}.yaml", "--output", name
-
-
-def rows(name, stage="01-it"):
-    path = Path(name) / "stages" / stage / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def without(found, names=NEW):

@@ -9,13 +9,23 @@ from alignzoo.stages.ledger import Entry, Ledger, Total
 from alignzoo.stages.valuing import Valuer
 
 
+def price(question, used):
+    """A hundredth of every token."""
+    return None if used is None else sum(map(sum, used)) / 100
+
+
+def taken(cost):
+    """Tokens of one reply with this price."""
+    return None if cost is None else [[0, round(100 * cost)]]
+
+
 def entry(key, cost, judged=4, parsed=4, values=((1.0, 0.0),)):
-    made = Entry(key, [list(group) for group in values], judged, parsed, {f"q{key}": cost})
+    made = Entry(key, [list(group) for group in values], judged, parsed, {f"q{key}": taken(cost)})
     return replace(made, number="abcde".index(key))
 
 
 def filled(path):
-    ledger = Ledger(path)
+    ledger = Ledger(path, price)
     for key, cost in (("a", 0.25), ("b", 0.5), ("c", 1.0)):
         ledger.add(entry(key, cost))
     return ledger
@@ -24,19 +34,19 @@ def filled(path):
 def test_a_call_that_comes_again_has_the_totals_of_its_time(tmp_path):
     """A stage that goes on from a checkpoint repeats calls that the ledger has gone past."""
     filled(tmp_path / "x")
-    again = Ledger(tmp_path / "x")
+    again = Ledger(tmp_path / "x", price)
     assert again.until(0) == Total(4, 4, 0.25)
     assert again.until(1) == Total(8, 8, 0.75)
     assert again.until(2) == Total(12, 12, 1.75)
     assert again.entries["b"] == entry("b", 0.5)
-    assert again.bill == {"qa": 0.25, "qb": 0.5, "qc": 1.0}
+    assert again.bill == {"qa": taken(0.25), "qb": taken(0.5), "qc": taken(1.0)}
     assert again.total == again.until(3) == Total(12, 12, 1.75)
 
 
 def test_a_call_that_is_asked_anew_keeps_its_place(tmp_path):
     ledger = filled(tmp_path / "x")
     ledger.add(entry("a", 0.3, parsed=3, values=((None, 0.5),)))
-    again = Ledger(tmp_path / "x")
+    again = Ledger(tmp_path / "x", price)
     assert again.until(0) == Total(4, 3, 0.3) and not again.entries["a"].is_whole
     assert again.until(1) == Total(8, 7, 0.8)
     assert again.entries["a"].values == [[None, 0.5]]
@@ -48,14 +58,20 @@ def test_one_price_that_nobody_knows_makes_the_sum_unknown(tmp_path):
     assert ledger.until(2).cost == 1.75 and ledger.until(3).cost is None
 
 
+def test_a_price_that_is_corrected_counts_for_what_was_paid_before(tmp_path):
+    filled(tmp_path / "x")
+    again = Ledger(tmp_path / "x", lambda question, used: 10 * price(question, used))
+    assert again.until(1).cost == 7.5 and again.total.cost == again.paid == 17.5
+
+
 def test_a_line_that_a_kill_has_cut_is_no_call(tmp_path):
     path = tmp_path / "x"
     filled(path)
     path.write_bytes(path.read_bytes()[:-20])
-    again = Ledger(path)
+    again = Ledger(path, price)
     assert list(again.entries) == ["a", "b"]
     again.add(entry("e", 2.0))
-    assert Ledger(path).until(4) == Total(12, 12, 2.75)
+    assert Ledger(path, price).until(4) == Total(12, 12, 2.75)
 
 
 class Referee:
@@ -67,7 +83,7 @@ class Referee:
         return [(None, SimpleNamespace(digest=str(a.turns))) for g in groups for a in g]
 
     def hear(self, groups, billed, purse):
-        values, bill = [[1.0] for _ in groups], {str(g[0].turns): 2.5 for g in groups}
+        values, bill = [[1.0] for _ in groups], {str(g[0].turns): taken(2.5) for g in groups}
         return Heard(values, judged=1, parsed=1, bill=bill)
 
     def takes(self, strangers):
@@ -77,7 +93,7 @@ class Referee:
 def valuer(folder, notes):
     context = SimpleNamespace(name="it", note=notes.append, folder=folder, registry=None)
     spec = SimpleNamespace(max_cost=None, min_parsed=0, by="score")
-    return Valuer(spec, Referee(), Ledger(folder / "judges.jsonl"), context, ExitStack())
+    return Valuer(spec, Referee(), Ledger(folder / "judges.jsonl", price), context, ExitStack())
 
 
 def buffers(judges, start=0):

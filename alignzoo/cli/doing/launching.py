@@ -29,8 +29,9 @@ def launched_command(asked: Asked, wish: Wish) -> int:
     refuse_nested(wish, os.environ)
     if asked.sweep:
         return _launch(asked, wish, sweep_folder(asked, sweep_recipes(asked)))
-    recipe = load_recipe(find_recipe(asked.recipe), load_plugins(), asked.overrides)
-    return _launch(asked, wish, asked.folder(recipe))
+    registry = load_plugins()
+    recipe = load_recipe(find_recipe(asked.recipe), registry, asked.overrides)
+    return _launch(asked, wish, asked.folder(recipe, registry))
 
 
 def _here(asked: Asked) -> int:

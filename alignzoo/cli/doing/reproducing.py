@@ -178,7 +178,7 @@ def run_world(opened: Opened, world: str, registry: Registry, wish: Wish) -> int
     for count, seed in enumerate(numbers, 1):
         print(f"{opened.study.name} on {world}, seed {seed} ({count} of {len(numbers)})")
         own = tuple(seeded(recipe, seed) for recipe in recipes)
-        folders = tuple(folder_of(wish.output, world, r, seed, wish.changed) for r in recipes)
+        folders = tuple(folder_of(wish.output / world, r, wish.changed, registry) for r in own)
         for path, recipe, folder in zip(opened.recipes[world], own, folders, strict=True):
             words = (*wish.changed, f"seed={seed}")
             if status := _run(path, recipe, folder, registry, words):
@@ -186,9 +186,9 @@ def run_world(opened: Opened, world: str, registry: Registry, wish: Wish) -> int
         done.append(SeedRuns(seed, own, folders))
         if not is_main():  # the others do not know when the run is written
             continue
-        origin = _origin(opened, world, done, recipes, wish)
+        origin = _origin(opened, world, done, wish, registry)
         result = fold_study(opened.study, world, done, registry, origin)
-        files = write_result(result, wish.output, _name(opened, world, recipes, wish))
+        files = write_result(result, wish.output, _name(opened, world, wish, origin))
     if is_main():
         _tell(opened, world, result, files)
     return 0
@@ -224,16 +224,16 @@ def _cpu() -> float:
     return sum(one.ru_utime + one.ru_stime for one in every)
 
 
-def _name(opened: Opened, world: str, recipes: Sequence[Recipe], wish: Wish) -> str:
+def _name(opened: Opened, world: str, wish: Wish, origin: Origin) -> str:
     """Of the files; what --set changed has a name of its own."""
     name = f"{opened.study.name}-{world}"
     if not wish.changed:
         return name
-    return f"{name}-{digest_of_value([recipe_digest(r) for r in recipes])[:8]}"
+    return f"{name}-{digest_of_value(list(origin.recipes.values()))[:8]}"
 
 
 def _origin(
-    opened: Opened, world: str, done: Sequence[SeedRuns], recipes: Sequence[Recipe], wish: Wish
+    opened: Opened, world: str, done: Sequence[SeedRuns], wish: Wish, registry: Registry
 ) -> Origin:
     """What repeats the result of these seeds."""
     bundled = bundled_studies().get(opened.study.name) == opened.path
@@ -247,7 +247,7 @@ def _origin(
         code=f"{versions.get('alignzoo', '')}#{core_digest()}",
         versions=versions,
         plugins=plugins,
-        recipes={recipe.name: recipe_digest(recipe) for recipe in recipes},
+        recipes={recipe.name: recipe_digest(recipe, registry) for recipe in done[0].recipes},
         changed=wish.changed,
     )
 

@@ -17,6 +17,8 @@ def round_weights(folder: Path, dtype: str) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from alignzoo.engine.models.tensors import open_to_readers
+
     size = 0
     for file in sorted(folder.glob("*.safetensors")):
         tensors = {
@@ -24,6 +26,7 @@ def round_weights(folder: Path, dtype: str) -> None:
             for name, x in load_file(file).items()
         }
         save_file(tensors, file, metadata={"format": "pt"})
+        open_to_readers(file)
         size += sum(x.nbytes for x in tensors.values())
     if config := read_json(folder / "config.json"):
         for part in (config, *(x for x in config.values() if isinstance(x, dict) and "dtype" in x)):

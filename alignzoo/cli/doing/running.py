@@ -24,7 +24,7 @@ from alignzoo.plan import plan_recipe
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.faults import FaultyRecipe
 from alignzoo.recipe.file import load_recipe
-from alignzoo.recipe.registry import load_plugins
+from alignzoo.recipe.registry import Registry, load_plugins
 from alignzoo.recipe.text import read_source
 from alignzoo.run import How, RunResult, run_recipe
 from alignzoo.store.files import read_json, write_text
@@ -56,11 +56,12 @@ class Asked:
         sweeps = [word for values in self.sweep for word in ("--sweep", values)]
         return ["run", self.recipe, *sets, *output, *given, *seeds, *sweeps]
 
-    def folder(self, recipe: Recipe) -> Path:
+    def folder(self, recipe: Recipe, registry: Registry) -> Path:
         """Where the results of all seeds go."""
-        if self.seeds == 1:
-            return self.output or default_folder(recipe)
-        return self.output or Path(f"{default_folder(recipe)}-{self.seeds}-seeds")
+        if self.output is not None:
+            return self.output
+        own = default_folder(recipe, registry)
+        return own if self.seeds == 1 else Path(f"{own}-{self.seeds}-seeds")
 
 
 def run_command(asked: Asked) -> int:
@@ -68,7 +69,7 @@ def run_command(asked: Asked) -> int:
     path = find_recipe(asked.recipe)
     registry = load_plugins()
     recipe = load_recipe(path, registry, asked.overrides)
-    folder = asked.folder(recipe)
+    folder = asked.folder(recipe, registry)
     place_run(folder)
     pages: list[str] = []
 
@@ -104,9 +105,10 @@ def placed(path: Path, overrides: Sequence[str]) -> Iterator[None]:
 
 def run_seeds_command(asked: Asked) -> int:
     """Run a recipe with its seed and the next ones, then print means over seeds; exit status."""
-    first = load_recipe(find_recipe(asked.recipe), load_plugins(), asked.overrides)
+    registry = load_plugins()
+    first = load_recipe(find_recipe(asked.recipe), registry, asked.overrides)
     numbers = range(first.seed, first.seed + asked.seeds)
-    folder = asked.folder(first)
+    folder = asked.folder(first, registry)
     check_folder_of_runs(folder, "--seeds")
     runs = []
     for seed in numbers:
@@ -125,7 +127,7 @@ def run_seeds_command(asked: Asked) -> int:
         print(f"mean ± standard error over seeds {numbers[0]}-{numbers[-1]}: {folder / 'seeds.md'}")
         from alignzoo.cli.doing.reporting import report_of
 
-        print(report_of([folder / f"seed-{seed}" for seed in numbers], folder, load_plugins()))
+        print(report_of([folder / f"seed-{seed}" for seed in numbers], folder, registry))
     return 0
 
 

@@ -67,7 +67,8 @@ def sweep_folder(asked: Asked, recipes: Sequence[tuple[Point, Recipe]]) -> Path:
     """Where the folders of all combinations lie."""
     if asked.output is not None:
         return asked.output
-    every = [default_folder(recipe).name for _, recipe in recipes]
+    registry = load_plugins()
+    every = [default_folder(recipe, registry).name for _, recipe in recipes]
     return Path("runs") / f"{recipes[0][1].name}-sweep-{digest_of_value(every)[:8]}"
 
 

@@ -78,13 +78,13 @@ def eval_command(wanted: Measurement, output: Path | None, manner: Manner) -> in
         if not is_main():
             return 0
         return preview_command(recipe, registry, labels, as_json=manner.as_json)
-    folder = output or default_folder(recipe)
+    folder = output or default_folder(recipe, registry)
     source = yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
 
     def work() -> RunResult:
         progress, display = watch(sys.stderr if manner.as_json else sys.stdout)
         with display:
-            how = How(again=manner.again, labels=labels)
+            how = How(again=manner.again, labels=labels, alone=True)
             return run_recipe(recipe, source, registry, folder, progress, how)
 
     return report(work, folder, as_json=manner.as_json)

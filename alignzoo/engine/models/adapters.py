@@ -27,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from alignzoo.contract.errors import AlignzooError
 from alignzoo.contract.rollout import sample_key
 from alignzoo.engine.models.heads import body_of, called_in
+from alignzoo.engine.models.tensors import open_to_readers
 
 NAME = "default"  # of the only adapter of a model, as peft calls it
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # of peft
@@ -140,6 +141,7 @@ def save_adapter(model: PreTrainedModel, folder: Path, base: str | None) -> None
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     own = {name: p.detach().cpu().contiguous() for name, p in _parameters(model).items()}
     save_file(own, folder / WEIGHTS, metadata={"format": "pt"})
+    open_to_readers(folder / WEIGHTS)
 
 
 def holding_together(models: Mapping[str, nn.Module]) -> Iterator[tuple[list[str], float]]:

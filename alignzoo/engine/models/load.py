@@ -24,6 +24,7 @@ from alignzoo.engine.models.heads import check_head, head_of
 from alignzoo.engine.models.hooked import Listener, plugin_model, plugin_saved
 from alignzoo.engine.models.padding import padded_apart
 from alignzoo.engine.models.quiet import own_config, silence
+from alignzoo.engine.models.tensors import open_to_readers
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 SCALAR_HEAD = "score.weight"
@@ -102,6 +103,7 @@ def save_model(
     with own_config(model):
         if not plugin_saved(hooks, model, folder):
             model.save_pretrained(folder)
+    open_to_readers(*folder.glob("*.safetensors"))
     tokenizer.save_pretrained(folder)
     probe = str(tokenizer.decode(list(range(min(len(tokenizer), 200)))))
     again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -38,6 +39,7 @@ def write_tensors(
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(own, draft, notes | {DIGEST: _digest(own, notes)})
+        open_to_readers(draft)
         sync(draft)
         draft.replace(path)
     except SafetensorError as error:  # what the library makes of a full disk
@@ -45,6 +47,18 @@ def write_tensors(
     finally:
         draft.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def open_to_readers(*files: Path) -> None:
+    """Give files the mode of any new file: safetensors leaves its own to their owner alone, and
+    runs and caches may be shared.
+    """
+    for file in files:
+        twin = file.with_name(f".{file.name}.mode.{os.getpid()}.tmp")
+        with suppress(OSError):  # a disk may know no modes
+            twin.touch()
+            file.chmod(twin.stat().st_mode)
+            twin.unlink()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

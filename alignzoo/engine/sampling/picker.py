@@ -20,7 +20,6 @@ from alignzoo.contract.rollout import Sampling
 
 WORTH_DROPPING = 0.25  # share of finished rows that pays for moving the others
 BLOCK = 512  # tokens whose probabilities are summed in float32
-COLD = 1e-30  # of a lower temperature, where logits / temperature overflow, the likeliest is taken
 FEW = 8 * BLOCK  # tokens up to which one sum is as fast as two
 
 
@@ -99,7 +98,7 @@ class Picker:
     def __call__(self, logits: Tensor, u: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Tokens [B] and their log softmax(logits) [B] of the raw logits [B, V]; u [B]."""
         shaped = self._shaped(logits, step)
-        if self.sampling.temperature < COLD:
+        if self.sampling.is_greedy:
             token = shaped.argmax(-1)
             return token, _log_prob(logits, token)
         p = shaped.softmax(-1)
@@ -116,7 +115,7 @@ class Picker:
         """The logits [B, V] that are drawn from: the very tensor where nothing shapes them."""
         if step < self.sampling.min_new_tokens:
             logits = logits.index_fill(1, self.stops, -torch.inf)
-        if self.sampling.temperature < COLD:
+        if self.sampling.is_greedy:
             return logits
         if self.sampling.temperature != 1:
             logits = logits / self.sampling.temperature

@@ -224,11 +224,12 @@ def _scored(module: ScoringModule, named: Mapping[str, Signal], some: Keyed) -> 
 
 
 def rows_in(parts: Path) -> dict[bytes, Tensor]:
-    """What stands in the files of a folder, mapped into memory; not what is in a damaged one."""
+    """What stands in the files of a folder, mapped into memory; not what cannot be read."""
     found: dict[bytes, Tensor] = {}
-    for part in sorted(parts.glob("*.safetensors")):
-        with suppress(DamagedFile):
-            found |= _rows(part)
+    with suppress(OSError):
+        for part in sorted(parts.glob("*.safetensors")):
+            with suppress(DamagedFile):
+                found |= _rows(part)
     return found
 
 

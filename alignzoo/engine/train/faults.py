@@ -15,6 +15,7 @@ from torch import Tensor
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Batch, Loss, Max, Mean, Signals, State
+from alignzoo.engine.models.tensors import open_to_readers
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.train.sources import Buffer
 from alignzoo.engine.train.step import Stepper
@@ -142,6 +143,7 @@ def save_batch(batch: Batch, items: Tensor, file: Path) -> None:
     every = {"": part, **{f"views/{name}/": view for name, view in part.views.items()}}
     kept = {f"{at}{n}": getattr(x, n) for at, x in every.items() for n in SEQUENCES}
     save_file({name: x.contiguous() for name, x in kept.items()}, file)
+    open_to_readers(file)
 
 
 def _odd_parts(

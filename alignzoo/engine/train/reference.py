@@ -97,6 +97,8 @@ def _intact(
         try:
             if path.exists():
                 return snapshots.load_stored(path, views)
+        except OSError:  # a cache that cannot be read: not there
+            continue
         except DamagedFile as damage:
             say(f"{damage}; it is computed again")
     return None

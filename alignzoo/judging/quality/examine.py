@@ -13,7 +13,7 @@ from alignzoo.contract.types import PromptSample, Response
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, JudgeError, Question, Verdict
 from alignzoo.judging.ask import PATIENT, Patience, Standing, ask
 from alignzoo.judging.journal import open_journal
-from alignzoo.judging.mute import quoted
+from alignzoo.judging.mute import EVALUATING, Remedies, quoted
 from alignzoo.judging.quality.figures import TIE, HumanPair, Labels
 from alignzoo.judging.read import Judged, Spent, read, score
 
@@ -89,6 +89,7 @@ def examine(
     again: bool = False,
     report: Callable[[Standing], None] = lambda standing: None,
     patience: Patience = PATIENT,
+    remedies: Remedies = EVALUATING,
 ) -> Examined:
     """Put every pair to the judge; what it said before is not asked again.
 
@@ -98,7 +99,7 @@ def examine(
     if not isinstance(judge, AskedJudge):
         began = time.monotonic()
         found = list(score(examination.benchmark, judge, examination.questions()))
-        return _examined(examination, found, 0.0, time.monotonic() - began)
+        return _examined(examination, found, 0.0, time.monotonic() - began, remedies)
     standings: list[Standing] = []
 
     def told(standing: Standing) -> None:
@@ -107,22 +108,26 @@ def examine(
 
     with open_journal(judge) as journal:
         able = ask(examination.benchmark, judge, examination.questions, journal,
-                   again=again, report=told, patience=patience)  # fmt: skip
+                   again=again, report=told, patience=patience, remedies=remedies)  # fmt: skip
         found = list(read(examination.benchmark, examination.questions(), journal))
     spent = Spent()
     for one in found:
         spent = spent.plus(one.billed, judge)
     seconds = _seconds(standings[-1], len(found))
-    return replace(_examined(examination, found, spent.cost, seconds), model=able.model)
+    return replace(_examined(examination, found, spent.cost, seconds, remedies), model=able.model)
 
 
 def _examined(
-    examination: Examination, found: Sequence[Judged], cost: float | None, seconds: float | None
+    examination: Examination,
+    found: Sequence[Judged],
+    cost: float | None,
+    seconds: float | None,
+    remedies: Remedies,
 ) -> Examined:
     parsed = sum(one.verdict is not None for one in found)
     if found and not parsed:
         reply = found[0].reply
-        said = "no reply" if reply is None else quoted(examination.benchmark, reply)
+        said = "no reply" if reply is None else quoted(examination.benchmark, reply, remedies)
         raise JudgeError(
             f"not one of {len(found)} replies holds a verdict; the first: {said}; every reply is "
             "kept, and --rejudge-failed asks again"

@@ -14,6 +14,7 @@ from alignzoo.contract.types import PromptSample
 from alignzoo.contract.verdicts import AskedJudge, JudgedBenchmark, Question, Verdict
 from alignzoo.engine.parallel.exchange import everyone
 from alignzoo.judging import meet, open_journal
+from alignzoo.judging.mute import Remedies, evaluating, spoken
 from alignzoo.judging.outputs import answered, match, read_outputs
 from alignzoo.recipe.blocks import EvaluateSpec
 from alignzoo.recipe.options import build_options
@@ -84,7 +85,7 @@ def contest_of(
         return None
     prompts = [question.prompt for question in questions]
     if folder is None:
-        answers = match(read_outputs(Path(model)), prompts, model)
+        answers = match(read_outputs(Path(model)), prompts, model, context.keys)
     else:
         answers = read_answers(folder)
     how = "outputs file" if recorded else decoding(questions)
@@ -132,10 +133,17 @@ def _answered(
     return answered(read_outputs(Path(model)), prompts)
 
 
+def remedies_of(spec: EvaluateSpec, context: StageContext) -> list[Remedies]:
+    """How the block's keys are changed, for every judge of it."""
+    several = len(spec.judge) > 1
+    places = [f"judge.{k}.with" if several else "judge.with" for k in range(len(spec.judge))]
+    return [evaluating(context.keys, place) for place in places]
+
+
 def _meet_judges(benchmark: JudgedBenchmark, spec: EvaluateSpec, context: StageContext) -> None:
     """Try the judges that nobody has met yet, so that a missing key is not found after sampling."""
-    for chosen in spec.judge:
+    for chosen, remedies in zip(spec.judge, remedies_of(spec, context), strict=True):
         judge: Judge = build_options(context.registry.find("judge", chosen.name), chosen.with_)
         if isinstance(judge, AskedJudge):
-            with open_journal(judge) as journal:
+            with open_journal(judge) as journal, spoken(remedies):
                 meet(benchmark, judge, journal)

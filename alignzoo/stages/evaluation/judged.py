@@ -28,15 +28,16 @@ from alignzoo.contract.verdicts import (
 from alignzoo.data.rows import row_from_sample
 from alignzoo.judging import Judged, Spent, Standing, ask, open_journal, panel, read, score
 from alignzoo.judging.ask import PATIENT
-from alignzoo.judging.mute import quoted
+from alignzoo.judging.mute import Remedies, quoted
 from alignzoo.recipe.blocks import EvaluateSpec
 from alignzoo.recipe.options import build_options
+from alignzoo.recipe.registry import Registry
 from alignzoo.recipe.rewards import numbered
 from alignzoo.recipe.spec import JudgeSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.evaluation.answers import write_answers
 from alignzoo.stages.evaluation.columns import check_columns, summarise
-from alignzoo.stages.evaluation.contest import Contest, contest_of
+from alignzoo.stages.evaluation.contest import Contest, contest_of, remedies_of
 from alignzoo.store.files import digest_of_value, read_json, write_json
 from alignzoo.store.identity import judge_identities
 
@@ -67,8 +68,8 @@ def run_judged(
         return
     _note_reasoning(contest, context)
     names = numbered([judge.name for judge in spec.judge])
-    named = zip(names, spec.judge, strict=True)
-    benches = [_judge(contest, name, judge, spec, context) for name, judge in named]
+    chosen = zip(names, spec.judge, remedies_of(spec, context), strict=True)
+    benches = [_judge(contest, Seated(*one), spec, context) for one in chosen]
     for bench in benches:
         _check_parsed(bench, spec, context)
     verdicts, agreement = _agreed(contest, benches, spec)
@@ -103,14 +104,26 @@ def _beside(contest: Contest) -> list[dict[str, Any]]:
 # --- judging ---------------------------------------------------------------------------------
 
 
-def _judge(
-    contest: Contest, name: str, chosen: JudgeSpec, spec: EvaluateSpec, context: StageContext
-) -> Bench:
+@dataclass(frozen=True)
+class Seated:
+    """A judge of a block."""
+
+    name: str
+    chosen: JudgeSpec
+    remedies: Remedies
+
+    def judge(self, registry: Registry) -> Judge:
+        """With its options."""
+        found: Judge = build_options(registry.find("judge", self.chosen.name), self.chosen.with_)
+        return found
+
+
+def _judge(contest: Contest, seat: Seated, spec: EvaluateSpec, context: StageContext) -> Bench:
     """Put every question to one judge and keep what it said."""
-    judge: Judge = build_options(context.registry.find("judge", chosen.name), chosen.with_)
+    judge = seat.judge(context.registry)
     if not isinstance(judge, AskedJudge):
         found = score(contest.benchmark, judge, contest.questions())
-        return _bench(contest, (name, judge), found, None, context)
+        return _bench(contest, seat, found, None, context)
 
     def report(standing: Standing) -> None:
         if standing.done and not standing.settled:
@@ -125,19 +138,20 @@ def _judge(
             context.progress.note(f"{journal.folder}: {journal.damaged} damaged lines left out")
         patience = replace(PATIENT, mute=spec.min_parsed == 0)
         able = ask(contest.benchmark, judge, contest.questions, journal,
-                   again=context.again, report=report, patience=patience)  # fmt: skip
+                   again=context.again, report=report, patience=patience,
+                   remedies=seat.remedies)  # fmt: skip
         found = read(contest.benchmark, contest.questions(), journal)
-        return _bench(contest, (name, judge), found, able, context)
+        return _bench(contest, seat, found, able, context)
 
 
 def _bench(
     contest: Contest,
-    named: tuple[str, Judge],
+    seat: Seated,
     found: Iterable[Judged],
     able: Capabilities | None,
     context: StageContext,
 ) -> Bench:
-    name, judge = named
+    name, judge = seat.name, seat.judge(context.registry)
     verdicts: dict[str, Verdict] = {}
     judged = 0
     spent = Spent()
@@ -152,7 +166,7 @@ def _bench(
             if one.verdict is not None:
                 verdicts[one.question.id] = one.verdict
             else:
-                unread.append(f"{one.question.id}: {_said(contest.benchmark, one)}")
+                unread.append(f"{one.question.id}: {_said(contest.benchmark, one, seat.remedies)}")
             if isinstance(judge, AskedJudge):
                 spent = spent.plus(one.billed, judge)
             who.update(reply.model for reply in one.replies if reply.model)
@@ -179,8 +193,8 @@ def _tell(context: StageContext, tally: Tally, who: Counter[str]) -> None:
         )
 
 
-def _said(benchmark: JudgedBenchmark, one: Judged) -> str:
-    return "no reply" if one.reply is None else quoted(benchmark, one.reply)
+def _said(benchmark: JudgedBenchmark, one: Judged, remedies: Remedies) -> str:
+    return "no reply" if one.reply is None else quoted(benchmark, one.reply, remedies)
 
 
 def _rows(judge: str, one: Judged) -> Iterator[dict[str, Any]]:
@@ -206,8 +220,9 @@ def _check_parsed(bench: Bench, spec: EvaluateSpec, context: StageContext) -> No
     if tally.judged and tally.parsed < spec.min_parsed * tally.judged:
         raise JudgeError(
             f"{context.name}: {tally.parsed} of {tally.judged} replies of judge '{bench.name}' "
-            f"hold a verdict, fewer than min_parsed = {spec.min_parsed:g}; the first without: "
-            f"{tally.unread[0]}; every reply is kept, and --rejudge-failed asks those again"
+            f"hold a verdict, fewer than {context.keys}min_parsed = {spec.min_parsed:g}; the first "
+            f"without: {tally.unread[0]}; every reply is kept, and --rejudge-failed asks those "
+            "again"
         )
 
 

@@ -20,6 +20,7 @@ from alignzoo.contract.types import GroupSample, PairSample, Response
 from alignzoo.data.rows import row_from_sample
 from alignzoo.engine.parallel.exchange import everyone
 from alignzoo.judging.ask import Patience, Standing
+from alignzoo.judging.mute import evaluating
 from alignzoo.judging.quality.crossannotations import read_pairs
 from alignzoo.judging.quality.examine import Examination, examine
 from alignzoo.judging.quality.figures import (
@@ -35,7 +36,6 @@ from alignzoo.judging.quality.figures import (
 from alignzoo.recipe.blocks import DataSpec, EvaluateSpec
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.rewards import PEOPLE
-from alignzoo.recipe.spec import JudgeSpec
 from alignzoo.stages.context import StageContext
 from alignzoo.stages.evaluation.columns import check_columns, summarise
 from alignzoo.stages.evaluation.rewarded import rewards_of
@@ -75,7 +75,7 @@ def _row(spec: EvaluateSpec, name: str, pairs: Sequence[HumanPair], context: Sta
         return Row(labels, human_quality(pairs), agreements_of_people(pairs))
     reward = spec.rewards[name]
     if reward.judge is not None:
-        labels = everyone().from_main(partial(_asked, spec, reward.judge, pairs, context))
+        labels = everyone().from_main(partial(_asked, spec, name, pairs, context))
     else:
         samples = [_sample(pair) for pair in pairs]
         one, two = rewards_of(reward, samples, spec.data or DataSpec(name=""), context)
@@ -89,9 +89,11 @@ def _label(one: float, two: float) -> float:
 
 
 def _asked(
-    spec: EvaluateSpec, chosen: JudgeSpec, pairs: Sequence[HumanPair], context: StageContext
+    spec: EvaluateSpec, name: str, pairs: Sequence[HumanPair], context: StageContext
 ) -> Labels:
-    """What a judge says when the block's benchmark words the comparison."""
+    """What the judge of a row says when the block's benchmark words the comparison."""
+    chosen = spec.rewards[name].judge
+    assert chosen is not None  # as its caller has seen
     benchmark = build_options(context.registry.find("benchmark", spec.benchmark), spec.with_)
     judge: Judge = build_options(context.registry.find("judge", chosen.name), chosen.with_)
 
@@ -105,11 +107,12 @@ def _asked(
         again=context.again,
         report=report,
         patience=Patience(mute=spec.min_parsed == 0),
+        remedies=evaluating(context.keys, f"rewards.{name}.judge.with"),
     )
     if examined.parsed < spec.min_parsed * examined.judged:
         raise DataError(
             f"{context.name}: {examined.parsed} of {examined.judged} replies hold a verdict, "
-            f"fewer than min_parsed = {spec.min_parsed:g}; every reply is kept, and "
+            f"fewer than {context.keys}min_parsed = {spec.min_parsed:g}; every reply is kept, and "
             "--rejudge-failed asks those again"
         )
     return examined.labels
