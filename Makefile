@@ -11,11 +11,12 @@ QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TOKENIZERS_P
 RECIPE := recipes/aligndistil_onpolicy.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test grid check docs format clean
+.PHONY: help setup demo test gpu grid check docs format clean
 
 help:
 	@echo "make demo    align a small model from scratch on this machine and print the leaderboard"
-	@echo "make test    all tests but the widest"
+	@echo "make test    all tests but the widest and those for a GPU"
+	@echo "make gpu     what needs a GPU, and its benchmark, five minutes"
 	@echo "make grid    the widest: every method, strategy and fault on several processes, an hour"
 	@echo "make check   style, types and the fast tests"
 	@echo "make docs    the documentation site, in build/site/html"
@@ -33,16 +34,20 @@ demo: setup
 	@echo "Open the report named above in a browser; its folder holds models, samples and scores."
 
 test: setup
-	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not grid"
+	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not grid and not gpu"
 
 grid: setup
 	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m grid
+
+gpu: setup
+	@$(QUIET) $(PY) -m pytest -n 4 -m gpu
+	$(PY) benchmarks/gpu.py
 
 check: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not slow and not grid"
+	@$(QUIET) $(PY) -m pytest -n 2 --dist loadfile -m "not slow and not grid and not gpu"
 
 docs: setup
 	@$(QUIET) $(PY) docs/site/build.py

@@ -23,7 +23,12 @@ NEEDS_SHARED = re.compile(r"\bshared\b|\bgolden\b", re.IGNORECASE)
 
 
 def pytest_configure(config):
-    """Tests never touch the user's stores, nor do the processes they start."""
+    """Tests never touch the user's stores, nor a GPU unless `-m gpu` asks for those that need one.
+
+    Nor do the processes they start.
+    """
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # other tests compare with models on the CPU
     for store in ("ALIGNZOO_CACHE", "TRACKIO_DIR"):  # trackio reads it once, when it is imported
         folder = tempfile.TemporaryDirectory(prefix=f"{store.lower()}-")
         config.add_cleanup(folder.cleanup)
