@@ -13,7 +13,7 @@ from transformers import DogeConfig, DogeForCausalLM
 
 from alignzoo import Item, PairBatch, TextBatch, Tokens
 from alignzoo.engine.models.prefixes import shares_prompts
-from alignzoo.engine.scoring.packing import Packer, batches_of
+from alignzoo.engine.scoring.packing import Packer, Reader, batches_of
 from alignzoo.engine.scoring.scorer import ScoringModule, Special, dense
 from alignzoo.ops import log_prob
 
@@ -84,6 +84,7 @@ def test_one_look_up_for_all_passes_gives_what_single_rows_give(name):
 # --- prompts that are read once -------------------------------------------------------------------
 
 SHARING = ("llama", "gpt2", "cohere", "deepseek_v3", "mixtral", "qwen2_5_vl", "granite", "opt")
+SHARES = Reader(64, shares=True)
 EXPERTS = ("deepseek_v3", "mixtral")  # are multiplied in no wider numbers than float32
 ALONE = {
     "qwen2 window": "a sliding window",
@@ -128,9 +129,13 @@ def mixed():
     return TextBatch.collate([Item((row,)) for row in (*rows, Tokens(prompt, ids(29, noise)))], 0)
 
 
-def columns(batch, hidden=64):
+def passes_of(batch, reader=SHARES):
+    return Packer(batch)(None, batch.attention.any(-1), reader).passes
+
+
+def columns(batch):
     """Of all passes of a model that shares prompts."""
-    passes = Packer(batch)(None, batch.attention.any(-1), hidden).passes
+    passes = passes_of(batch)
     return sum(one.ids.numel() for one in passes)
 
 
@@ -185,14 +190,14 @@ def test_a_role_behind_a_view_shares_the_prompts_of_the_view():
 
 def test_short_prompts_and_small_savings_are_not_worth_a_mask():
     for batch in (pairs(prompts=(31, 31)), pairs((40, 40), ((80, 80), (80, 80)))):
-        passes = Packer(batch)(None, batch.attention.any(-1), 64).passes
+        passes = passes_of(batch)
         assert all(one.mask is None for one in passes)
         assert sum(len(one.ids) for one in passes) == 4
 
 
 def test_no_row_grows_so_long_that_attention_costs_more_than_its_prompt():
     batch = groups(prompt=300, answers=(100,) * 40)  # 20 behind each of two prompts
-    passes = Packer(batch)(None, batch.attention.any(-1), 64).passes
+    passes = passes_of(batch)
     assert max(one.ids.shape[1] for one in passes) == 300 + 11 * 100
 
 

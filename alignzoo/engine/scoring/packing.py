@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch import Tensor
 from alignzoo.contract.types import Batch, Tokens
 from alignzoo.engine.models.prefixes import visible
 
-PADDING = 0.2  # share of a group's columns
+PADDING = 0.2  # share of a pass's columns, at most
 LEAST_PROMPT = 32  # tokens that are worth sharing
 LEAST_SAVING = 0.1  # of the work of a batch
 MATRICES = 6  # a layer's weights take as long as attention to 6 H other tokens
+CALLS, COLUMNS = 30_000, 16  # a pass costs a layer as much by itself, in this unit and in columns
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,33 @@ def batches_of(lengths: Sequence[int], prompts: Sequence[Hashable], size: int) -
 
 
 @dataclass(frozen=True)
+class Reader:
+    """What decides how the rows of a model are cut into passes."""
+
+    hidden: int  # H
+    shares: bool = False  # whether its rows may share their prompts
+    together: bool = False  # one pass for all rows, as sharded models must have
+
+    def row(self, width: int) -> int:
+        """What a layer does for a row of so many columns, in a token's attention to another."""
+        return width * (MATRICES * self.hidden + width)
+
+    @property
+    def start(self) -> int:
+        """What one more pass costs a layer: calls, and gradients of weights that are added up.
+
+        Measured on a CPU for H from 64 to 1,024, forward and backward.
+        """
+        return CALLS + COLUMNS * MATRICES * self.hidden
+
+
+@dataclass(frozen=True)
 class Packer:
     """The packings of one batch, each made once for all models that read the same rows alike."""
 
     batch: Batch
-    limit: float = PADDING  # of the share of padding; 1: one pass, as sharded models must have
     shapes: dict[str | None, Shape] = field(default_factory=dict)
-    made: dict[tuple[str | None, tuple[int, ...], int | None], Packing] = field(
-        default_factory=dict
-    )
+    made: dict[tuple[str | None, tuple[int, ...], Reader], Packing] = field(default_factory=dict)
 
     def seen(self, view: str | None) -> Batch:
         """The batch, or a view of it."""
@@ -123,32 +143,26 @@ class Packer:
             self.shapes[view] = Shape.of(self.seen(view))
         return self.shapes[view]
 
-    def __call__(self, view: str | None, read: Tensor, hidden: int | None) -> Packing:
-        """Passes over the rows that are read [B]; `hidden` is H where prompts may be shared.
+    def __call__(self, view: str | None, read: Tensor, reader: Reader) -> Packing:
+        """Passes over the rows that are read [B].
 
         Where no row is read, the shortest one: wrappers and other ranks wait for every model.
         """
         seen, shape = self.seen(view), self.shape(view)
         rows = tuple(read.nonzero().squeeze(-1).tolist())
         rows = rows or (min(range(len(shape.lengths)), key=lambda b: shape.lengths[b]),)
-        key = (view, rows, hidden)
+        key = (view, rows, reader)
         if key not in self.made:
-            self.made[key] = _packing(seen, shape, rows, self.limit, hidden)
+            self.made[key] = _placed(seen, shape, _cut(shape, rows, reader))
         return self.made[key]
 
 
-def _packing(
-    batch: Batch, shape: Shape, rows: Sequence[int], limit: float, hidden: int | None
-) -> Packing:
-    return _placed(batch, shape, _cut(shape, rows, limit, hidden))
-
-
-def _cut(shape: Shape, rows: Sequence[int], limit: float, hidden: int | None) -> _Cut:
-    apart = _Cut.of([(row,) for row in rows], shape, limit)
-    if hidden is None:
+def _cut(shape: Shape, rows: Sequence[int], reader: Reader) -> _Cut:
+    apart = _Cut.of([(row,) for row in rows], shape, reader)
+    if not reader.shares:
         return apart
-    shared = _Cut.of(_packs(shape, rows, hidden), shape, limit)
-    pays = shared.work(hidden) <= (1 - LEAST_SAVING) * apart.work(hidden)
+    shared = _Cut.of(_packs(shape, rows, reader), shape, reader)
+    pays = shared.work(reader) <= (1 - LEAST_SAVING) * apart.work(reader)
     return shared if pays else apart
 
 
@@ -161,13 +175,14 @@ class _Cut:
     groups: Sequence[Sequence[int]]  # numbers of the packs of each pass, the longest first
 
     @classmethod
-    def of(cls, packs: Sequence[tuple[int, ...]], shape: Shape, limit: float) -> _Cut:
+    def of(cls, packs: Sequence[tuple[int, ...]], shape: Shape, reader: Reader) -> _Cut:
         sizes = [_size(shape, pack) for pack in packs]
-        return cls(packs, sizes, row_groups(sizes, limit))
+        return cls(packs, sizes, row_groups(sizes, reader))
 
-    def work(self, hidden: int) -> int:
+    def work(self, reader: Reader) -> int:
         """Of all passes, padding included."""
-        return sum(len(group) * _work(self.sizes[group[0]], hidden) for group in self.groups)
+        rows = sum(len(group) * reader.row(self.sizes[group[0]]) for group in self.groups)
+        return rows + len(self.groups) * reader.start
 
 
 def _size(shape: Shape, pack: Sequence[int]) -> int:
@@ -177,20 +192,15 @@ def _size(shape: Shape, pack: Sequence[int]) -> int:
     return sum(shape.lengths[b] for b in pack) - (len(pack) - 1) * shape.starts[pack[0]]
 
 
-def _work(width: int, hidden: int) -> int:
-    """What a layer does for a row of so many columns, in units of a token's attention to one."""
-    return width * (MATRICES * hidden + width)
-
-
-def _packs(shape: Shape, rows: Sequence[int], hidden: int) -> list[tuple[int, ...]]:
+def _packs(shape: Shape, rows: Sequence[int], reader: Reader) -> list[tuple[int, ...]]:
     """Rows of one prompt packed as long as the next is cheaper behind the others than alone."""
     packs: list[list[int]] = []
     last: dict[Hashable, list[int]] = {}
     for row in rows:
         pack = last.get(shape.prompts[row])
         if pack is not None:
-            before, after = (_work(_size(shape, x), hidden) for x in (pack, [*pack, row]))
-            if after - before < _work(shape.lengths[row], hidden):
+            before, after = (reader.row(_size(shape, x)) for x in (pack, [*pack, row]))
+            if after - before < reader.row(shape.lengths[row]):
                 pack.append(row)
                 continue
         last[shape.prompts[row]] = pack = [row]
@@ -246,30 +256,35 @@ def _laid(shape: Shape, pack: Sequence[int], width: int, columns: int) -> tuple[
     return torch.cat(parts), torch.arange(len(parts)).repeat_interleave(sizes)
 
 
-def row_groups(lengths: Sequence[int], limit: float = PADDING) -> list[list[int]]:
-    """Row numbers cut into groups of similar length, longest first.
+def row_groups(lengths: Sequence[int], reader: Reader) -> list[list[int]]:
+    """Row numbers cut into passes, longest first, at the least work that is predicted.
 
-    A group takes the next shorter row as long as padding stays under `limit` of its columns, so
-    the share of padding is bounded whatever the data.
+    work(passes) = sum over passes of start + rows x row(widest), by dynamic programming over the
+    rows in order. Among passes of several rows only those count in which less than `PADDING` of
+    the columns is padding, so its share is bounded whatever the data.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    groups: list[list[int]] = []
-    group: list[int] = []
-    total, least = 0, 0.0
-    for row in order:
-        total += lengths[row]
-        if group and total >= least * (len(group) + 1):
-            group.append(row)
-        else:
-            group, total, least = [row], lengths[row], (1 - limit) * lengths[row]
-            groups.append(group)
-    return groups
+    if reader.together:
+        return [order]
+    sizes = [lengths[row] for row in order]
+    works, sums = [reader.row(size) for size in sizes], [0, *accumulate(sizes)]
+    best = [(0, 0)]  # for the first so many rows: the work, and where their last pass begins
+    for end in range(1, len(order) + 1):
+        options = (
+            (best[i][0] + reader.start + (end - i) * works[i], i)
+            for i in range(end)
+            if i == end - 1 or sums[end] - sums[i] > (1 - PADDING) * (end - i) * sizes[i]
+        )
+        best.append(min(options))
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[best[end][1] : end])
+        end = best[end][1]
+    return groups[::-1]
 
 
-def padding_share(
-    shape: Shape, rows: Sequence[int], limit: float = PADDING, hidden: int | None = None
-) -> float:
-    """Share of columns that are padding when some rows are scored; `hidden` as for a `Packer`."""
-    cut = _cut(shape, rows, limit, hidden)
+def padding_share(shape: Shape, rows: Sequence[int], reader: Reader) -> float:
+    """Share of columns that are padding when some rows are scored."""
+    cut = _cut(shape, rows, reader)
     columns = sum(cut.sizes[group[0]] * len(group) for group in cut.groups)
     return 1 - sum(cut.sizes) / columns
