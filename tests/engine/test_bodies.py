@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from family_models import NAMED, VOCABULARY, build
+from plain_scores import plain_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DogeConfig, DogeForCausalLM
 
@@ -44,17 +45,6 @@ def text(lengths=LENGTHS, prompt=4, low=10, high=400):
     noise = torch.Generator().manual_seed(0)
     ids = [tuple(torch.randint(low, high, (n,), generator=noise).tolist()) for n in lengths]
     return TextBatch.collate([Item((Tokens(x[:prompt], x[prompt:]),)) for x in ids], 0)
-
-
-def plain_rows(model, batch):
-    """[B, S] log p of each label, by transformers itself on one unpadded row after the other."""
-    rows = []
-    for b, length in enumerate(batch.attention.sum(-1).tolist()):
-        ids = batch.ids[b : b + 1, :length]
-        steps = model(input_ids=ids, use_cache=False).logits.log_softmax(-1)[0, :-1]
-        values = steps.gather(1, ids[0, 1:, None])[:, 0]
-        rows.append(torch.nn.functional.pad(values, (0, batch.ids.shape[1] - length + 1)))
-    return torch.stack(rows) * batch.mask
 
 
 def gradients(model):

@@ -17,6 +17,7 @@ LEAST_PROMPT = 32  # tokens that are worth sharing
 LEAST_SAVING = 0.1  # of the work of a batch
 MATRICES = 6  # a layer's weights take as long as attention to 6 H other tokens
 CALLS, COLUMNS = 30_000, 16  # a pass costs a layer as much by itself, in this unit and in columns
+LAUNCHES = 40_000_000  # the same on a GPU, which computes faster than it is told what
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Pass:
     ids: Tensor  # [n, w] int64
     positions: Tensor | None = None  # [n, w] int64; None: rows that stand alone, from 0
     mask: Tensor | None = None  # [n, 1, w, w] bool: what a token sees; None: what is before it
+    edges: Tensor | None = None  # [k + 1] int32: where rows side by side begin, and the last ends
+    longest: int = 0  # of them
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,9 @@ class Reader:
 
     hidden: int  # H
     shares: bool = False  # whether its rows may share their prompts
+    joins: bool = False  # whether they may lie side by side, without padding
     together: bool = False  # one pass for all rows, as sharded models must have
+    calls: int = CALLS
 
     def row(self, width: int) -> int:
         """What a layer does for a row of so many columns, in a token's attention to another."""
@@ -120,9 +125,9 @@ class Reader:
     def start(self) -> int:
         """What one more pass costs a layer: calls, and gradients of weights that are added up.
 
-        Measured on a CPU for H from 64 to 1,024, forward and backward.
+        Measured on a CPU for H from 64 to 1,024 and on an H200 for 1,536, forward and backward.
         """
-        return CALLS + COLUMNS * MATRICES * self.hidden
+        return self.calls + COLUMNS * MATRICES * self.hidden
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,8 @@ class Packer:
 
 
 def _cut(shape: Shape, rows: Sequence[int], reader: Reader) -> _Cut:
-    apart = _Cut.of([(row,) for row in rows], shape, reader)
+    alone = [(row,) for row in rows]
+    apart = _Cut.joined(alone, shape) if reader.joins else _Cut.of(alone, shape, reader)
     if not reader.shares:
         return apart
     shared = _Cut.of(_packs(shape, rows, reader), shape, reader)
@@ -173,16 +179,29 @@ class _Cut:
     packs: Sequence[tuple[int, ...]]
     sizes: Sequence[int]  # tokens of each
     groups: Sequence[Sequence[int]]  # numbers of the packs of each pass, the longest first
+    beside: bool = False  # one pass with all of them side by side in one row
 
     @classmethod
     def of(cls, packs: Sequence[tuple[int, ...]], shape: Shape, reader: Reader) -> _Cut:
         sizes = [_size(shape, pack) for pack in packs]
         return cls(packs, sizes, row_groups(sizes, reader))
 
+    @classmethod
+    def joined(cls, packs: Sequence[tuple[int, ...]], shape: Shape) -> _Cut:
+        """Rows side by side, in their order."""
+        sizes = [_size(shape, pack) for pack in packs]
+        return cls(packs, sizes, [range(len(packs))], beside=True)
+
+    @property
+    def widths(self) -> list[int]:
+        """Columns that each pack takes, padding included."""
+        if self.beside:
+            return [*self.sizes]
+        return [self.sizes[group[0]] for group in self.groups for _ in group]
+
     def work(self, reader: Reader) -> int:
         """Of all passes, padding included."""
-        rows = sum(len(group) * reader.row(self.sizes[group[0]]) for group in self.groups)
-        return rows + len(self.groups) * reader.start
+        return sum(map(reader.row, self.widths)) + len(self.groups) * reader.start
 
 
 def _size(shape: Shape, pack: Sequence[int]) -> int:
@@ -210,6 +229,8 @@ def _packs(shape: Shape, rows: Sequence[int], reader: Reader) -> list[tuple[int,
 
 def _placed(batch: Batch, shape: Shape, cut: _Cut) -> Packing:
     """The passes of a cut, on the device of the batch."""
+    if cut.beside:
+        return _side_by_side(batch, shape, [row for (row,) in cut.packs])
     slots = torch.zeros(batch.ids.shape, dtype=torch.int64)
     passes, start = [], 0
     for group in cut.groups:
@@ -224,6 +245,21 @@ def _placed(batch: Batch, shape: Shape, cut: _Cut) -> Packing:
             passes.append(_behind_prompts(batch, shape, packs, width, (slots, start)))
         start += len(packs) * width
     return Packing(passes, slots.to(batch.ids.device))
+
+
+def _side_by_side(batch: Batch, shape: Shape, rows: Sequence[int]) -> Packing:
+    """One row of the model with all rows, without padding."""
+    device, columns = batch.ids.device, batch.ids.shape[1]
+    sizes = [shape.lengths[b] for b in rows]
+    edges = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
+    places = torch.cat([torch.arange(n) + b * columns for b, n in zip(rows, sizes, strict=True)])
+    slots = torch.zeros(batch.ids.shape, dtype=torch.int64)
+    slots.view(-1)[places] = torch.arange(len(places))
+    source = places[None].to(device)
+    ids = batch.ids.flatten()[source]
+    kept, edges = torch.tensor(rows, device=device), edges.to(device)
+    one = Pass(kept, ids, source % columns, edges=edges, longest=max(sizes))
+    return Packing([one], slots.to(device))
 
 
 def _behind_prompts(
@@ -286,5 +322,4 @@ def row_groups(lengths: Sequence[int], reader: Reader) -> list[list[int]]:
 def padding_share(shape: Shape, rows: Sequence[int], reader: Reader) -> float:
     """Share of columns that are padding when some rows are scored."""
     cut = _cut(shape, rows, reader)
-    columns = sum(cut.sizes[group[0]] * len(group) for group in cut.groups)
-    return 1 - sum(cut.sizes) / columns
+    return 1 - sum(cut.sizes) / sum(cut.widths)

@@ -84,6 +84,8 @@ class ScoringModule(nn.Module):
         self.bodies.together = True
         for role in self.by_role:
             self.bodies.shares(role)
+            if torch.cuda.is_available():
+                self.bodies.joins(role)
 
     def padding_in(
         self, batch: Batch, parts: Sequence[Sequence[int]], balanced: frozenset[str] = frozenset()
