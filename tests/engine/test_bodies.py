@@ -8,12 +8,13 @@ from __future__ import annotations
 import pytest
 import torch
 from family_models import NAMED, VOCABULARY, build
+from plain_scores import plain_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DogeConfig, DogeForCausalLM
 
 from alignzoo import Item, PairBatch, TextBatch, Tokens
 from alignzoo.engine.models.prefixes import shares_prompts
-from alignzoo.engine.scoring.packing import Packer, batches_of
+from alignzoo.engine.scoring.packing import Packer, Reader, batches_of
 from alignzoo.engine.scoring.scorer import ScoringModule, Special, dense
 from alignzoo.ops import log_prob
 
@@ -46,17 +47,6 @@ def text(lengths=LENGTHS, prompt=4, low=10, high=400):
     return TextBatch.collate([Item((Tokens(x[:prompt], x[prompt:]),)) for x in ids], 0)
 
 
-def plain_rows(model, batch):
-    """[B, S] log p of each label, by transformers itself on one unpadded row after the other."""
-    rows = []
-    for b, length in enumerate(batch.attention.sum(-1).tolist()):
-        ids = batch.ids[b : b + 1, :length]
-        steps = model(input_ids=ids, use_cache=False).logits.log_softmax(-1)[0, :-1]
-        values = steps.gather(1, ids[0, 1:, None])[:, 0]
-        rows.append(torch.nn.functional.pad(values, (0, batch.ids.shape[1] - length + 1)))
-    return torch.stack(rows) * batch.mask
-
-
 def gradients(model):
     found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -84,6 +74,7 @@ def test_one_look_up_for_all_passes_gives_what_single_rows_give(name):
 # --- prompts that are read once -------------------------------------------------------------------
 
 SHARING = ("llama", "gpt2", "cohere", "deepseek_v3", "mixtral", "qwen2_5_vl", "granite", "opt")
+SHARES = Reader(64, shares=True)
 EXPERTS = ("deepseek_v3", "mixtral")  # are multiplied in no wider numbers than float32
 ALONE = {
     "qwen2 window": "a sliding window",
@@ -128,9 +119,13 @@ def mixed():
     return TextBatch.collate([Item((row,)) for row in (*rows, Tokens(prompt, ids(29, noise)))], 0)
 
 
-def columns(batch, hidden=64):
+def passes_of(batch, reader=SHARES):
+    return Packer(batch)(None, batch.attention.any(-1), reader).passes
+
+
+def columns(batch):
     """Of all passes of a model that shares prompts."""
-    passes = Packer(batch)(None, batch.attention.any(-1), hidden).passes
+    passes = passes_of(batch)
     return sum(one.ids.numel() for one in passes)
 
 
@@ -185,14 +180,14 @@ def test_a_role_behind_a_view_shares_the_prompts_of_the_view():
 
 def test_short_prompts_and_small_savings_are_not_worth_a_mask():
     for batch in (pairs(prompts=(31, 31)), pairs((40, 40), ((80, 80), (80, 80)))):
-        passes = Packer(batch)(None, batch.attention.any(-1), 64).passes
+        passes = passes_of(batch)
         assert all(one.mask is None for one in passes)
         assert sum(len(one.ids) for one in passes) == 4
 
 
 def test_no_row_grows_so_long_that_attention_costs_more_than_its_prompt():
     batch = groups(prompt=300, answers=(100,) * 40)  # 20 behind each of two prompts
-    passes = Packer(batch)(None, batch.attention.any(-1), 64).passes
+    passes = passes_of(batch)
     assert max(one.ids.shape[1] for one in passes) == 300 + 11 * 100
 
 

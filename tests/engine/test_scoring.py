@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from alignzoo import RolloutBatch, TextBatch
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.models.heads import Head
 from alignzoo.engine.scoring.fused import Fused
-from alignzoo.engine.scoring.packing import Shape, padding_share, row_groups
+from alignzoo.engine.scoring.packing import Reader, Shape, padding_share, row_groups
 from alignzoo.engine.scoring.rows import dense
 from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.batches import Schedule, micro_batches
@@ -87,15 +89,45 @@ def test_logits_are_float32_from_bfloat16_inputs():
     assert (out - exact).abs().max() < 1e-5  # bf16 products would be off by about 1e-2
 
 
-def test_padding_stays_under_a_fifth_whatever_the_lengths():
+@pytest.mark.parametrize("hidden", [16, 64, 256, 1536])
+def test_padding_stays_under_a_fifth_whatever_the_lengths(hidden):
     generator = torch.Generator().manual_seed(0)
     for spread in (0.01, 0.3, 0.8, 2.0):
         lengths = torch.empty(64).log_normal_(4.0, spread, generator=generator)
         lengths = lengths.clamp(1, 1024).long()
-        groups = row_groups(lengths.tolist())
+        groups = row_groups(lengths.tolist(), Reader(hidden))
+        shape = Shape(lengths.tolist(), range(64), [1] * 64)
         assert sorted(row for group in groups for row in group) == list(range(64))
-        assert padding_share(Shape(lengths.tolist(), range(64), [1] * 64), range(64)) < 0.2
-        assert len(groups) < 20
+        assert padding_share(shape, range(64), Reader(hidden)) < 0.2
+        assert hidden > 16 or len(groups) < 20  # where calls cost more than columns
+
+
+@pytest.mark.parametrize("hidden", [16, 256, 4096])
+def test_no_other_cut_of_rows_into_passes_is_predicted_to_be_cheaper(hidden):
+    reader, draw = Reader(hidden), random.Random(0)
+
+    def work(groups):
+        rows = sum(len(x) * x[0] * (6 * hidden + x[0]) for x in groups)
+        return rows + len(groups) * (30_000 + 16 * 6 * hidden)
+
+    for _ in range(20):
+        lengths = [round(draw.lognormvariate(4, 1)) + 1 for _ in range(8)]
+        order, possible = sorted(lengths, reverse=True), []
+        for n in range(8):
+            for cuts in combinations(range(1, 8), n):
+                parts = [order[i:j] for i, j in pairwise((0, *cuts, 8))]
+                if all(len(x) == 1 or sum(x) > 0.8 * len(x) * x[0] for x in parts):
+                    possible.append(work(parts))
+        made = [[lengths[row] for row in group] for group in row_groups(lengths, reader)]
+        assert [n for group in made for n in group] == order
+        assert work(made) == min(possible)
+
+
+def test_a_wide_model_reads_less_padding_and_a_small_one_makes_fewer_passes():
+    lengths = [150, 125, 60, 57]  # 25 columns are worth a pass, or not
+    assert row_groups(lengths, Reader(64)) == [[0, 1], [2, 3]]
+    assert row_groups(lengths, Reader(4096)) == [[0], [1], [2, 3]]
+    assert row_groups(lengths, Reader(4096, together=True)) == [[0, 1, 2, 3]]
 
 
 def test_micro_batches_hold_every_item_once_longest_first():

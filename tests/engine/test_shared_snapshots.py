@@ -71,7 +71,7 @@ def test_the_rows_of_a_prompt_are_scored_together_and_read_it_once(tmp_path):
         widths.append(tuple(kwargs["input_ids"].shape))
 
     module = ScoringModule({"anchor": copy.deepcopy(ANCHOR)}, frozenset(), Fused())
-    assert module.bodies.shared("anchor")
+    assert module.bodies.shares("anchor")
     body = module.models["anchor"].model
     body.register_forward_pre_hook(note, with_kwargs=True)
     path = tmp_path / "x.safetensors"

@@ -17,6 +17,11 @@ def embedding_rows(model: PreTrainedModel) -> int:
     return len(cast(Tensor, model.get_input_embeddings().weight))
 
 
+def embedding_width(model: PreTrainedModel) -> int:
+    """H: numbers of an id's row."""
+    return cast(Tensor, model.get_input_embeddings().weight).shape[-1]
+
+
 def check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Raises AlignzooError when the id that ends answers, which also pads, has no row."""
     rows, end = embedding_rows(model), tokenizer.eos_token_id

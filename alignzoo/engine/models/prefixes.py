@@ -34,17 +34,25 @@ CLOSE = {torch.bfloat16: 3e-2, torch.float16: 3e-3}  # of hidden states; float32
 def shares_prompts(model: PreTrainedModel) -> bool:
     """Whether hidden states behind a shared prompt are those of rows of their own.
 
-    Attention of other kinds and limits that a short trial cannot see are refused by the config;
-    the rest is tried: convolutions and recurrent layers would carry one answer into the next, and
-    families may place or mask tokens by themselves. Tensors without data answer nothing.
+    What a short trial cannot see is refused by the config; the rest is tried: convolutions and
+    recurrent layers would carry one answer into the next, and families may place or mask tokens by
+    themselves.
+    """
+    if not sees_all_before(model):
+        return False
+    with evaluating(model), torch.autocast(model.device.type, enabled=False):
+        return _tried(body_of(model), probe_ids(model)[0, : PROMPT + 2 * ANSWER])
+
+
+def sees_all_before(model: PreTrainedModel) -> bool:
+    """Whether a token sees every earlier one, as far as the config says, by attention with masks.
+
+    Tensors without data answer nothing: they cannot be tried.
     """
     config = model.config.get_text_config()
     if config._attn_implementation not in MASKED or _sees_near_tokens_alone(config):
         return False
-    if any(isinstance(p, FakeTensor) for p in model.parameters()):
-        return False
-    with evaluating(model), torch.autocast(model.device.type, enabled=False):
-        return _tried(body_of(model), probe_ids(model)[0, : PROMPT + 2 * ANSWER])
+    return not any(isinstance(p, FakeTensor) for p in model.parameters())
 
 
 def visible(segments: Tensor) -> Tensor:
@@ -75,12 +83,17 @@ def _tried(body: Any, ids: Tensor) -> bool:
         seen = body(input_ids=ids[None], attention_mask=visible(segments * 0), **more)
     except Exception:  # whatever a family raises, it does not take such a mask
         return False
-    expected = torch.cat([apart[0], apart[1, PROMPT:]]).float()
-    error, effect = _off(behind, expected), _off(seen, expected)
-    return error <= CLOSE.get(apart.dtype, 1e-4) and error <= effect / 10
+    expected = torch.cat([apart[0], apart[1, PROMPT:]])
+    error, effect = (off(made.last_hidden_state[0], expected) for made in (behind, seen))
+    return within_rounding(error, apart.dtype) and error <= effect / 10
 
 
-def _off(made: Any, expected: Tensor) -> float:
+def off(made: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest entry."""
-    difference: Tensor = made.last_hidden_state[0].float() - expected
-    return float(difference.abs().max() / expected.abs().max())
+    difference = made.float() - expected.float()
+    return float(difference.abs().max() / expected.float().abs().max())
+
+
+def within_rounding(error: float, dtype: torch.dtype) -> bool:
+    """Whether hidden states of this precision may differ so much from equal ones."""
+    return error <= CLOSE.get(dtype, 1e-4)

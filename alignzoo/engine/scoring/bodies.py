@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,16 @@ from transformers import PreTrainedModel
 
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.types import Batch
+from alignzoo.engine.models.beside import beside, joins_rows, kernel_takes
 from alignzoo.engine.models.context import longest_row
-from alignzoo.engine.models.fit import embedding_rows
+from alignzoo.engine.models.fit import embedding_rows, embedding_width
 from alignzoo.engine.models.heads import body_of
 from alignzoo.engine.models.prefixes import shares_prompts
 from alignzoo.engine.models.routers import Router
 from alignzoo.engine.scoring.known import States, looked_up
-from alignzoo.engine.scoring.packing import Packer, Packing
+from alignzoo.engine.scoring.packing import CALLS, LAUNCHES, Packer, Packing, Pass, Reader, Shape
+
+Trial = Callable[[PreTrainedModel], bool]
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,10 @@ class Bodies:
     ) -> None:
         self.models, self.trainable, self.sees, self.routers = models, trainable, sees, routers
         self.known = known
-        self._shared: dict[int, int | None] = {}  # by the model's id: what was tried
+        self._tried: dict[tuple[int, Trial], bool] = {}  # by the model's id
+        self.together = False  # one pass for all rows, whatever their lengths
         self.readable = {role: embedding_rows(model) for role, model in models.items()}
+        self.hidden = {role: embedding_width(model) for role, model in models.items()}
         self.longest = {role: longest_row(model.config) for role, model in models.items()}
 
     def __call__(self, role: str, packer: Packer, read: Tensor, balanced: bool) -> Hidden:
@@ -68,28 +73,42 @@ class Bodies:
         seen, shape = packer.seen(view), packer.shape(view)
         self._check_ids(role, seen)
         self._check_lengths(role, shape.lengths)
-        may_share = shape.repeats and not balanced  # a router counts every token
-        packing = packer(view, read, self.shared(role) if may_share else None)
+        packing = packer(view, read, self.reader(role, shape, balanced))
         with torch.set_grad_enabled(torch.is_grad_enabled() and role in self.trainable):
             states, losses = self._states(role, seen, packing, balanced)
         groups = [one.rows for one in packing.passes]
         balance = _at_tokens(torch.stack(losses), batch, groups) if losses else None
         return Hidden(states, packing.slots, balance)
 
-    def shared(self, role: str) -> int | None:
-        """H of a model whose rows may share their prompts, which is tried when it is first asked.
+    def reader(self, role: str, shape: Shape, balanced: bool) -> Reader:
+        """How rows of a shape are cut for a role; a router that is balanced counts every token."""
+        shares = shape.repeats and not balanced and self.shares(role)
+        joins = not balanced and kernel_takes(self.models[role]) and self.joins(role)
+        calls = CALLS if self.models[role].device.type == "cpu" else LAUNCHES
+        return Reader(self.hidden[role], shares, joins, self.together, calls)
+
+    def shares(self, role: str) -> bool:
+        """Whether rows of a model may share their prompts."""
+        return self._try(role, shares_prompts)
+
+    def joins(self, role: str) -> bool:
+        """Whether rows of a model may lie side by side."""
+        return self._try(role, joins_rows)
+
+    def _try(self, role: str, trial: Trial) -> bool:
+        """What a trial says of a model, made when it is first asked.
 
         Models that are about to be sharded are asked before, while they are whole.
         """
         model = self.models[role]
-        if id(model) not in self._shared:
-            weight = cast(Tensor, model.get_input_embeddings().weight)
-            self._shared[id(model)] = weight.shape[-1] if shares_prompts(model) else None
-        return self._shared[id(model)]
+        key = (id(model), trial)
+        if key not in self._tried:
+            self._tried[key] = trial(model)
+        return self._tried[key]
 
     def any_shared(self, roles: Iterable[str]) -> bool:
         """Whether some of these models may share prompts."""
-        return any(self.shared(role) for role in sorted(roles))
+        return any(self.shares(role) for role in sorted(roles))
 
     def _check_ids(self, role: str, seen: Batch) -> None:
         """Samples of one model may hold ids that another has no row for."""
@@ -122,19 +141,22 @@ class Bodies:
         parts, losses = [], []
         found = embeddings(body, [one.ids for one in packing.passes])
         for one, embedded in zip(packing.passes, found, strict=True):
-            placed = {"attention_mask": one.mask, "position_ids": one.positions}
             with _looked_up(body, one.ids, embedded):
-                out = body(
-                    input_ids=one.ids,
-                    use_cache=False,
-                    **more,
-                    **(placed if one.mask is not None else {}),
-                )
+                out = body(input_ids=one.ids, use_cache=False, **more, **_placed(one))
             parts.append(out.last_hidden_state.flatten(0, 1))
             if balanced:
                 seen = batch.attention[one.rows, : one.ids.shape[1]]
                 losses.append(self.routers[role].loss(out.router_logits, seen))
         return torch.cat(parts), losses
+
+
+def _placed(one: Pass) -> Mapping[str, Any]:
+    """What a body is told of the rows of a pass."""
+    if one.positions is None:
+        return {}
+    if one.edges is not None:
+        return beside(one.positions, one.edges, one.longest)
+    return {"attention_mask": one.mask, "position_ids": one.positions}
 
 
 def embeddings(body: Any, passes: Sequence[Tensor]) -> list[Tensor | None]:

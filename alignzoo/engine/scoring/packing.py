@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -11,10 +12,12 @@ from torch import Tensor
 from alignzoo.contract.types import Batch, Tokens
 from alignzoo.engine.models.prefixes import visible
 
-PADDING = 0.2  # share of a group's columns
+PADDING = 0.2  # share of a pass's columns, at most
 LEAST_PROMPT = 32  # tokens that are worth sharing
 LEAST_SAVING = 0.1  # of the work of a batch
 MATRICES = 6  # a layer's weights take as long as attention to 6 H other tokens
+CALLS, COLUMNS = 30_000, 16  # a pass costs a layer as much by itself, in this unit and in columns
+LAUNCHES = 40_000_000  # the same on a GPU, which computes faster than it is told what
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Pass:
     ids: Tensor  # [n, w] int64
     positions: Tensor | None = None  # [n, w] int64; None: rows that stand alone, from 0
     mask: Tensor | None = None  # [n, 1, w, w] bool: what a token sees; None: what is before it
+    edges: Tensor | None = None  # [k + 1] int32: where rows side by side begin, and the last ends
+    longest: int = 0  # of them
 
 
 @dataclass(frozen=True)
@@ -103,15 +108,35 @@ def batches_of(lengths: Sequence[int], prompts: Sequence[Hashable], size: int) -
 
 
 @dataclass(frozen=True)
+class Reader:
+    """What decides how the rows of a model are cut into passes."""
+
+    hidden: int  # H
+    shares: bool = False  # whether its rows may share their prompts
+    joins: bool = False  # whether they may lie side by side, without padding
+    together: bool = False  # one pass for all rows, as sharded models must have
+    calls: int = CALLS
+
+    def row(self, width: int) -> int:
+        """What a layer does for a row of so many columns, in a token's attention to another."""
+        return width * (MATRICES * self.hidden + width)
+
+    @property
+    def start(self) -> int:
+        """What one more pass costs a layer: calls, and gradients of weights that are added up.
+
+        Measured on a CPU for H from 64 to 1,024 and on an H200 for 1,536, forward and backward.
+        """
+        return self.calls + COLUMNS * MATRICES * self.hidden
+
+
+@dataclass(frozen=True)
 class Packer:
     """The packings of one batch, each made once for all models that read the same rows alike."""
 
     batch: Batch
-    limit: float = PADDING  # of the share of padding; 1: one pass, as sharded models must have
     shapes: dict[str | None, Shape] = field(default_factory=dict)
-    made: dict[tuple[str | None, tuple[int, ...], int | None], Packing] = field(
-        default_factory=dict
-    )
+    made: dict[tuple[str | None, tuple[int, ...], Reader], Packing] = field(default_factory=dict)
 
     def seen(self, view: str | None) -> Batch:
         """The batch, or a view of it."""
@@ -123,32 +148,27 @@ class Packer:
             self.shapes[view] = Shape.of(self.seen(view))
         return self.shapes[view]
 
-    def __call__(self, view: str | None, read: Tensor, hidden: int | None) -> Packing:
-        """Passes over the rows that are read [B]; `hidden` is H where prompts may be shared.
+    def __call__(self, view: str | None, read: Tensor, reader: Reader) -> Packing:
+        """Passes over the rows that are read [B].
 
         Where no row is read, the shortest one: wrappers and other ranks wait for every model.
         """
         seen, shape = self.seen(view), self.shape(view)
         rows = tuple(read.nonzero().squeeze(-1).tolist())
         rows = rows or (min(range(len(shape.lengths)), key=lambda b: shape.lengths[b]),)
-        key = (view, rows, hidden)
+        key = (view, rows, reader)
         if key not in self.made:
-            self.made[key] = _packing(seen, shape, rows, self.limit, hidden)
+            self.made[key] = _placed(seen, shape, _cut(shape, rows, reader))
         return self.made[key]
 
 
-def _packing(
-    batch: Batch, shape: Shape, rows: Sequence[int], limit: float, hidden: int | None
-) -> Packing:
-    return _placed(batch, shape, _cut(shape, rows, limit, hidden))
-
-
-def _cut(shape: Shape, rows: Sequence[int], limit: float, hidden: int | None) -> _Cut:
-    apart = _Cut.of([(row,) for row in rows], shape, limit)
-    if hidden is None:
+def _cut(shape: Shape, rows: Sequence[int], reader: Reader) -> _Cut:
+    alone = [(row,) for row in rows]
+    apart = _Cut.joined(alone, shape) if reader.joins else _Cut.of(alone, shape, reader)
+    if not reader.shares:
         return apart
-    shared = _Cut.of(_packs(shape, rows, hidden), shape, limit)
-    pays = shared.work(hidden) <= (1 - LEAST_SAVING) * apart.work(hidden)
+    shared = _Cut.of(_packs(shape, rows, reader), shape, reader)
+    pays = shared.work(reader) <= (1 - LEAST_SAVING) * apart.work(reader)
     return shared if pays else apart
 
 
@@ -159,15 +179,29 @@ class _Cut:
     packs: Sequence[tuple[int, ...]]
     sizes: Sequence[int]  # tokens of each
     groups: Sequence[Sequence[int]]  # numbers of the packs of each pass, the longest first
+    beside: bool = False  # one pass with all of them side by side in one row
 
     @classmethod
-    def of(cls, packs: Sequence[tuple[int, ...]], shape: Shape, limit: float) -> _Cut:
+    def of(cls, packs: Sequence[tuple[int, ...]], shape: Shape, reader: Reader) -> _Cut:
         sizes = [_size(shape, pack) for pack in packs]
-        return cls(packs, sizes, row_groups(sizes, limit))
+        return cls(packs, sizes, row_groups(sizes, reader))
 
-    def work(self, hidden: int) -> int:
+    @classmethod
+    def joined(cls, packs: Sequence[tuple[int, ...]], shape: Shape) -> _Cut:
+        """Rows side by side, in their order."""
+        sizes = [_size(shape, pack) for pack in packs]
+        return cls(packs, sizes, [range(len(packs))], beside=True)
+
+    @property
+    def widths(self) -> list[int]:
+        """Columns that each pack takes, padding included."""
+        if self.beside:
+            return [*self.sizes]
+        return [self.sizes[group[0]] for group in self.groups for _ in group]
+
+    def work(self, reader: Reader) -> int:
         """Of all passes, padding included."""
-        return sum(len(group) * _work(self.sizes[group[0]], hidden) for group in self.groups)
+        return sum(map(reader.row, self.widths)) + len(self.groups) * reader.start
 
 
 def _size(shape: Shape, pack: Sequence[int]) -> int:
@@ -177,20 +211,15 @@ def _size(shape: Shape, pack: Sequence[int]) -> int:
     return sum(shape.lengths[b] for b in pack) - (len(pack) - 1) * shape.starts[pack[0]]
 
 
-def _work(width: int, hidden: int) -> int:
-    """What a layer does for a row of so many columns, in units of a token's attention to one."""
-    return width * (MATRICES * hidden + width)
-
-
-def _packs(shape: Shape, rows: Sequence[int], hidden: int) -> list[tuple[int, ...]]:
+def _packs(shape: Shape, rows: Sequence[int], reader: Reader) -> list[tuple[int, ...]]:
     """Rows of one prompt packed as long as the next is cheaper behind the others than alone."""
     packs: list[list[int]] = []
     last: dict[Hashable, list[int]] = {}
     for row in rows:
         pack = last.get(shape.prompts[row])
         if pack is not None:
-            before, after = (_work(_size(shape, x), hidden) for x in (pack, [*pack, row]))
-            if after - before < _work(shape.lengths[row], hidden):
+            before, after = (reader.row(_size(shape, x)) for x in (pack, [*pack, row]))
+            if after - before < reader.row(shape.lengths[row]):
                 pack.append(row)
                 continue
         last[shape.prompts[row]] = pack = [row]
@@ -200,6 +229,8 @@ def _packs(shape: Shape, rows: Sequence[int], hidden: int) -> list[tuple[int, ..
 
 def _placed(batch: Batch, shape: Shape, cut: _Cut) -> Packing:
     """The passes of a cut, on the device of the batch."""
+    if cut.beside:
+        return _side_by_side(batch, shape, [row for (row,) in cut.packs])
     slots = torch.zeros(batch.ids.shape, dtype=torch.int64)
     passes, start = [], 0
     for group in cut.groups:
@@ -214,6 +245,21 @@ def _placed(batch: Batch, shape: Shape, cut: _Cut) -> Packing:
             passes.append(_behind_prompts(batch, shape, packs, width, (slots, start)))
         start += len(packs) * width
     return Packing(passes, slots.to(batch.ids.device))
+
+
+def _side_by_side(batch: Batch, shape: Shape, rows: Sequence[int]) -> Packing:
+    """One row of the model with all rows, without padding."""
+    device, columns = batch.ids.device, batch.ids.shape[1]
+    sizes = [shape.lengths[b] for b in rows]
+    edges = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
+    places = torch.cat([torch.arange(n) + b * columns for b, n in zip(rows, sizes, strict=True)])
+    slots = torch.zeros(batch.ids.shape, dtype=torch.int64)
+    slots.view(-1)[places] = torch.arange(len(places))
+    source = places[None].to(device)
+    ids = batch.ids.flatten()[source]
+    kept, edges = torch.tensor(rows, device=device), edges.to(device)
+    one = Pass(kept, ids, source % columns, edges=edges, longest=max(sizes))
+    return Packing([one], slots.to(device))
 
 
 def _behind_prompts(
@@ -246,30 +292,34 @@ def _laid(shape: Shape, pack: Sequence[int], width: int, columns: int) -> tuple[
     return torch.cat(parts), torch.arange(len(parts)).repeat_interleave(sizes)
 
 
-def row_groups(lengths: Sequence[int], limit: float = PADDING) -> list[list[int]]:
-    """Row numbers cut into groups of similar length, longest first.
+def row_groups(lengths: Sequence[int], reader: Reader) -> list[list[int]]:
+    """Row numbers cut into passes, longest first, at the least work that is predicted.
 
-    A group takes the next shorter row as long as padding stays under `limit` of its columns, so
-    the share of padding is bounded whatever the data.
+    work(passes) = sum over passes of start + rows x row(widest), by dynamic programming over the
+    rows in order. Among passes of several rows only those count in which less than `PADDING` of
+    the columns is padding, so its share is bounded whatever the data.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    groups: list[list[int]] = []
-    group: list[int] = []
-    total, least = 0, 0.0
-    for row in order:
-        total += lengths[row]
-        if group and total >= least * (len(group) + 1):
-            group.append(row)
-        else:
-            group, total, least = [row], lengths[row], (1 - limit) * lengths[row]
-            groups.append(group)
-    return groups
+    if reader.together:
+        return [order]
+    sizes = [lengths[row] for row in order]
+    works, sums = [reader.row(size) for size in sizes], [0, *accumulate(sizes)]
+    best = [(0, 0)]  # for the first so many rows: the work, and where their last pass begins
+    for end in range(1, len(order) + 1):
+        options = (
+            (best[i][0] + reader.start + (end - i) * works[i], i)
+            for i in range(end)
+            if i == end - 1 or sums[end] - sums[i] > (1 - PADDING) * (end - i) * sizes[i]
+        )
+        best.append(min(options))
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[best[end][1] : end])
+        end = best[end][1]
+    return groups[::-1]
 
 
-def padding_share(
-    shape: Shape, rows: Sequence[int], limit: float = PADDING, hidden: int | None = None
-) -> float:
-    """Share of columns that are padding when some rows are scored; `hidden` as for a `Packer`."""
-    cut = _cut(shape, rows, limit, hidden)
-    columns = sum(cut.sizes[group[0]] * len(group) for group in cut.groups)
-    return 1 - sum(cut.sizes) / columns
+def padding_share(shape: Shape, rows: Sequence[int], reader: Reader) -> float:
+    """Share of columns that are padding when some rows are scored."""
+    cut = _cut(shape, rows, reader)
+    return 1 - sum(cut.sizes) / sum(cut.widths)

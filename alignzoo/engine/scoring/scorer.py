@@ -21,7 +21,7 @@ from alignzoo.engine.scoring.ahead import Ahead, Forecast
 from alignzoo.engine.scoring.bodies import Bodies, Hidden
 from alignzoo.engine.scoring.fused import Fused
 from alignzoo.engine.scoring.known import States
-from alignzoo.engine.scoring.packing import PADDING, Packer, Shape, padding_share
+from alignzoo.engine.scoring.packing import Packer, Shape, padding_share
 from alignzoo.engine.scoring.rows import Named, Scorer, dense
 
 ROUTER = "router/"  # rows with the load-balancing loss of a role
@@ -55,7 +55,6 @@ class ScoringModule(nn.Module):
     ) -> None:
         super().__init__()
         self.special = special or Special()
-        self.padding = PADDING  # 1: one pass, whatever the lengths
         self.models = nn.ModuleDict(models)
         twins = self.special.shared.items()
         self.by_role = {**models, **{role: models[of] for role, of in twins}}
@@ -82,9 +81,11 @@ class ScoringModule(nn.Module):
 
         What has to be tried of a model is tried here, while it is whole.
         """
-        self.padding = 1.0
+        self.bodies.together = True
         for role in self.by_role:
-            self.bodies.shared(role)
+            self.bodies.shares(role)
+            if torch.cuda.is_available():
+                self.bodies.joins(role)
 
     def padding_in(
         self, batch: Batch, parts: Sequence[Sequence[int]], balanced: frozenset[str] = frozenset()
@@ -93,9 +94,8 @@ class ScoringModule(nn.Module):
         role = min(self.trainable)
         view = self.special.sees.get(role)
         shape = Shape.of(batch if view is None else batch.views[view])
-        may_share = shape.repeats and role not in balanced
-        hidden = self.bodies.shared(role) if may_share else None
-        return [padding_share(shape, rows, self.padding, hidden) for rows in parts]
+        reader = self.bodies.reader(role, shape, role in balanced)
+        return [padding_share(shape, rows, reader) for rows in parts]
 
     def set_modes(self) -> None:
         """Evaluation mode for all: a model that learns is the function that was sampled from.
@@ -125,7 +125,7 @@ class ScoringModule(nn.Module):
             return {}
         masks = {name: mask_of(name, s, batch, self.special) for name, s in signals.items()}
         rows: Named = {}
-        hidden, packer = {}, Packer(batch, self.padding)
+        hidden, packer = {}, Packer(batch)
         for role, read in _rows_of_roles(signals, masks).items():
             hidden[role] = self.bodies(role, packer, read, role in balanced)
             balance = hidden[role].balance

@@ -245,7 +245,9 @@ class Stepper:
         """Add the tokens of answers, and how much of each micro-batch is padding."""
         sums.know("response_length", float(share.response.sum()), float(len(share.response)))
         rows = [share.rows(part).tolist() for part in parts]
-        for padding in self.layout.scoring.padding_in(share, rows, self.balance.roles):
+        with self.ranks.autocast():  # which may decide how rows are passed
+            shares = self.layout.scoring.padding_in(share, rows, self.balance.roles)
+        for padding in shares:
             sums.know("padding", padding, 1.0)
 
     def micro(self, batch: Batch) -> list[Tensor]:
