@@ -1,4 +1,4 @@
-"""Many rows made at once, without the garbage collector that would walk all of them over and over."""
+"""Many rows made at once, without the collector that would walk all of them over and over."""
 
 from __future__ import annotations
 
