@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from alignzoo.contract.errors import DataError, suggest
 from alignzoo.contract.types import PairSample, Sample
+from alignzoo.data.collecting import uncollected
 from alignzoo.data.conversions import CONTENTS
 from alignzoo.data.messages import describe
 from alignzoo.data.rows import Reading, read_row
@@ -55,6 +56,7 @@ class Loaded:
     ignored: Mapping[str, int] = field(default_factory=dict)  # column -> rows in which it says more
 
 
+@uncollected()
 def load_samples(source: DataSource) -> Loaded:
     """Read the samples of a source, in its order.
 

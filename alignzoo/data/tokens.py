@@ -25,6 +25,7 @@ from alignzoo.contract.types import (
     TextSample,
     Tokens,
 )
+from alignzoo.data.collecting import uncollected
 from alignzoo.data.conversions import convert
 from alignzoo.data.ends import end_ids
 from alignzoo.data.reader import Reader, reader_of
@@ -113,6 +114,7 @@ def encode(
     )
 
 
+@uncollected()
 def encode_all(
     samples: Sequence[Sample],
     kind: type[Batch],

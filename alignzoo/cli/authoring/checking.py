@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from alignzoo.cli.looking.catalogue import RECIPE, built_in
+from alignzoo.cli.looking.catalogue import RECIPE, built_in, built_in_class
 from alignzoo.cli.terminal.names import bundled_recipes
 from alignzoo.cli.terminal.screen import print_table
 from alignzoo.contract.errors import DataError, PluginError, RecipeError, UsageError, suggest
@@ -148,8 +148,8 @@ def _registered(registry: Registry) -> Iterator[tuple[str, str, Any]]:
 def _own() -> Iterator[tuple[str, str, Any]]:
     """What the core itself lists: an engine, stages, recipes."""
     for kind, found in built_in().items():
-        for name, cls in found.items():
-            yield kind, name, cls
+        for name in found:
+            yield kind, name, built_in_class(name)
     for name, path in bundled_recipes().items():
         yield RECIPE, name, path
 

@@ -10,8 +10,11 @@ from alignzoo.cli.terminal.names import bundled_recipes
 from alignzoo.cli.terminal.screen import print_json, print_table
 from alignzoo.contract.errors import UsageError, suggest
 from alignzoo.recipe.registry import KINDS, Registry, load_plugins
+from alignzoo.store.inputs import BUILT_IN_ENGINE
 
 RECIPE = "recipe"
+# What the built-in engine is; its class comes with torch.
+ENGINE = "Samples in the trainer's process with a KV cache; finished rows leave the batch."
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,21 @@ def summary_of(cls: type) -> str:
     return (cls.__doc__ or "").strip().partition("\n")[0]
 
 
-def built_in() -> dict[str, dict[str, type]]:
-    """What the core itself provides under the names of plug-in kinds."""
-    from alignzoo.engine.sampling.generate import TransformersEngine
+def built_in() -> dict[str, dict[str, str]]:
+    """What the core itself provides under the names of plug-in kinds: name -> what it is."""
+    stages = {name: summary_of(built_in_class(name)) for name in ("generate", "label")}
+    return {"engine": {BUILT_IN_ENGINE: ENGINE}, "stage": stages}
+
+
+def built_in_class(name: str) -> type:
+    """The class of something that the core provides."""
+    if name == BUILT_IN_ENGINE:
+        from alignzoo.engine.sampling.generate import TransformersEngine
+
+        return TransformersEngine
     from alignzoo.recipe.blocks import GenerateSpec, LabelSpec
 
-    return {
-        "engine": {TransformersEngine.name: TransformersEngine},
-        "stage": {"generate": GenerateSpec, "label": LabelSpec},
-    }
+    return {"generate": GenerateSpec, "label": LabelSpec}[name]
 
 
 def entries(registry: Registry) -> list[Entry]:
@@ -47,8 +56,8 @@ def entries(registry: Registry) -> list[Entry]:
     core = built_in()
     found = []
     for kind in KINDS:
-        for name, cls in core.get(kind, {}).items():
-            found.append(Entry(kind, name, summary_of(cls), f"alignzoo {__version__}"))
+        for name, summary in core.get(kind, {}).items():
+            found.append(Entry(kind, name, summary, f"alignzoo {__version__}"))
         for name, cls in sorted(registry.kinds[kind].items()):
             owner = registry.owner(cls)
             origin = f"{owner.distribution} {owner.version}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from alignzoo.cli.looking.catalogue import RECIPE, built_in, entries
+from alignzoo.cli.looking.catalogue import RECIPE, built_in, built_in_class, entries
 from alignzoo.cli.terminal import screen
 from alignzoo.cli.terminal.names import bundled_recipes
 from alignzoo.contract.algorithm import Algorithm, Metric, Role
@@ -49,9 +49,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 def _classes(name: str, registry: Registry) -> Iterator[tuple[str, type]]:
     core = built_in()
     for kind in KINDS:
-        for known in (core.get(kind, {}), registry.kinds[kind]):
-            if name in known:
-                yield kind, known[name]
+        if name in core.get(kind, {}):
+            yield kind, built_in_class(name)
+        if name in registry.kinds[kind]:
+            yield kind, registry.kinds[kind][name]
 
 
 def _print_class(kind: str, name: str, cls: type, registry: Registry) -> None:

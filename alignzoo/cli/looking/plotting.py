@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignzoo.cli.terminal.lazily import unloaded_torch_hidden
 from alignzoo.cli.terminal.outputs import check_outputs
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.logged import logged
@@ -27,7 +28,9 @@ def plot_command(runs: Sequence[str], x: str, y: str, output: Path, *, bands: bo
     found = curves(read_logs(runs), x, y)
     lines = fold(found) if bands else [curve for _, curve in found]
     first = found[0][0]
-    draw(lines, WORDS.get(x) or _labelled(x, first), _labelled(y, first), output)
+    labels = (WORDS.get(x) or _labelled(x, first), _labelled(y, first))
+    with unloaded_torch_hidden():  # which matplotlib would load to ask what its tensors are
+        draw(lines, *labels, output)
     print(f"{output}: {y} over {x}, {len(lines)} curve{'s' if len(lines) > 1 else ''}")
 
 

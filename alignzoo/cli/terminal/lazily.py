@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_loader
@@ -56,6 +57,20 @@ class _There(MetaPathFinder, Loader):
         """Nothing but the spec has to be as it was."""
         if module.__spec__ is not None:
             module.__spec__ = module.__spec__.loader_state
+
+
+@contextmanager
+def unloaded_torch_hidden() -> Iterator[None]:
+    """For libraries that look whether torch is there, to know its tensors, and never import it."""
+    there = sys.modules.get(TORCH)
+    if there is None or type(there) is not _Later:
+        yield
+        return
+    del sys.modules[TORCH]
+    try:
+        yield
+    finally:
+        sys.modules[TORCH] = there
 
 
 def import_torch_on_first_use() -> None:
