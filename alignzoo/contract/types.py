@@ -203,9 +203,8 @@ class Batch:
         width = int(self._sizes[rows].max())
 
         def cut(x: Tensor) -> Tensor:
-            if x.ndim == 1:
-                return x[items] if x.shape[0] == self.n_items else x[rows]
-            return x[rows, :width]
+            at = items if len(x) == self.n_items else rows
+            return x[at] if x.ndim == 1 else x[at, :width]
 
         return {name: cut(x) for name, x in signals.items()}
 

@@ -20,11 +20,11 @@ from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.ahead import Ahead, Tally
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
-from alignzoo.engine.train.guard import Marks, guarded_loss
+from alignzoo.engine.train.guard import guarded_loss
 from alignzoo.engine.train.phases import BACKWARD, FORWARD, OPTIMISER, Clock
 from alignzoo.engine.train.rails import AUX
 from alignzoo.engine.train.separable import is_separable
-from alignzoo.engine.train.sums import Sums, collect, plain_weight, total_loss
+from alignzoo.engine.train.sums import Sums, collect, means, plain_weight, total_loss
 
 REDONE = "redone"
 LossOf = Callable[[Batch, Signals, State], Loss]
@@ -67,50 +67,51 @@ class Denominators:
     """What is known of every term before any forward, by its name."""
 
     totals: Mapping[str, float]  # global sum of weights
-    prints: Mapping[str, float]  # global fingerprint of the weights
+    weights: Mapping[str, Tensor]  # of this rank's items, where they do not count once each
     scales: Mapping[str, float]
 
 
 def denominators(
     loss_of: LossOf, batch: Batch, given: Signals, state: State, ranks: Ranks
 ) -> Denominators:
-    """Global sum and fingerprint of weights, and the scale of each term, before any forward.
+    """Global sum of weights, weights and scale of each term, before any forward.
 
     `loss` runs once with zeros for the live signals: weights depend on the batch alone, and
     `check_denominators` compares them with what the real micro-batches used.
     """
     known: Any = Known(given, batch)
-    named, marks = loss_of(batch, known, state).named, Marks.of(batch)
-    sums = [torch.stack([t.weights.double().sum(), marks.fingerprint(t)]) for t in named.values()]
-    totals = ranks.sum(torch.stack(sums).to(ranks.device)).tolist()  # [terms, 2]
+    named = loss_of(batch, known, state).named
+    sums = torch.stack([term.weights.double().sum() for term in named.values()])
+    totals = ranks.sum(sums.to(ranks.device)).tolist()
     return Denominators(
-        {name: total for name, (total, _) in zip(named, totals, strict=True)},
-        {name: print_ for name, (_, print_) in zip(named, totals, strict=True)},
+        dict(zip(named, totals, strict=True)),
+        {name: term.weight for name, term in named.items() if term.weight is not None},
         {name: term.scale for name, term in named.items()},
     )
 
 
 def check_denominators(
-    algorithm: Algorithm[Any], expected: Denominators, sums: Sums, ranks: Ranks
+    algorithm: Algorithm[Any], expected: Denominators, found: Mapping[str, tuple[float, float]]
 ) -> None:
     """A weight that depends on a live signal would make the gradient depend on micro-batches."""
-    found_of = sums.weighed(expected.totals, ranks)
-    for (name, total), (actual, marked) in zip(expected.totals.items(), found_of, strict=True):
-        if _far(actual, total):
-            found = f"sum to {actual:g}, but to {total:g} before the forward"
-        elif _far(marked, expected.prints[name]):
-            found = "are others than before the forward, although their sum is the same"
+    for name, total in expected.totals.items():
+        actual = found.get(f"term/{name}", (0.0, 0.0))[1]
+        moved = found.get(f"moved/{name}", (0.0, 0.0))[0]
+        if not abs(actual - total) <= _rounding(total):
+            odd = f"sum to {actual:g}, but to {total:g} before the forward"
+        elif not moved <= _rounding(total):
+            odd = "are others than before the forward, although their sum is the same"
         else:
             continue
         at = place_of(algorithm.loss)
         raise PluginError(
-            f"algorithm '{algorithm.name}': the weights of term '{name}' {found}; "
+            f"algorithm '{algorithm.name}': the weights of term '{name}' {odd}; "
             f"weights must depend on the batch alone{f' ({at})' if at else ''}"
         )
 
 
-def _far(x: float, y: float) -> bool:
-    return not abs(x - y) <= 1e-6 * max(1.0, abs(y))
+def _rounding(total: float) -> float:
+    return 1e-6 * max(1.0, abs(total))
 
 
 def share_of_loss(loss: Loss, known: Denominators) -> Tensor:
@@ -173,10 +174,12 @@ class Stepper:
         Returns global metrics and, for the `extra` signals, values [n] at their positions.
         """
         sums, known_terms, extras = self.gradients(batch, given, items, state, extra)
-        check_denominators(self.algorithm, known_terms, sums, self.ranks)
+        totals = sums.totals(self.ranks)
+        check_denominators(self.algorithm, known_terms, totals)
         with self.clock.during(OPTIMISER):
             norms = self.layout.clip(self.optim.max_grad_norm)
-        metrics = self._finish(sums, known_terms.scales, norms)
+        found = means(totals) | sums.largest(self.ranks)
+        metrics = self._finish(found, known_terms.scales, norms)
         with self.clock.during(OPTIMISER):
             self.layout.step()
         return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}
@@ -192,7 +195,7 @@ class Stepper:
         share, known = _share(batch, given, items)
         known_terms, tally = denominators(self.loss_of, share, known, state, self.ranks), Tally()
         every = {**self.algorithm.signals(), **extra}
-        marks, parts = Marks.of(share), self.micro(share)
+        parts = self.micro(share)
         for turn in self.layout.turns(parts):
             part, signals = self.placed(share, known, turn.part)
             scale = self.ranks.loss_scale if turn.counts else 0
@@ -206,7 +209,7 @@ class Stepper:
                     self.layout.backward(own if scale == 1 else own * scale)
             if not turn.counts:
                 continue
-            self._count(sums, loss, marks.take(share, turn.part, part))
+            self._count(sums, loss, known_terms, share, turn.part)
             for name, signal in extra.items():
                 mask = signal.mask(part) & ~signals[name].isnan()  # NaN: nothing to compare with
                 extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
@@ -234,10 +237,14 @@ class Stepper:
         found = is_separable(value, part, known, self.algorithm.signals())
         return not self.ranks.max(torch.tensor(float(not found))).item()
 
-    def _count(self, sums: Sums, loss: Loss, marks: Marks) -> None:
-        """Add what is logged of a micro-batch."""
+    def _count(
+        self, sums: Sums, loss: Loss, known: Denominators, batch: Batch, items: Tensor
+    ) -> None:
+        """Add what is logged of some items of a batch, and how far their weights have moved."""
         collect(self.algorithm, loss, sums)
-        sums.mark(loss, marks)
+        before = batch.take_signals(items, known.weights) if known.weights else {}
+        for name, term in loss.named.items():
+            sums.compare(name, term, before.get(name))
         for name in self.balance.names:
             sums.add(name + AUX, loss.named[name].value, loss.named[name].weights)
 
@@ -272,9 +279,9 @@ class Stepper:
         return rows
 
     def _finish(
-        self, sums: Sums, scales: Mapping[str, float], norms: Mapping[str, Tensor]
+        self, found: dict[str, float], scales: Mapping[str, float], norms: Mapping[str, Tensor]
     ) -> dict[str, float]:
-        metrics = total_loss(sums.reduce(self.ranks), scales)
+        metrics = total_loss(found, scales)
         if not metrics.get(REDONE):
             metrics.pop(REDONE, None)
         for role, norm in norms.items():
