@@ -200,7 +200,7 @@ class Batch:
     def take_signals(self, items: Tensor, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut signals [B, S], [B] or [I] the same way as `take` cuts the batch."""
         rows = self.rows(items)
-        width = int(self._sizes[rows].max())
+        width = int(self._sizes[rows].max()) if signals else 0
 
         def cut(x: Tensor) -> Tensor:
             at = items if len(x) == self.n_items else rows

@@ -73,7 +73,9 @@ def test_numerators_and_weights_of_terms_are_those_of_all_micro_batches():
         sums.add("term/a", own, part.mask)
         sums.add("term/b", own[:, 0], None)
     found = sums.totals(RANKS)
-    assert found["term/a"] == pytest.approx((value[batch.mask].sum().item(), batch.mask.sum().item()))
+    assert found["term/a"] == pytest.approx(
+        (value[batch.mask].sum().item(), batch.mask.sum().item())
+    )
     assert found["term/b"] == pytest.approx((value[:, 0].sum().item(), 5))
 
 

@@ -18,6 +18,7 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.ahead import Ahead, Tally
+from alignzoo.engine.scoring.packing import Packer
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.guard import guarded_loss
@@ -173,49 +174,52 @@ class Stepper:
 
         Returns global metrics and, for the `extra` signals, values [n] at their positions.
         """
-        sums, known_terms, extras = self.gradients(batch, given, items, state, extra)
-        totals = sums.totals(self.ranks)
-        check_denominators(self.algorithm, known_terms, totals)
+        sums, known_terms, pairs = self.gradients(batch, given, items, state, extra)
         with self.clock.during(OPTIMISER):
             norms = self.layout.clip(self.optim.max_grad_norm)
+        totals = sums.totals(self.ranks)
+        check_denominators(self.algorithm, known_terms, totals)
         found = means(totals) | sums.largest(self.ranks)
         metrics = self._finish(found, known_terms.scales, norms)
         with self.clock.during(OPTIMISER):
             self.layout.step()
-        return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}
+        return metrics, {name: torch.cat([x[name] for x in pairs], dim=1) for name in extra}
 
     def gradients(
         self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
-    ) -> tuple[Sums, Denominators, dict[str, list[Tensor]]]:
+    ) -> tuple[Sums, Denominators, list[dict[str, Tensor]]]:
         """Add the gradients of some items to the weights', micro-batch by micro-batch.
 
-        Returns this rank's sums, what was known of the terms before, and the `extra` values.
+        Returns this rank's sums, what was known of the terms before, and of every micro-batch the
+        `extra` values beside those they are compared with, [2, n].
         """
-        sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
+        sums, pairs = Sums(), list[dict[str, Tensor]]()
         share, known = _share(batch, given, items)
         known_terms, tally = denominators(self.loss_of, share, known, state, self.ranks), Tally()
         every = {**self.algorithm.signals(), **extra}
-        parts = self.micro(share)
+        packer = Packer(share)
+        parts = self.micro(packer)
+        padding = self._padding(packer, parts)
         for turn in self.layout.turns(parts):
             part, signals = self.placed(share, known, turn.part)
+            weights = share.take_signals(turn.part, known_terms.weights)
             scale = self.ranks.loss_scale if turn.counts else 0
             value = partial(foreseen, self.plain_loss, part, signals, state, known_terms, scale)
             with self.layout.unsynced(turn.last):
                 with self.clock.during(FORWARD):
                     live = self._forward(part, every, Ahead(value, self.separable, tally))
                 loss = self.loss_of(part, {**signals, **live}, state)
+                if turn.counts:
+                    self._count(sums, loss, weights)
+                    seen = {name: signal.mask(part) for name, signal in extra.items()}
+                    pairs.append({n: _pair(live[n], signals[n], mask) for n, mask in seen.items()})
                 with self.clock.during(BACKWARD):
                     own = share_of_loss(loss, known_terms)
                     self.layout.backward(own if scale == 1 else own * scale)
-            if not turn.counts:
-                continue
-            self._count(sums, loss, known_terms, share, turn.part)
-            for name, signal in extra.items():
-                mask = signal.mask(part) & ~signals[name].isnan()  # NaN: nothing to compare with
-                extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
-        self._measure(sums, share, parts)
+                    del live, loss, own  # the graph, before there is another
+        self._measure(sums, share, padding)
         sums.know(REDONE, float(tally.redone), 1.0)
-        return sums, known_terms, extras
+        return sums, known_terms, pairs
 
     def decided(
         self, ahead: bool | None, batch: Batch, given: Signals, items: Tensor, state: State
@@ -228,7 +232,7 @@ class Stepper:
 
     def _pays(self, batch: Batch, given: Signals, items: Tensor, state: State) -> bool:
         share, of_share = _share(batch, given, items)
-        part, known = self.placed(share, of_share, self.micro(share)[0])
+        part, known = self.placed(share, of_share, self.micro(Packer(share))[0])
         terms = denominators(self.loss_of, part, known, state, self.ranks)
 
         def value(rows: Signals) -> Tensor:
@@ -237,31 +241,30 @@ class Stepper:
         found = is_separable(value, part, known, self.algorithm.signals())
         return not self.ranks.max(torch.tensor(float(not found))).item()
 
-    def _count(
-        self, sums: Sums, loss: Loss, known: Denominators, batch: Batch, items: Tensor
-    ) -> None:
-        """Add what is logged of some items of a batch, and how far their weights have moved."""
+    def _count(self, sums: Sums, loss: Loss, weights: Mapping[str, Tensor]) -> None:
+        """Add what is logged of a micro-batch, and how far it is from the weights before."""
         collect(self.algorithm, loss, sums)
-        before = batch.take_signals(items, known.weights) if known.weights else {}
         for name, term in loss.named.items():
-            sums.compare(name, term, before.get(name))
+            sums.compare(name, term, weights.get(name))
         for name in self.balance.names:
             sums.add(name + AUX, loss.named[name].value, loss.named[name].weights)
 
-    def _measure(self, sums: Sums, share: Batch, parts: Sequence[Tensor]) -> None:
-        """Add the tokens of answers, and how much of each micro-batch is padding."""
-        sums.know("response_length", float(share.response.sum()), float(len(share.response)))
-        rows = [share.rows(part).tolist() for part in parts]
+    def _padding(self, packer: Packer, parts: Sequence[Tensor]) -> list[float]:
+        """How much of each micro-batch is padding."""
+        rows = [packer.batch.rows(part).tolist() for part in parts]
         with self.ranks.autocast():  # which may decide how rows are passed
-            shares = self.layout.scoring.padding_in(share, rows, self.balance.roles)
-        for padding in shares:
-            sums.know("padding", padding, 1.0)
+            return self.layout.scoring.padding_in(packer, rows, self.balance.roles)
 
-    def micro(self, batch: Batch) -> list[Tensor]:
+    def _measure(self, sums: Sums, share: Batch, padding: Sequence[float]) -> None:
+        """Add the tokens of answers, and the padding of each micro-batch."""
+        sums.know("response_length", float(share.response.sum()), float(len(share.response)))
+        for part in padding:
+            sums.know("padding", part, 1.0)
+
+    def micro(self, packer: Packer) -> list[Tensor]:
         """The items of every forward pass."""
-        items = torch.arange(batch.n_items)
         shared = partial(self.layout.scoring.bodies.any_shared, self.layout.trained)
-        return micro_batches(batch, items, self.optim.micro_batch_size, shared)
+        return micro_batches(packer, self.optim.micro_batch_size, shared)
 
     def placed(
         self, batch: Batch, given: Signals, items: Tensor
@@ -291,6 +294,11 @@ class Stepper:
         return metrics
 
 
+def _pair(live: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+    """[2, n] both values [B, S] where mask; NaN: there is nothing to compare with."""
+    return torch.stack([live.detach(), known])[:, mask & ~known.isnan()]
+
+
 def _share(batch: Batch, given: Signals, items: Tensor) -> tuple[Batch, Signals]:
     """Some items and what is known of them; itself where it is all of them."""
     if torch.equal(items, torch.arange(batch.n_items)):
@@ -306,7 +314,7 @@ def evaluate_loss(
     sums, scales = Sums(), {}
     stepper.layout.scoring.eval()  # layers that recompute themselves need not
     for batch, given in buffers:
-        for turn in stepper.layout.turns(stepper.micro(batch)):
+        for turn in stepper.layout.turns(stepper.micro(Packer(batch))):
             part, signals = stepper.placed(batch, given, turn.part)
             live = stepper._forward(part, stepper.algorithm.signals())
             loss = stepper.loss_of(part, {**signals, **live}, state)
