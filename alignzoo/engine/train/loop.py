@@ -45,9 +45,9 @@ from alignzoo.engine.train.saves import Saves
 from alignzoo.engine.train.sources import (
     Buffer,
     Source,
-    gap_metrics,
+    check_gap,
 )
-from alignzoo.engine.train.step import REDONE, NotFiniteError, Stepper, evaluate_loss
+from alignzoo.engine.train.step import GAP, REDONE, NotFiniteError, Stepper, evaluate_loss
 from alignzoo.engine.train.teachers import known_states
 from alignzoo.engine.train.world import BufferWorld
 
@@ -175,7 +175,7 @@ class _Loop:
             set_rate(self.layout.optimizer, share)
             tokens = int(buffer.batch.attention[buffer.batch.rows(items)].sum()) * ranks.size
             try:
-                metrics, pairs = stepper(buffer.batch, given, items, self.state, compare)
+                metrics = stepper(buffer.batch, given, items, self.state, compare)
             except NotFiniteError as error:
                 mark = f"-rank{job.ranks.rank}" if job.ranks.size > 1 else ""
                 file = job.folder / f"offending_batch{mark}.safetensors"
@@ -183,9 +183,8 @@ class _Loop:
                 own = partial(faults.find, stepper, buffer, given, items, self.state)
                 done, search = self.cursor.step, faults.everywhere(ranks, own, file)
                 faults.refuse(error.metrics, done + 1, done, search, file)
-            for pair in pairs.values():
-                limit = job.rollout.max_gap if job.rollout else float("inf")
-                metrics |= gap_metrics(pair, limit, ranks)
+            if job.rollout:
+                check_gap(metrics.get(GAP, 0.0), job.rollout.max_gap)
             compare = {}
             metrics |= {"lr": share * job.optim.lr, **known}
             self._after_step(buffer, tokens, metrics)

@@ -28,6 +28,7 @@ from alignzoo.engine.train.separable import is_separable
 from alignzoo.engine.train.sums import Sums, collect, means, plain_weight, total_loss
 
 REDONE = "redone"
+GAP = "rollout/logprob_gap"
 LossOf = Callable[[Batch, Signals, State], Loss]
 
 
@@ -169,12 +170,12 @@ class Stepper:
 
     def __call__(
         self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+    ) -> dict[str, float]:
         """One update on some items of a buffer; an idle rank lends any item, which is not counted.
 
-        Returns global metrics and, for the `extra` signals, values [n] at their positions.
+        Returns global metrics, among them the `GAP` of `extra` signals to what is given of them.
         """
-        sums, known_terms, pairs = self.gradients(batch, given, items, state, extra)
+        sums, known_terms = self.gradients(batch, given, items, state, extra)
         with self.clock.during(OPTIMISER):
             norms = self.layout.clip(self.optim.max_grad_norm)
         totals = sums.totals(self.ranks)
@@ -183,26 +184,26 @@ class Stepper:
         metrics = self._finish(found, known_terms.scales, norms)
         with self.clock.during(OPTIMISER):
             self.layout.step()
-        return metrics, {name: torch.cat([x[name] for x in pairs], dim=1) for name in extra}
+        return metrics
 
     def gradients(
         self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
-    ) -> tuple[Sums, Denominators, list[dict[str, Tensor]]]:
+    ) -> tuple[Sums, Denominators]:
         """Add the gradients of some items to the weights', micro-batch by micro-batch.
 
-        Returns this rank's sums, what was known of the terms before, and of every micro-batch the
-        `extra` values beside those they are compared with, [2, n].
+        Returns this rank's sums, and what was known of the terms before.
         """
-        sums, pairs = Sums(), list[dict[str, Tensor]]()
+        sums = Sums()
         share, known = _share(batch, given, items)
         known_terms, tally = denominators(self.loss_of, share, known, state, self.ranks), Tally()
         every = {**self.algorithm.signals(), **extra}
         packer = Packer(share)
         parts = self.micro(packer)
         padding = self._padding(packer, parts)
-        for turn in self.layout.turns(parts):
-            part, signals = self.placed(share, known, turn.part)
-            weights = share.take_signals(turn.part, known_terms.weights)
+        weights = [share.take_signals(items, known_terms.weights) for items in parts]
+        placed = [self.placed(share, known, items) for items in parts]
+        for turn in self.layout.turns(list(zip(placed, weights, strict=True))):
+            (part, signals), weighed = turn.part
             scale = self.ranks.loss_scale if turn.counts else 0
             value = partial(foreseen, self.plain_loss, part, signals, state, known_terms, scale)
             with self.layout.unsynced(turn.last):
@@ -210,16 +211,15 @@ class Stepper:
                     live = self._forward(part, every, Ahead(value, self.separable, tally))
                 loss = self.loss_of(part, {**signals, **live}, state)
                 if turn.counts:
-                    self._count(sums, loss, weights)
-                    seen = {name: signal.mask(part) for name, signal in extra.items()}
-                    pairs.append({n: _pair(live[n], signals[n], mask) for n, mask in seen.items()})
+                    self._count(sums, loss, weighed)
+                    _compare(sums, {n: s.mask(part) for n, s in extra.items()}, live, signals)
                 with self.clock.during(BACKWARD):
                     own = share_of_loss(loss, known_terms)
                     self.layout.backward(own if scale == 1 else own * scale)
                     del live, loss, own  # the graph, before there is another
         self._measure(sums, share, padding)
         sums.know(REDONE, float(tally.redone), 1.0)
-        return sums, known_terms, pairs
+        return sums, known_terms
 
     def decided(
         self, ahead: bool | None, batch: Batch, given: Signals, items: Tensor, state: State
@@ -294,9 +294,11 @@ class Stepper:
         return metrics
 
 
-def _pair(live: Tensor, known: Tensor, mask: Tensor) -> Tensor:
-    """[2, n] both values [B, S] where mask; NaN: there is nothing to compare with."""
-    return torch.stack([live.detach(), known])[:, mask & ~known.isnan()]
+def _compare(sums: Sums, masks: Mapping[str, Tensor], live: Signals, known: Signals) -> None:
+    """Add how far live values [B, S] are from known ones; NaN: there is nothing to compare with."""
+    for name, mask in masks.items():
+        far = (live[name].detach() - known[name]).abs()
+        sums.add(GAP, far, mask & ~known[name].isnan())
 
 
 def _share(batch: Batch, given: Signals, items: Tensor) -> tuple[Batch, Signals]:
