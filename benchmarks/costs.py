@@ -34,6 +34,7 @@ from alignzoo.contract.groups import GroupBatch
 from alignzoo.contract.types import Batch, Item, RolloutBatch, Tokens
 from alignzoo.contract.views import seen_by
 from alignzoo.engine.parallel.ranks import start_ranks
+from alignzoo.engine.scoring.packing import Packer
 from alignzoo.engine.scoring.scorer import SCORERS, ScoringModule
 from alignzoo.engine.train.batches import micro_batches
 from alignzoo.engine.train.moving import special_of
@@ -115,7 +116,7 @@ def measure(method: Algorithm[Any]) -> dict[str, float]:
     module, ranks = models(method), start_ranks("fp32")
     batch = kind_of(method).collate(items(method), 0)
     micro = MICRO // GROUP if isinstance(batch, GroupBatch) else MICRO
-    parts = micro_batches(batch, torch.arange(batch.n_items), micro)
+    parts = micro_batches(Packer(batch), micro)
 
     @torch.no_grad()
     def frozen() -> dict[str, torch.Tensor]:

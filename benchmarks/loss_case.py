@@ -227,7 +227,7 @@ def engine(
         items = torch.arange(batch.n_items)
         if not first:  # as the loop decides at the first step of a stage
             first.append(stepper.decided(None, batch, known, items, state))
-        sums, terms, _ = first[0].gradients(batch, known, items, state, {})
+        sums, terms = first[0].gradients(batch, known, items, state, {})
         found = sums.reduce(ranks)
         return sum(found[f"term/{name}"] * scale for name, scale in terms.scales.items())
 

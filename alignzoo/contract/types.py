@@ -200,12 +200,11 @@ class Batch:
     def take_signals(self, items: Tensor, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut signals [B, S], [B] or [I] the same way as `take` cuts the batch."""
         rows = self.rows(items)
-        width = int(self._sizes[rows].max())
+        width = int(self._sizes[rows].max()) if signals else 0
 
         def cut(x: Tensor) -> Tensor:
-            if x.ndim == 1:
-                return x[items] if x.shape[0] == self.n_items else x[rows]
-            return x[rows, :width]
+            at = items if len(x) == self.n_items else rows
+            return x[at] if x.ndim == 1 else x[at, :width]
 
         return {name: cut(x) for name, x in signals.items()}
 

@@ -21,6 +21,7 @@ class StageFacts:
     seconds: float | None  # of this run; None: reused, or not known
     made_in: float | None  # seconds of all logged steps, whoever made them
     steps: int | None  # optimiser steps that are logged
+    shares: Mapping[str, float]  # phase -> its share of the time of a train stage that ended
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from alignzoo.engine.train.phases import PHASES, REST
 from alignzoo.lens.coloured import COLOURS, STEPS
 from alignzoo.pages import MINUS, Band, Chart, Series, Source, chart, render
 from alignzoo.report.facts import (
@@ -50,6 +51,7 @@ class Graph:
     height: int
     edges: tuple[Edge, ...]
     rows: tuple[tuple[StageFacts, str, str, float], ...]  # stage, cost, its reads, its place
+    phases: tuple[str, ...]  # that took time in some stage
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,9 @@ def _graph(run: RunFacts) -> Graph:
         (stage, _cost(stage), ", ".join(stage.reads), ROW * n + ROW / 2)
         for n, stage in enumerate(run.stages)
     )
-    return Graph(run, width, ROW * len(run.stages), tuple(edges), rows)
+    known = {phase for stage in run.stages for phase in stage.shares}
+    phases = tuple(phase for phase in (*PHASES, REST) if phase in known)
+    return Graph(run, width, ROW * len(run.stages), tuple(edges), rows, phases)
 
 
 def _drawn(curves: MetricCurves, colours: Mapping[str, int]) -> Drawn:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from alignzoo.contract.errors import UsageError, counted
 from alignzoo.engine.train.journal import rows_until
+from alignzoo.engine.train.phases import PHASES, REST
 from alignzoo.recipe.blocks import AnyStage, Recipe, TrainSpec
 from alignzoo.report.facts import RunFacts, StageFacts
 from alignzoo.store.files import read_json
@@ -190,6 +191,7 @@ def _stages(run: Run) -> Iterable[StageFacts]:
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
             made_in=_made_in(folder / "timing.jsonl") if log else None,
             steps=len(log.rows) if log else None,
+            shares=_shares(folder / "timing.jsonl"),
         )
 
 
@@ -222,6 +224,17 @@ def _made_in(file: Path) -> float | None:
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return round(total, 1)
+
+
+def _shares(file: Path) -> dict[str, float]:
+    """Phase -> its share of a stage's time, by the last summary; nothing where there is none."""
+    try:
+        rows = as_rows(file)[0]
+    except OSError:
+        return {}
+    said = [row["shares"] for row in rows if isinstance(row.get("shares"), dict)]
+    found = [(phase, said[-1].get(phase)) for phase in (*PHASES, REST)] if said else []
+    return {phase: float(x) for phase, x in found if isinstance(x, int | float) and 0 <= x <= 1}
 
 
 def as_rows(file: Path) -> tuple[list[dict[str, Any]], int]:

@@ -41,6 +41,7 @@ from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.sampling.generate import TransformersEngine
 from alignzoo.engine.scoring.ahead import Ahead, Tally
+from alignzoo.engine.scoring.packing import Packer
 from alignzoo.engine.scoring.rows import Scorer, dense
 from alignzoo.engine.scoring.scorer import ScoringModule
 from alignzoo.engine.train.batches import micro_batches
@@ -247,7 +248,7 @@ def _parts(
     if micro is None:
         yield batch, given
         return
-    for items in micro_batches(batch, torch.arange(batch.n_items), micro):
+    for items in micro_batches(Packer(batch), micro):
         yield batch.take(items), batch.take_signals(items, given)
 
 

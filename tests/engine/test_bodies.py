@@ -214,7 +214,7 @@ def test_the_padding_that_is_logged_is_that_of_the_passes_that_were_run(name, ba
     every = torch.ones(len(batch.ids), dtype=torch.bool)
     hidden = module.bodies("policy", Packer(batch), every, balanced=False)
     used, columns = len(hidden.slots[batch.attention].unique()), len(hidden.states)
-    found = module.padding_in(batch, [range(len(batch.ids))])
+    found = module.padding_in(Packer(batch), [range(len(batch.ids))])
     assert found == pytest.approx([1 - used / columns])
 
 

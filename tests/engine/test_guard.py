@@ -14,11 +14,13 @@ from alignzoo.contract.errors import PluginError
 from alignzoo.engine.parallel.ranks import start_ranks
 from alignzoo.engine.scoring.scorer import ScoringModule, dense
 from alignzoo.engine.scoring.snapshots import score_buffer
-from alignzoo.engine.train.guard import Marks
 from alignzoo.engine.train.loop import train
+from alignzoo.engine.train.sums import Sums
 from alignzoo.engine.train.world import BufferWorld
 from alignzoo.ops import log_prob, sequence_sum
 from alignzoo.testing import tiny_model, toy_items
+
+RANKS = start_ranks("fp32")
 
 
 @dataclass(frozen=True)
@@ -100,38 +102,40 @@ def test_weights_that_depend_on_live_signals_are_found_when_their_sum_is_constan
         train(job(tmp_path / "run", Shifts()))
 
 
-@pytest.mark.parametrize("shape", ["items", "rows", "tokens"])
-def test_a_fingerprint_is_the_same_however_a_batch_is_cut_and_padded(shape):
+def test_masks_that_depend_on_live_signals_are_found_when_they_count_as_many(tmp_path):
+    class Masks(Base):
+        def loss(self, batch, signals, state):
+            live = signals["policy"].detach().any()
+            return Loss(Term(-signals["policy"], batch.mask.roll(int(live), 1)))
+
+    with pytest.raises(PluginError, match=r"although their sum is the same.*batch alone"):
+        train(job(tmp_path / "run", Masks()))
+
+
+@pytest.mark.parametrize("shape", ["items", "rows", "tokens", "tokens of items"])
+def test_weights_are_those_of_before_however_a_batch_is_cut_and_padded(shape):
     batch = PairBatch.collate(toy_items(PairBatch, 7), 0)
     generator = torch.Generator().manual_seed(0)
     weights = {
         "items": torch.rand(7, generator=generator),
         "rows": torch.rand(14, generator=generator),
         "tokens": torch.rand(batch.ids.shape, generator=generator) * batch.mask,
+        "tokens of items": torch.rand(7, batch.ids.shape[1], generator=generator),
     }[shape]
-    marks = Marks.of(batch)
-    whole = marks.fingerprint(Term(weights, weights)).item()
-    parts = [torch.tensor([5, 0, 3]), torch.tensor([1, 2, 4, 6])]
-
-    def cut_off(some):
-        return batch.take_signals(some, {"w": weights})["w"]
-
-    cut = sum(
-        marks.take(batch, some, batch.take(some))
-        .fingerprint(Term(cut_off(some), cut_off(some)))
-        .item()
-        for some in parts
-    )
-    part = batch.take(parts[0])
-    again, taken = Marks.of(part), marks.take(batch, parts[0], part)
-    assert again.rows.equal(taken.rows) and again.items.equal(taken.items)
-    for value in (torch.rand(3), torch.rand(6), torch.rand(part.ids.shape)):
-        known = taken.fingerprint(Term(value, torch.ones_like(value))).item()
-        assert taken.fingerprint(Term(value)).item() == pytest.approx(known, abs=1e-9)
-    assert whole == pytest.approx(cut, abs=1e-12)
-    assert marks.fingerprint(Term(weights, weights.flip(0))).item() != pytest.approx(
-        whole, abs=1e-6
-    )
+    other = weights.flip(0)
+    same, moved, lost, sizes = Sums(), Sums(), Sums(), 0.0
+    for some in (torch.tensor([5, 0, 3]), torch.tensor([1, 2, 4, 6])):
+        own, odd = batch.take_signals(some, {"own": weights, "odd": other}).values()
+        assert len(own) == len(some) * len(weights) // 7
+        same.compare("x", Term(own, own), own)
+        moved.compare("x", Term(own, own), odd)
+        lost.compare("x", Term(own), own)  # once each, and were weighed before
+        lost.compare("x", Term(own, own), None)
+        sizes += 2 * (1 - own).abs().sum().item()
+    assert same.totals(RANKS) == {"moved/x": (0.0, 0.0)}
+    assert moved.totals(RANKS)["moved/x"][0] > 0.1
+    assert lost.totals(RANKS)["moved/x"][0] == pytest.approx(sizes)
+    assert not lost.reduce(RANKS)
 
 
 def test_parameters_that_a_plugin_froze_stay_frozen_and_keep_their_values(tmp_path):
@@ -184,7 +188,7 @@ def test_a_snapshot_with_positions_of_its_own_trains_on_pairs(tmp_path):
 
 def world_of(items, *, state=None, key=(0, "buffer", 0), pad=0):
     batch = TextBatch.collate(items, pad)
-    return BufferWorld(start_ranks("fp32"), batch, state or {}, key), batch
+    return BufferWorld(RANKS, batch, state or {}, key), batch
 
 
 def test_noise_follows_the_rows_whatever_their_neighbours_padding_and_order():
@@ -214,7 +218,7 @@ def test_every_call_every_buffer_and_every_seed_has_noise_of_its_own():
 
 def test_items_of_pairs_have_noise_and_other_shapes_are_refused():
     batch = PairBatch.collate(toy_items(PairBatch, 3), 0)
-    world = BufferWorld(start_ranks("fp32"), batch)
+    world = BufferWorld(RANKS, batch)
     assert world.uniform(torch.zeros(3)).shape == (3,)
     assert world.uniform(torch.zeros(6, dtype=torch.float64)).dtype == torch.float64
     with pytest.raises(PluginError, match="not \\[I\\], \\[B\\] or \\[B, S\\]"):

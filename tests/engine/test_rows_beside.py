@@ -155,7 +155,7 @@ def test_a_cpu_has_no_kernel_and_cuts_its_rows_into_passes():
 def test_no_column_is_padding_and_the_metric_says_so():
     model, batch = build(NAMED["llama"], 1).eval(), text()
     scoring = ScoringModule({"policy": model}, frozenset({"policy"}), dense)
-    assert scoring.padding_in(batch, [range(4), range(2)]) == [0.0, 0.0]
+    assert scoring.padding_in(Packer(batch), [range(4), range(2)]) == [0.0, 0.0]
 
 
 def test_a_prompt_is_shared_where_that_saves_more_than_padding_costs():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from alignzoo import Loss, Term
 from alignzoo.contract.types import TextBatch
 from alignzoo.engine.parallel.ranks import start_ranks
-from alignzoo.engine.train.guard import Marks
 from alignzoo.engine.train.step import Denominators, share_of_loss
 from alignzoo.engine.train.sums import Sums
 from alignzoo.testing import toy_items
@@ -64,21 +64,19 @@ def test_the_share_of_the_loss_and_its_gradient_are_those_of_weights_of_ones_and
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 
 
-def test_weights_of_terms_are_found_again_with_their_fingerprints():
+def test_numerators_and_weights_of_terms_are_those_of_all_micro_batches():
     batch = TextBatch.collate(toy_items(TextBatch, 5), 0)
-    marks, value = Marks.of(batch), torch.zeros(batch.ids.shape)
-    loss, whole = Loss({"a": Term(value, batch.mask), "b": Term(value[:, 0])}), Sums()
+    value, sums = torch.rand(batch.ids.shape), Sums()
     for at in (torch.tensor([3, 0]), torch.tensor([1, 2, 4])):
         part = batch.take(at)
-        own = torch.zeros(part.ids.shape)
-        seen = Loss({"a": Term(own, part.mask), "b": Term(own[:, 0])})
-        for name, term in seen.named.items():
-            whole.add(f"term/{name}", term.value, term.weight)
-        whole.mark(seen, marks.take(batch, at, part))
-    found = whole.weighed(["a", "b"], RANKS)
-    for (below, print_), term in zip(found, loss.named.values(), strict=True):
-        assert below == term.weights.sum().item()
-        assert abs(print_ - marks.fingerprint(term).item()) < 1e-12
+        own = batch.take_signals(at, {"value": value})["value"]
+        sums.add("term/a", own, part.mask)
+        sums.add("term/b", own[:, 0], None)
+    found = sums.totals(RANKS)
+    assert found["term/a"] == pytest.approx(
+        (value[batch.mask].sum().item(), batch.mask.sum().item())
+    )
+    assert found["term/b"] == pytest.approx((value[:, 0].sum().item(), 5))
 
 
 def test_a_mask_that_is_written_into_leaves_the_batch_as_it_is():

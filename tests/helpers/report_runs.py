@@ -8,6 +8,11 @@ from board_runs import HOSTILE, JudgedRun
 
 TRAIN = {"steps": 40, "batch_size": 8, "micro_batch_size": 8}
 MODELS = {"base": 0.5, "dpo": 0.6, "grpo": 0.8}
+SHARES = {
+    "base": {"forward": 0.8, "rest": 0.2},
+    "dpo": {"forward": 0.9, "rest": 0.1},
+    "grpo": {"sampling": 0.625, "forward": 0.25, "rest": 0.125},
+}
 ACTING = "\x1b[2J \u202egnp.exe"
 SAID = ("it is blue .", "it is really blue .", "it is green .", "it is green and blue .", "blue .")
 
@@ -92,6 +97,7 @@ class FullRun(JudgedRun):
         lines = [json.dumps(metrics(name, step, self.steps)) for step in steps]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
         times = [json.dumps({"step": step, "seconds": 0.5}) for step in steps]
+        times.append(json.dumps({"work": "stage", "seconds": 20.0, "shares": SHARES[name]}))
         (folder / "timing.jsonl").write_text("\n".join(times) + "\n")
         (folder / "stage.json").write_text(json.dumps({"status": "done"}))
         rows = [self.sample(moment, prompt) for moment in range(5) for prompt in range(8)]

@@ -232,6 +232,22 @@ def test_stages_say_what_they_read_what_was_reused_and_what_they_cost(tmp_path, 
     assert (grpo.kind, grpo.what, grpo.steps, grpo.reads) == ("train", "grpo", 40, ("dpo",))
 
 
+def test_a_stage_says_where_its_time_went_by_the_last_summary_that_is_whole(tmp_path, registry):
+    folder = FullRun(tmp_path / "one").write()
+    base, dpo, grpo = sorted(folder.glob("stages/*/timing.jsonl"))
+    with base.open("a") as log:
+        log.write('{"work": "stage", "shares": {"forward": 0.75, "rest": 0.25}}\n{"work": "st')
+    dpo.unlink()
+    with grpo.open("a") as log:
+        log.write('{"shares": {"forward": null, "<b>": "x", "backward": NaN, "rest": 0.5}}\n')
+    stages = fold_report([folder], registry).runs[0].stages
+    assert [stage.shares for stage in stages] == [
+        {"forward": 0.75, "rest": 0.25},
+        {},
+        {"rest": 0.5},
+    ]
+
+
 def test_the_twin_is_the_report(run, registry):
     report = fold_report([run], registry)
     twin = json.loads(json.dumps(as_json(report), allow_nan=False))

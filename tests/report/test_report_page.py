@@ -41,6 +41,20 @@ def test_every_section_is_there_and_opens_with_the_verdict(run, registry):
     assert "95 % interval, paired by prompt" in text
 
 
+def test_a_table_says_where_the_time_of_every_train_stage_went(run, registry):
+    page = page_of(registry, run)
+    table = text_of(f"<body>{page.partition('Where the time went')[2].partition('</table>')[0]}")
+    head, *rows = ("stage sampling forward rest", "base – 80.0 % 20.0 %", "dpo – 90.0 % 10.0 %")
+    assert head in table and all(row in table for row in rows)
+    assert "grpo 62.5 % 25.0 % 12.5 %" in table
+
+
+def test_a_run_whose_stages_did_not_end_has_no_such_table(run, registry):
+    for log in run.glob("stages/*/timing.jsonl"):
+        log.unlink()
+    assert "Where the time went" not in page_of(registry, run)
+
+
 def test_a_lead_that_may_be_chance_is_not_called_the_best(tmp_path, registry):
     run = FullRun(tmp_path / "one")
     values = {"base": [0.5] * 12, "dpo": [0.6, 0.8] * 6, "grpo": [0.8, 0.61] * 6}

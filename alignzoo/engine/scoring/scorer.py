@@ -21,7 +21,7 @@ from alignzoo.engine.scoring.ahead import Ahead, Forecast
 from alignzoo.engine.scoring.bodies import Bodies, Hidden
 from alignzoo.engine.scoring.fused import Fused
 from alignzoo.engine.scoring.known import States
-from alignzoo.engine.scoring.packing import Packer, Shape, padding_share
+from alignzoo.engine.scoring.packing import Packer, padding_share
 from alignzoo.engine.scoring.rows import Named, Scorer, dense
 
 ROUTER = "router/"  # rows with the load-balancing loss of a role
@@ -88,12 +88,11 @@ class ScoringModule(nn.Module):
                 self.bodies.joins(role)
 
     def padding_in(
-        self, batch: Batch, parts: Sequence[Sequence[int]], balanced: frozenset[str] = frozenset()
+        self, packer: Packer, parts: Sequence[Sequence[int]], balanced: frozenset[str] = frozenset()
     ) -> list[float]:
         """The share of padding in what a role that learns reads, for rows that pass together."""
         role = min(self.trainable)
-        view = self.special.sees.get(role)
-        shape = Shape.of(batch if view is None else batch.views[view])
+        shape = packer.shape(self.special.sees.get(role))
         reader = self.bodies.reader(role, shape, role in balanced)
         return [padding_share(shape, rows, reader) for rows in parts]
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, overload
 import torch
 
 from alignzoo.contract.rollout import sample_key
-from alignzoo.contract.types import Batch
-from alignzoo.engine.scoring.packing import Shape, batches_of, by_prompt
+from alignzoo.engine.scoring.packing import Packer, batches_of, by_prompt
 from alignzoo.engine.train.cut import Cut
 
 if TYPE_CHECKING:
@@ -90,18 +89,18 @@ def _epoch(n_items: int, cut: Cut, seed: int | None, epoch: int) -> list[Tensor]
 
 
 def micro_batches(
-    batch: Batch, items: Tensor, size: int, shared: Callable[[], bool] = lambda: False
+    packer: Packer, size: int, shared: Callable[[], bool] = lambda: False
 ) -> list[Tensor]:
-    """Cut items [k] into micro-batches of similar length; the gradient does not depend on it.
+    """Cut the items of a batch into micro-batches of similar length; the gradient does not depend
+    on it.
 
     Items of one prompt come together where a model may read it once for all of them, which
     `shared` says.
     """
-    lengths = batch.lengths.view(batch.rows_per_item, -1).amax(0)[items].tolist()
-    every = torch.equal(items, torch.arange(batch.n_items))
-    shape = Shape.of(batch if every else batch.take(items))
-    prompts = by_prompt(shape.prompts[: len(items)], shared)
-    return [items[torch.tensor(at)] for at in batches_of(lengths, prompts, size)]
+    batch = packer.batch
+    lengths = batch.lengths.view(batch.rows_per_item, -1).amax(0).tolist()
+    prompts = by_prompt(packer.shape(None).prompts[: batch.n_items], shared)
+    return [torch.tensor(at) for at in batches_of(lengths, prompts, size)]
 
 
 def share_of_rank(items: Tensor, rank: int, size: int) -> Tensor:

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError, place_of
-from alignzoo.contract.types import Batch, Loss, Signals, State, Term
-
-PRIME = 1_000_003  # of fingerprints; ids x PRIME x columns stay far below 2^63
+from alignzoo.contract.types import Batch, Loss, Signals, State
 
 
 def guarded_loss(algorithm: Algorithm[Any], batch: Batch, signals: Signals, state: State) -> Loss:
@@ -34,50 +32,6 @@ def prepared_by(
     prepared = dict(algorithm.prepare(batch, signals, world))
     seen.check(algorithm, algorithm.prepare)
     return prepared
-
-
-@dataclass(frozen=True)
-class Marks:
-    """Numbers in (0, 1) that are fixed by the ids of each row and each item, and by each column."""
-
-    rows: Tensor  # [B] float64
-    items: Tensor  # [I] float64
-    columns: Tensor  # [S] float64
-
-    @classmethod
-    def of(cls, batch: Batch) -> Marks:
-        """Those of a batch."""
-        columns = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
-        factors = columns * 2_654_435 % PRIME
-        rows = items = (batch.ids * batch.attention * factors).sum(-1) % PRIME
-        if batch.rows_per_item > 1:
-            parts = rows.view(batch.rows_per_item, -1)
-            number = torch.arange(1, len(parts) + 1, device=rows.device)[:, None]
-            items = (parts * number).sum(0) % PRIME
-        shares = [((x + 1) / (PRIME + 1)).double() for x in (rows, items)]
-        return cls(shares[0], shares[1], (factors + 1).double() / PRIME)
-
-    def take(self, batch: Batch, items: Tensor, part: Batch) -> Marks:
-        """Those of some items of the batch, which are the part."""
-        device, width = part.ids.device, part.ids.shape[1]
-        rows = self.rows[batch.rows(items)].to(device)
-        own = rows if batch.rows_per_item == 1 else self.items[items].to(device)
-        return Marks(rows, own, self.columns[:width].to(device))
-
-    def fingerprint(self, term: Term) -> Tensor:
-        """sum(w h) of its weights w, h the mark of a row or an item, times the column's where they
-        are [B, S].
-
-        Equal for every way to cut a batch; weights with equal sums on other rows give another
-        value.
-        """
-        shape = term.value.shape if term.weight is None else term.weight.shape
-        marks = self.rows if shape[0] == len(self.rows) else self.items
-        if term.weight is None:
-            return marks.sum() * self.columns.sum() if len(shape) == 2 else marks.sum()
-        wide = term.weights.double()
-        there = marks.to(wide.device)
-        return there @ (wide @ self.columns.to(wide.device) if wide.ndim == 2 else wide)
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,9 @@ from alignzoo.engine.train.saves import Saves
 from alignzoo.engine.train.sources import (
     Buffer,
     Source,
-    gap_metrics,
+    check_gap,
 )
-from alignzoo.engine.train.step import REDONE, NotFiniteError, Stepper, evaluate_loss
+from alignzoo.engine.train.step import GAP, REDONE, NotFiniteError, Stepper, evaluate_loss
 from alignzoo.engine.train.teachers import known_states
 from alignzoo.engine.train.world import BufferWorld
 
@@ -148,8 +148,9 @@ class _Loop:
         they must leave the loop, or write, at the same buffer.
         """
         due = self.job.ranks.is_main and self.saves.due(self.cursor.step)
-        found = self.job.ranks.max(torch.tensor([float(self.asked.number), float(due)]))
-        return int(found[0].item()), bool(found[1].item())
+        mine = torch.tensor([float(self.asked.number), float(due)])
+        number, is_due = self.job.ranks.max(mine).tolist()
+        return int(number), bool(is_due)
 
     def _train_on(self, buffer: Buffer) -> None:
         """All updates on one buffer."""
@@ -165,14 +166,16 @@ class _Loop:
             # An idle rank lends an item: its forwards must match those of the others.
             items = share_of_update if len(share_of_update) else torch.zeros(1, dtype=torch.int64)
             ranks = job.ranks.resting(not len(share_of_update))
-            stepper = replace(self.stepper, ranks=ranks)
-            stepper = stepper.decided(self.cursor.ahead, buffer.batch, given, items, self.state)
+            stepper = replace(self.stepper, ranks=ranks).decided(
+                self.cursor.ahead, buffer.batch, given, items, self.state
+            )
             self.cursor = replace(self.cursor, ahead=stepper.separable)
             seed_step(ranks.device.type, job.seed, self.cursor.step)
             share = rate(job.optim, self.cursor.step, self.total)
             set_rate(self.layout.optimizer, share)
+            tokens = int(buffer.batch.attention[buffer.batch.rows(items)].sum()) * ranks.size
             try:
-                metrics, pairs = stepper(buffer.batch, given, items, self.state, compare)
+                metrics = stepper(buffer.batch, given, items, self.state, compare)
             except NotFiniteError as error:
                 mark = f"-rank{job.ranks.rank}" if job.ranks.size > 1 else ""
                 file = job.folder / f"offending_batch{mark}.safetensors"
@@ -180,25 +183,24 @@ class _Loop:
                 own = partial(faults.find, stepper, buffer, given, items, self.state)
                 done, search = self.cursor.step, faults.everywhere(ranks, own, file)
                 faults.refuse(error.metrics, done + 1, done, search, file)
-            for pair in pairs.values():
-                limit = job.rollout.max_gap if job.rollout else float("inf")
-                metrics |= gap_metrics(pair, limit, ranks)
+            if job.rollout:
+                check_gap(metrics.get(GAP, 0.0), job.rollout.max_gap)
             compare = {}
             metrics |= {"lr": share * job.optim.lr, **known}
-            self._after_step(buffer, items, metrics)
+            self._after_step(buffer, tokens, metrics)
 
     def _ready(self, buffer: Buffer) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What is known of a buffer before its first update: signals, and figures to log."""
         ranks = self.job.ranks.resting(not len(buffer.positions))
         given = dict(buffer.given) | self._snapshots(buffer.batch)
         given |= self._prepared(buffer.batch, given, ranks, "buffer", self.cursor.buffer)
-        known = {**buffer.metrics, **rails.drift(buffer.batch, given, ranks.mean)}
+        known = {**buffer.metrics, **rails.drift(buffer.batch, given, ranks.means)}
         done = self.cursor.step
         search = faults.everywhere(ranks, partial(faults.odd_row, buffer, given))
         faults.refuse(known, done + 1, done, search)
         return given, known
 
-    def _after_step(self, buffer: Buffer, items: Tensor, metrics: dict[str, float]) -> None:
+    def _after_step(self, buffer: Buffer, tokens: int, metrics: dict[str, float]) -> None:
         self.state = dict(self.job.algorithm.next_state(self.state, dict(metrics)))
         self.cursor = replace(self.cursor, step=self.cursor.step + 1)
         if REDONE in metrics:  # on some rank: none of them tries again
@@ -216,7 +218,6 @@ class _Loop:
             with self.job.clock.during(phases.SNAPSHOTS):
                 metrics |= self._drift(buffer)
         self.watch.see(self.cursor.step, metrics)
-        tokens = int(buffer.batch.attention[buffer.batch.rows(items)].sum()) * self.job.ranks.size
         if self.job.ranks.is_main:
             append_row(self.job.folder / "metrics.jsonl", {"step": self.cursor.step, **metrics})
         spent = self.job.clock.lap()
@@ -248,7 +249,7 @@ class _Loop:
         with job.ranks.autocast():
             rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)
         ranks = job.ranks.resting(not len(buffer.positions))
-        found = rails.drift(buffer.batch, rows, ranks.mean)
+        found = rails.drift(buffer.batch, rows, ranks.means)
         step = self.cursor.step
         search = faults.everywhere(ranks, partial(faults.odd_row, buffer, rows))
         faults.refuse(found, step, step, search)
@@ -275,17 +276,15 @@ class _Loop:
         return {name: x.cpu() for name, x in prepared.items()}
 
     def _updates(self, buffer: Buffer) -> Iterator[Tensor]:
-        """The items of this rank in every update; a buffer is shuffled as a whole."""
-        if self.job.rollout is None:
-            yield torch.arange(len(buffer.positions))
+        """The items of this rank in every update; a buffer of several is shuffled as a whole."""
+        rollout, n = self.job.rollout, buffer.n_items
+        every = torch.arange(len(buffer.positions))
+        if rollout is None or self.job.cut.updates(n, rollout.epochs) == 1:
+            yield every
             return
-        epochs, n = self.job.rollout.epochs, buffer.n_items
-        at = buffer.positions
-        here = torch.full((n,), -1).scatter(0, at, torch.arange(len(at)))
-        for epoch in range(epochs):
-            order = torch.arange(n)
-            if epochs * self.job.cut.count(n) > 1:
-                order = permutation(n, self.job.seed, "buffer", self.cursor.buffer, epoch)
+        here = torch.full((n,), -1).scatter(0, buffer.positions, every)
+        for epoch in range(rollout.epochs):
+            order = permutation(n, self.job.seed, "buffer", self.cursor.buffer, epoch)
             for part in self.job.cut.parts(order):
                 mine = here[part]
                 yield mine[mine >= 0]

@@ -80,8 +80,9 @@ def batch_of(kind: type[Batch], answers: int) -> type[Batch]:
 def _rows(group: Group, chooser: Chooser, noise: Noise) -> list[Made]:
     """Every answer is an item, with its reward."""
     found = []
+    number = float(group.number)
     for k, (done, score) in enumerate(zip(group.done, group.scores, strict=True)):
-        values = {"reward": score, "ended": float(done.ended), "group": float(group.number)}
+        values = {"reward": score, "ended": float(done.ended), "group": number}
         found.append(_made(group, (k,), values))
     return found
 
@@ -111,7 +112,7 @@ def _made(
     tie: bool = False,
 ) -> Made:
     rows = tuple([Tokens(group.prompt, group.done[k].ids) for k in answers])
-    every = {**group.values, **values}
+    every = {**group.values, **values} if group.values else values
     if not group.views:
         return Made(Item(rows, every), answers, group, tie)
     views = {

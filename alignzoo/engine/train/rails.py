@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import TrainingError
 from alignzoo.contract.moving import anchors
@@ -130,12 +128,10 @@ def drift_signals(algorithm: Algorithm[Any]) -> dict[str, Signal]:
 
 
 def drift(
-    batch: Batch, signals: Mapping[str, Tensor], mean: Callable[..., Tensor]
+    batch: Batch,
+    signals: Mapping[str, Tensor],
+    means: Callable[[Mapping[str, Tensor]], dict[str, float]],
 ) -> dict[str, float]:
     """Mean over responses of the KL rows [B, S] among the signals."""
-    found = {}
-    for name, x in signals.items():
-        if name.startswith(KL):
-            total = sequence_sum(x, batch.mask)
-            found[name] = mean(total, torch.ones_like(total, dtype=torch.bool)).item()
-    return found
+    kls = {name: x for name, x in signals.items() if name.startswith(KL)}
+    return means({name: sequence_sum(x, batch.mask) for name, x in kls.items()}) if kls else {}

@@ -259,12 +259,12 @@ class RolloutSource:
     def buffer(self, index: int) -> Buffer:
         """Sample, reward, choose, collate."""
         n, every = self.items_per_prompt, self.batches[index]
-        at = share_of_rank(torch.arange(len(every)), self.ranks.rank, self.ranks.size)
-        positions = (at[:, None] * n + torch.arange(n)).flatten()
+        places = torch.arange(len(every) * n).view(-1, n)
+        positions = share_of_rank(places, self.ranks.rank, self.ranks.size).flatten()
         with self.clock.during(SAMPLING):  # on a rank without prompts too: weights may lie on all
             self.policy.sync(index)
-        asked = [n for n in every.tolist() if self._is_sampled(n, index)]
-        mine = every[at].tolist()
+        asked = {n for n in every.tolist() if self._is_sampled(n, index)}
+        mine = share_of_rank(every, self.ranks.rank, self.ranks.size).tolist()
         groups: list[Group] = []
         earned = Earned(())
         if asked:
@@ -280,7 +280,7 @@ class RolloutSource:
             len(every) * n,
             positions,
             given={ROLLOUT_LOG_PROB: _log_probs(batch, made)},
-            metrics=self._metrics(groups, made, earned, self.ranks.resting(not len(at)))
+            metrics=self._metrics(groups, made, earned, self.ranks.resting(not mine))
             if asked
             else {},
             compare=self.rollout.compared if asked else {},
@@ -362,9 +362,7 @@ class RolloutSource:
             values["rollout/ties"] = [float(one.tie) for one in made if one.answers]
         if self.rollout.share < 1:
             values["rollout/share"] = [float(bool(one.answers)) for one in made]
-        device = ranks.device
-        means = {name: ranks.mean(torch.tensor(x).to(device)).item() for name, x in values.items()}
-        return means | dict(earned.totals)
+        return ranks.means({n: torch.tensor(x) for n, x in values.items()}) | dict(earned.totals)
 
     def close(self) -> None:
         """Stop the engine, and whatever the reward holds."""
@@ -382,18 +380,13 @@ def _log_probs(batch: Batch, made: Sequence[Made]) -> Tensor:
     return grid
 
 
-def gap_metrics(pair: Tensor, max_gap: float, ranks: Ranks) -> dict[str, float]:
-    """Mean |log p_trainer - log p_engine| over sampled tokens [2, n], in nats; a limit on it.
+def check_gap(gap: float, most: float) -> None:
+    """Mean |log p_trainer - log p_engine| over sampled tokens, in nats, and a limit on it.
 
     A gap means that the engine sampled from another model than the one that learns.
     """
-    if not ranks.sum(torch.tensor(float(pair.shape[1]))).item():
-        return {}  # all rows of this update are the data's
-    difference = (pair[0] - pair[1]).abs()
-    gap = ranks.mean(difference).item()
-    if not gap <= max_gap:
+    if not gap <= most:
         raise TrainingError(
             f"the rollout engine's log-probs differ from the trainer's by {gap:.3g} nats per token "
-            f"(limit rollout.max_gap = {max_gap:g}): it does not sample from the trained weights"
+            f"(limit rollout.max_gap = {most:g}): it does not sample from the trained weights"
         )
-    return {"rollout/logprob_gap": gap}

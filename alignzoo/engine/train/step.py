@@ -18,15 +18,17 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import Optim
 from alignzoo.engine.parallel.ranks import Ranks
 from alignzoo.engine.scoring.ahead import Ahead, Tally
+from alignzoo.engine.scoring.packing import Packer
 from alignzoo.engine.train.balance import Balance
 from alignzoo.engine.train.batches import micro_batches
-from alignzoo.engine.train.guard import Marks, guarded_loss
+from alignzoo.engine.train.guard import guarded_loss
 from alignzoo.engine.train.phases import BACKWARD, FORWARD, OPTIMISER, Clock
 from alignzoo.engine.train.rails import AUX
 from alignzoo.engine.train.separable import is_separable
-from alignzoo.engine.train.sums import Sums, collect, plain_weight, total_loss
+from alignzoo.engine.train.sums import Sums, collect, means, plain_weight, total_loss
 
 REDONE = "redone"
+GAP = "rollout/logprob_gap"
 LossOf = Callable[[Batch, Signals, State], Loss]
 
 
@@ -67,50 +69,51 @@ class Denominators:
     """What is known of every term before any forward, by its name."""
 
     totals: Mapping[str, float]  # global sum of weights
-    prints: Mapping[str, float]  # global fingerprint of the weights
+    weights: Mapping[str, Tensor]  # of this rank's items, where they do not count once each
     scales: Mapping[str, float]
 
 
 def denominators(
     loss_of: LossOf, batch: Batch, given: Signals, state: State, ranks: Ranks
 ) -> Denominators:
-    """Global sum and fingerprint of weights, and the scale of each term, before any forward.
+    """Global sum of weights, weights and scale of each term, before any forward.
 
     `loss` runs once with zeros for the live signals: weights depend on the batch alone, and
     `check_denominators` compares them with what the real micro-batches used.
     """
     known: Any = Known(given, batch)
-    named, marks = loss_of(batch, known, state).named, Marks.of(batch)
-    sums = [torch.stack([t.weights.double().sum(), marks.fingerprint(t)]) for t in named.values()]
-    totals = ranks.sum(torch.stack(sums).to(ranks.device)).tolist()  # [terms, 2]
+    named = loss_of(batch, known, state).named
+    sums = torch.stack([term.weights.double().sum() for term in named.values()])
+    totals = ranks.sum(sums.to(ranks.device)).tolist()
     return Denominators(
-        {name: total for name, (total, _) in zip(named, totals, strict=True)},
-        {name: print_ for name, (_, print_) in zip(named, totals, strict=True)},
+        dict(zip(named, totals, strict=True)),
+        {name: term.weight for name, term in named.items() if term.weight is not None},
         {name: term.scale for name, term in named.items()},
     )
 
 
 def check_denominators(
-    algorithm: Algorithm[Any], expected: Denominators, sums: Sums, ranks: Ranks
+    algorithm: Algorithm[Any], expected: Denominators, found: Mapping[str, tuple[float, float]]
 ) -> None:
     """A weight that depends on a live signal would make the gradient depend on micro-batches."""
-    found_of = sums.weighed(expected.totals, ranks)
-    for (name, total), (actual, marked) in zip(expected.totals.items(), found_of, strict=True):
-        if _far(actual, total):
-            found = f"sum to {actual:g}, but to {total:g} before the forward"
-        elif _far(marked, expected.prints[name]):
-            found = "are others than before the forward, although their sum is the same"
+    for name, total in expected.totals.items():
+        actual = found.get(f"term/{name}", (0.0, 0.0))[1]
+        moved = found.get(f"moved/{name}", (0.0, 0.0))[0]
+        if not abs(actual - total) <= _rounding(total):
+            odd = f"sum to {actual:g}, but to {total:g} before the forward"
+        elif not moved <= _rounding(total):
+            odd = "are others than before the forward, although their sum is the same"
         else:
             continue
         at = place_of(algorithm.loss)
         raise PluginError(
-            f"algorithm '{algorithm.name}': the weights of term '{name}' {found}; "
+            f"algorithm '{algorithm.name}': the weights of term '{name}' {odd}; "
             f"weights must depend on the batch alone{f' ({at})' if at else ''}"
         )
 
 
-def _far(x: float, y: float) -> bool:
-    return not abs(x - y) <= 1e-6 * max(1.0, abs(y))
+def _rounding(total: float) -> float:
+    return 1e-6 * max(1.0, abs(total))
 
 
 def share_of_loss(loss: Loss, known: Denominators) -> Tensor:
@@ -167,52 +170,56 @@ class Stepper:
 
     def __call__(
         self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+    ) -> dict[str, float]:
         """One update on some items of a buffer; an idle rank lends any item, which is not counted.
 
-        Returns global metrics and, for the `extra` signals, values [n] at their positions.
+        Returns global metrics, among them the `GAP` of `extra` signals to what is given of them.
         """
-        sums, known_terms, extras = self.gradients(batch, given, items, state, extra)
-        check_denominators(self.algorithm, known_terms, sums, self.ranks)
+        sums, known_terms = self.gradients(batch, given, items, state, extra)
         with self.clock.during(OPTIMISER):
             norms = self.layout.clip(self.optim.max_grad_norm)
-        metrics = self._finish(sums, known_terms.scales, norms)
+        totals = sums.totals(self.ranks)
+        check_denominators(self.algorithm, known_terms, totals)
+        found = means(totals) | sums.largest(self.ranks)
+        metrics = self._finish(found, known_terms.scales, norms)
         with self.clock.during(OPTIMISER):
             self.layout.step()
-        return metrics, {name: torch.cat(x, dim=1) for name, x in extras.items()}
+        return metrics
 
     def gradients(
         self, batch: Batch, given: Signals, items: Tensor, state: State, extra: Mapping[str, Signal]
-    ) -> tuple[Sums, Denominators, dict[str, list[Tensor]]]:
+    ) -> tuple[Sums, Denominators]:
         """Add the gradients of some items to the weights', micro-batch by micro-batch.
 
-        Returns this rank's sums, what was known of the terms before, and the `extra` values.
+        Returns this rank's sums, and what was known of the terms before.
         """
-        sums, extras = Sums(), {name: [] for name in extra}  # type: ignore[var-annotated]
+        sums = Sums()
         share, known = _share(batch, given, items)
         known_terms, tally = denominators(self.loss_of, share, known, state, self.ranks), Tally()
         every = {**self.algorithm.signals(), **extra}
-        marks, parts = Marks.of(share), self.micro(share)
-        for turn in self.layout.turns(parts):
-            part, signals = self.placed(share, known, turn.part)
+        packer = Packer(share)
+        parts = self.micro(packer)
+        padding = self._padding(packer, parts)
+        weights = [share.take_signals(items, known_terms.weights) for items in parts]
+        placed = [self.placed(share, known, items) for items in parts]
+        for turn in self.layout.turns(list(zip(placed, weights, strict=True))):
+            (part, signals), weighed = turn.part
             scale = self.ranks.loss_scale if turn.counts else 0
             value = partial(foreseen, self.plain_loss, part, signals, state, known_terms, scale)
             with self.layout.unsynced(turn.last):
                 with self.clock.during(FORWARD):
                     live = self._forward(part, every, Ahead(value, self.separable, tally))
                 loss = self.loss_of(part, {**signals, **live}, state)
+                if turn.counts:
+                    self._count(sums, loss, weighed)
+                    _compare(sums, {n: s.mask(part) for n, s in extra.items()}, live, signals)
                 with self.clock.during(BACKWARD):
                     own = share_of_loss(loss, known_terms)
                     self.layout.backward(own if scale == 1 else own * scale)
-            if not turn.counts:
-                continue
-            self._count(sums, loss, marks.take(share, turn.part, part))
-            for name, signal in extra.items():
-                mask = signal.mask(part) & ~signals[name].isnan()  # NaN: nothing to compare with
-                extras[name].append(torch.stack([live[name].detach()[mask], signals[name][mask]]))
-        self._measure(sums, share, parts)
+                    del live, loss, own  # the graph, before there is another
+        self._measure(sums, share, padding)
         sums.know(REDONE, float(tally.redone), 1.0)
-        return sums, known_terms, extras
+        return sums, known_terms
 
     def decided(
         self, ahead: bool | None, batch: Batch, given: Signals, items: Tensor, state: State
@@ -225,7 +232,7 @@ class Stepper:
 
     def _pays(self, batch: Batch, given: Signals, items: Tensor, state: State) -> bool:
         share, of_share = _share(batch, given, items)
-        part, known = self.placed(share, of_share, self.micro(share)[0])
+        part, known = self.placed(share, of_share, self.micro(Packer(share))[0])
         terms = denominators(self.loss_of, part, known, state, self.ranks)
 
         def value(rows: Signals) -> Tensor:
@@ -234,27 +241,30 @@ class Stepper:
         found = is_separable(value, part, known, self.algorithm.signals())
         return not self.ranks.max(torch.tensor(float(not found))).item()
 
-    def _count(self, sums: Sums, loss: Loss, marks: Marks) -> None:
-        """Add what is logged of a micro-batch."""
+    def _count(self, sums: Sums, loss: Loss, weights: Mapping[str, Tensor]) -> None:
+        """Add what is logged of a micro-batch, and how far it is from the weights before."""
         collect(self.algorithm, loss, sums)
-        sums.mark(loss, marks)
+        for name, term in loss.named.items():
+            sums.compare(name, term, weights.get(name))
         for name in self.balance.names:
             sums.add(name + AUX, loss.named[name].value, loss.named[name].weights)
 
-    def _measure(self, sums: Sums, share: Batch, parts: Sequence[Tensor]) -> None:
-        """Add the tokens of answers, and how much of each micro-batch is padding."""
-        sums.know("response_length", float(share.response.sum()), float(len(share.response)))
-        rows = [share.rows(part).tolist() for part in parts]
+    def _padding(self, packer: Packer, parts: Sequence[Tensor]) -> list[float]:
+        """How much of each micro-batch is padding."""
+        rows = [packer.batch.rows(part).tolist() for part in parts]
         with self.ranks.autocast():  # which may decide how rows are passed
-            shares = self.layout.scoring.padding_in(share, rows, self.balance.roles)
-        for padding in shares:
-            sums.know("padding", padding, 1.0)
+            return self.layout.scoring.padding_in(packer, rows, self.balance.roles)
 
-    def micro(self, batch: Batch) -> list[Tensor]:
+    def _measure(self, sums: Sums, share: Batch, padding: Sequence[float]) -> None:
+        """Add the tokens of answers, and the padding of each micro-batch."""
+        sums.know("response_length", float(share.response.sum()), float(len(share.response)))
+        for part in padding:
+            sums.know("padding", part, 1.0)
+
+    def micro(self, packer: Packer) -> list[Tensor]:
         """The items of every forward pass."""
-        items = torch.arange(batch.n_items)
         shared = partial(self.layout.scoring.bodies.any_shared, self.layout.trained)
-        return micro_batches(batch, items, self.optim.micro_batch_size, shared)
+        return micro_batches(packer, self.optim.micro_batch_size, shared)
 
     def placed(
         self, batch: Batch, given: Signals, items: Tensor
@@ -272,9 +282,9 @@ class Stepper:
         return rows
 
     def _finish(
-        self, sums: Sums, scales: Mapping[str, float], norms: Mapping[str, Tensor]
+        self, found: dict[str, float], scales: Mapping[str, float], norms: Mapping[str, Tensor]
     ) -> dict[str, float]:
-        metrics = total_loss(sums.reduce(self.ranks), scales)
+        metrics = total_loss(found, scales)
         if not metrics.get(REDONE):
             metrics.pop(REDONE, None)
         for role, norm in norms.items():
@@ -282,6 +292,13 @@ class Stepper:
         if not all(map(math.isfinite, metrics.values())):
             raise NotFiniteError(metrics)
         return metrics
+
+
+def _compare(sums: Sums, masks: Mapping[str, Tensor], live: Signals, known: Signals) -> None:
+    """Add how far live values [B, S] are from known ones; NaN: there is nothing to compare with."""
+    for name, mask in masks.items():
+        far = (live[name].detach() - known[name]).abs()
+        sums.add(GAP, far, mask & ~known[name].isnan())
 
 
 def _share(batch: Batch, given: Signals, items: Tensor) -> tuple[Batch, Signals]:
@@ -299,7 +316,7 @@ def evaluate_loss(
     sums, scales = Sums(), {}
     stepper.layout.scoring.eval()  # layers that recompute themselves need not
     for batch, given in buffers:
-        for turn in stepper.layout.turns(stepper.micro(batch)):
+        for turn in stepper.layout.turns(stepper.micro(Packer(batch))):
             part, signals = stepper.placed(batch, given, turn.part)
             live = stepper._forward(part, stepper.algorithm.signals())
             loss = stepper.loss_of(part, {**signals, **live}, state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,7 +14,6 @@ from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import PluginError
 from alignzoo.contract.types import Loss, Max, Mean, Term
 from alignzoo.engine.parallel.ranks import Ranks
-from alignzoo.engine.train.guard import Marks
 
 Number: TypeAlias = Tensor | float  # a tensor holds one, and is read at the end of the step
 
@@ -25,7 +24,6 @@ class Sums:
 
     means: dict[str, list[tuple[Number, Number]]] = field(default_factory=dict)  # sum(v w), sum(w)
     maxima: dict[str, Tensor] = field(default_factory=dict)
-    prints: dict[str, list[Number]] = field(default_factory=dict)  # fingerprints of terms' weights
 
     def add(self, name: str, value: Tensor, weight: Tensor | None) -> None:
         """Add values [k] or [B, S] with weights to a mean."""
@@ -53,43 +51,49 @@ class Sums:
         largest = value.max()
         self.maxima[name] = torch.maximum(self.maxima.get(name, largest), largest)
 
-    def mark(self, loss: Loss, marks: Marks) -> None:
-        """Add the fingerprints of the terms' weights."""
-        for name, term in loss.named.items():
-            self.prints.setdefault(name, []).append(marks.fingerprint(term))
+    def compare(self, name: str, term: Term, known: Tensor | None) -> None:
+        """Add how far a term's weights are from those that were known, sum |w - w_known|.
 
-    def weighed(self, terms: Iterable[str], ranks: Ranks) -> list[list[float]]:
-        """The global sum of the weights of each term, and their fingerprint."""
-        below = [[pair[1] for pair in self.means.get(f"term/{name}", ())] for name in terms]
-        marked = [self.prints.get(name, []) for name in terms]
-        rows = list(zip(_totals(below), _totals(marked), strict=True))
-        return _over(ranks, rows).tolist() if rows else []
+        Over no weight, so that it is no metric.
+        """
+        if term.weight is not None or known is not None:
+            now = term.weights
+            before = torch.ones_like(now) if known is None else known.to(now)
+            self.know(f"moved/{name}", torch.dist(now, before, 1), 0.0)
 
-    def reduce(self, ranks: Ranks) -> dict[str, float]:
-        """Global values, by name; one over nothing is absent.
+    def totals(self, ranks: Ranks) -> dict[str, tuple[float, float]]:
+        """Global numerators and denominators, by name.
 
         A rank that saw no item of a kind does not know its name, so the ranks agree on them first.
         """
-        means, maxima = ranks.union(list(self.means)), ranks.union(list(self.maxima))
-        out: dict[str, float] = {}
-        if means:
-            pairs = [self.means.get(name, []) for name in means]
-            above, below = (_totals([[pair[k] for pair in some] for some in pairs]) for k in (0, 1))
-            whole = _over(ranks, list(zip(above, below, strict=True))).tolist()  # [n, 2]
-            out |= {n: x / y for n, (x, y) in zip(means, whole, strict=True) if y != 0}
-        if maxima:
-            none = torch.tensor(-torch.inf, dtype=torch.float64, device=ranks.device)
-            top = ranks.max(torch.stack([self.maxima.get(n, none) for n in maxima])).tolist()
-            out |= {n: x for n, x in zip(maxima, top, strict=True) if x != -math.inf}
-        return out
+        names = ranks.union(list(self.means))
+        if not names:
+            return {}
+        pairs = [self.means.get(name, []) for name in names]
+        own = _totals([[pair[k] for pair in some] for some in pairs for k in (0, 1)])
+        whole = ranks.sum(torch.tensor(own, dtype=torch.float64, device=ranks.device)).tolist()
+        return dict(zip(names, zip(whole[::2], whole[1::2], strict=True), strict=True))
+
+    def largest(self, ranks: Ranks) -> dict[str, float]:
+        """Global maxima, by name; one over nothing is absent."""
+        names = ranks.union(list(self.maxima))
+        if not names:
+            return {}
+        none = torch.tensor(-torch.inf, dtype=torch.float64, device=ranks.device)
+        top = ranks.max(torch.stack([self.maxima.get(n, none) for n in names])).tolist()
+        return {n: x for n, x in zip(names, top, strict=True) if x != -math.inf}
+
+    def reduce(self, ranks: Ranks) -> dict[str, float]:
+        """Global values, by name; one over nothing is absent."""
+        return means(self.totals(ranks)) | self.largest(ranks)
 
 
-def _over(ranks: Ranks, rows: list[tuple[float, float]]) -> Tensor:
-    """[n, 2] the sums over all ranks."""
-    return ranks.sum(torch.tensor(rows, dtype=torch.float64, device=ranks.device))
+def means(totals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Numerators over denominators."""
+    return {name: x / y for name, (x, y) in totals.items() if y != 0}
 
 
-def _totals(some: list[list[Number]]) -> list[float]:
+def _totals(some: Sequence[Sequence[Number]]) -> list[float]:
     """The sum of every list, in its order and in float64; a device is waited for once."""
     there = [x for numbers in some for x in numbers if isinstance(x, Tensor)]
     read = iter(torch.stack([x.double() for x in there]).tolist() if there else ())
