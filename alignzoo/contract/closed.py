@@ -31,17 +31,19 @@ class Scratch:
         self._outputs: Mapping[str, Tensor] = {}
         self._apart: Collection[str] = ()
         self._scaled: dict[tuple[str, float], Scaled] = {}
+        self.asked = False  # for storage, since the block began
 
     def begin(self, outputs: Mapping[str, Tensor], apart: Collection[str] = ()) -> None:
         """The next block: {role: [b, V]} in storage that may be written over.
 
         Of the roles in `apart` several forms make a gradient, so none may be written over logits.
         """
-        self._outputs, self._apart = outputs, apart
+        self._outputs, self._apart, self.asked = outputs, apart, False
         self._scaled.clear()
 
     def empty(self, name: str, like: Tensor) -> Tensor:
         """Storage of the shape of `like` [b, V] with anything in it; always the same of a name."""
+        self.asked = True
         key = (name, *like.shape[1:], like.dtype, like.device)
         kept = self._storage.get(key)
         if kept is None or len(kept) < len(like):
@@ -49,6 +51,10 @@ class Scratch:
                 like, memory_format=torch.contiguous_format
             )
         return kept[: len(like)]
+
+    def logits(self, role: str) -> Tensor:
+        """[b, V] up to a constant per row: some form may have left log-probabilities there."""
+        return self._outputs[role]
 
     def probs(self, role: str, temperature: float = 1.0) -> Tensor:
         """[b, V] softmax(logits / temperature); to be read only."""

@@ -178,14 +178,17 @@ class Forms:
         else:
             sums[role] = gradient.mul_(upstream)
 
-    @staticmethod
-    def _blocks(z: Named) -> Iterator[tuple[Named, slice]]:
+    def _blocks(self, z: Named) -> Iterator[tuple[Named, slice]]:
+        """The rest at once, elsewhere than on a CPU, if a first block needed no storage."""
         some = next(iter(z.values()))
         n, width = len(some), max(x.shape[-1] for x in z.values())
-        size = max(1, ELEMENTS.get(some.device.type, ELSEWHERE) // width)
-        for start in range(0, max(n, 1), size):
+        size, start = max(1, ELEMENTS.get(some.device.type, ELSEWHERE) // width), 0
+        while start < max(n, 1):
             at = slice(start, start + size)
             yield {role: x[at] for role, x in z.items()}, at
+            start += size
+            if some.device.type not in ELEMENTS and not self.scratch.asked:
+                size = n
 
 
 def _move(made: Tensor, place: Tensor) -> None:

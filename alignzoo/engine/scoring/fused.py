@@ -52,14 +52,15 @@ class Fused:
         upstream: Upstream | None = None,
     ) -> Named:
         """{row name: [N]}."""
-        width = sum(head.width for head in heads.values())
-        if not len(labels) or 6 * 4 * width * len(labels) <= self.small:
+        width, half = sum(head.width for head in heads.values()), half_of(labels.device)
+        few = 6 * 4 * width * len(labels) <= self.small
+        if not len(labels) or (few and (half is None or width == len(heads))):
             return dense(hidden, heads, labels, signals)
         still = {role: x.detach() for role, x in hidden.items()}
         live = live_of(hidden, heads)
         with torch.autocast(labels.device.type, enabled=False):
             nature = self._nature(still, heads, labels, signals, live)
-            call = Call(self, still, heads, labels, live, nature, nature.form, upstream)
+            call = Call(self, still, heads, labels, live, nature, nature.form, upstream, half)
             if not nature.learn:
                 return call.read()[0]
             inputs = [x for role in live for x in _inputs(role, hidden, heads)]
@@ -90,6 +91,14 @@ class Fused:
             check_form(form, generic, z, labels[first])
             self.tried.add(key)
         return Nature(learning, generic, form)
+
+
+def half_of(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where autocast multiplies in it on a GPU; None where nothing is to be rounded."""
+    if device.type != "cuda" or not torch.is_autocast_enabled(device.type):
+        return None
+    dtype = torch.get_autocast_dtype(device.type)
+    return dtype if dtype == torch.bfloat16 else None
 
 
 def live_of(hidden: States, heads: Heads) -> Live:
@@ -136,6 +145,7 @@ class Call:
     nature: Nature
     form: Form
     upstream: Upstream | None
+    half: torch.dtype | None = None  # of the factors of products
 
     def read(self) -> tuple[Named, Forecast | Units | None, Call]:
         """Rows, what is known of the gradient, and the call that was made.
@@ -168,7 +178,7 @@ class Call:
         return [slice(i, i + n) for i in range(0, len(self.labels), n)]
 
     def _chunks(self) -> Chunks:
-        return Chunks(self.hidden, self.heads, self.scorer.buffers)
+        return Chunks(self.hidden, self.heads, self.scorer.buffers, self.half)
 
     def _rows(self) -> Named:
         chunks, found = self._chunks(), Grids(len(self.labels))
