@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_loss.py [--json] [--tune] [--tiny]
 
-8,192 positions, H = 1,536, V = 151,936, bf16 states and weights, float32 logits, the upstream known.
+8,192 positions, H = 1,536, V = 151,936, bf16 states and weights, float32 logits, a known upstream.
 `torch` are the closed forms in torch, `kernels` those of Triton. GEMMs are the op's own products in
 the same chunks: one per role, two more for the role that learns. Memory is the peak over inputs,
 gradients included. Times are medians of CUDA events. Half a minute of one GPU.
@@ -34,6 +34,7 @@ LOSSES = {
     "log_prob": {"lp": log_prob("policy")},
 }
 ROUNDS, GB = 7, 1e9
+CONFIGS = ((1024, 4), (2048, 4), (2048, 8), (4096, 8), (4096, 16), (8192, 16), (8192, 32))
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def tune(width: int, n: int = 792) -> list[dict[str, Any]]:
         "beyond": (lambda: seen.kl_beyond(alpha, True, out), 4),
     }
     found = []
-    for block, warps in ((1024, 4), (2048, 4), (2048, 8), (4096, 8), (4096, 16), (8192, 16), (8192, 32)):
+    for block, warps in CONFIGS:
         with patch.object(kernels, "BLOCK", block), patch.object(kernels, "WARPS", warps):
             row: dict[str, Any] = {"block": block, "warps": warps}
             for name, (work, passes) in works.items():

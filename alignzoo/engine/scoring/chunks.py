@@ -136,7 +136,8 @@ class Sums:
             narrow = self.chunks.narrow(role)
             factor = dz if narrow is None else dz.to(narrow.dtype)
             if of_hidden is not None:
-                _multiplied(factor, self.chunks.wide(role) if narrow is None else narrow, of_hidden[at])
+                weight = self.chunks.wide(role) if narrow is None else narrow
+                _multiplied(factor, weight, of_hidden[at])
                 if times is not None:
                     of_hidden[at].mul_(times[:, None])
             if of_weight is not None:

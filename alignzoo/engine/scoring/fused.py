@@ -24,6 +24,8 @@ from alignzoo.engine.scoring.forming import Form, Generic
 from alignzoo.engine.scoring.probe import Nature, check_form, form_of
 from alignzoo.engine.scoring.rows import Heads, Named, States, Upstream, dense
 
+# Bytes of a chunk. Thin matrix products leave most of a GPU idle; on a CPU, wide ones gain nothing.
+BUDGET, BUDGET_ELSEWHERE = {"cpu": 256 * 2**20}, 3 * 2**30
 CLOSE = 16  # roundings by which a forecast may differ
 Live = Mapping[str, tuple[bool, bool]]  # role that learns -> whether its hidden states, its head do
 
@@ -35,7 +37,7 @@ class Fused:
     What is small is left to `dense`, which needs no second look at anything.
     """
 
-    budget: int = 256 * 2**20  # bytes
+    budget: int | None = None  # bytes; None: the device's
     smallest: int = 64  # positions of a chunk; thinner matrix products waste time
     small: int = 2**24  # bytes up to which `dense` is used
     formulas: bool = True  # whether closed forms are used
@@ -70,7 +72,9 @@ class Fused:
     def chunk(self, heads: Heads, form: Form) -> int:
         """Positions per chunk: what a form holds of them at once fits the budget."""
         width = sum(form.wide * 4 * head.width for head in heads.values())
-        return max(self.smallest, self.budget // width // 64 * 64)
+        device = next(iter(heads.values())).linear.weight.device.type
+        budget = budget_on(device) if self.budget is None else self.budget
+        return max(self.smallest, budget // width // 64 * 64)
 
     def _nature(
         self,
@@ -91,6 +95,11 @@ class Fused:
             check_form(form, generic, z, labels[first])
             self.tried.add(key)
         return Nature(learning, generic, form)
+
+
+def budget_on(device: str) -> int:
+    """Bytes of a chunk where nothing else is said."""
+    return BUDGET.get(device, BUDGET_ELSEWHERE)
 
 
 def half_of(device: torch.device) -> torch.dtype | None:
