@@ -74,7 +74,7 @@ class Between:
     def _kl_by_kernel(
         self, scratch: Scratch, wanted: Collection[str]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        found = {x: scratch.gradient(x) for x in (self.of, self.to) if x in wanted}
+        found = {x: scratch.rounded_gradient(x) for x in (self.of, self.to) if x in wanted}
         p, q = scratch.logits(self.of), scratch.logits(self.to)
         return kernels.kl(p, q, found.get(self.of), found.get(self.to)), found
 
@@ -120,7 +120,7 @@ def log_prob(role: str) -> Closed:
         outputs: Mapping[str, Tensor], labels: Tensor, scratch: Scratch, wanted: Collection[str]
     ) -> Derived:
         if kernels.serve(scratch.logits(role)):
-            place = scratch.gradient(role) if role in wanted else None
+            place = scratch.rounded_gradient(role) if role in wanted else None
             row = kernels.log_prob(scratch.logits(role), labels, place)
             return row, {} if place is None else {role: place}
         row = scratch.label_log_prob(role, labels)

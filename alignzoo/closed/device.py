@@ -1,8 +1,10 @@
 """Triton programs over rows of float32 logits; one program reads one row, a block at a time.
 
 Every sum is kept lane by lane in float32, rescaled as the lane's maximum rises, and joined over the
-lanes in float64. Differences of logits are taken before any normaliser: a constant apart from the
-vocabulary cancels in KL and in its gradient. Stores go over what the same program has read.
+lanes in float64. Differences of logits are taken before any normaliser, and in gradients less that
+of the most probable token: a constant apart from the vocabulary cancels in KL and in its gradient,
+and where all mass is on one token nothing is left of it. Stores go over what the same program has
+read: with bfloat16 over the first half of a row, which is behind what is still to be read.
 """
 
 # mypy: ignore-errors
@@ -24,8 +26,27 @@ def _exp(x):
 
 
 @triton.jit
-def _read(row, at, width):
-    return tl.load(row + at, mask=at < width, other=-float("inf"))
+def _base(row, width):
+    """What is taken off a row that is far from 0 as a whole, seen on tokens from all over it.
+
+    Without rounding what is near it: the roles' differences need the digits.
+    """
+    at = tl.arange(0, 64) * tl.maximum(width // 64, 1)
+    most = tl.max(tl.load(row + at, mask=at < width, other=-float("inf")), 0)
+    return tl.where((tl.abs(most) < 64.0) | (most < LOWEST), 0.0, tl.floor(most + 0.5))
+
+
+@triton.jit
+def _read(row, base, at, width):
+    return tl.load(row + at, mask=at < width, other=-float("inf")) - base
+
+
+@triton.jit
+def _label(row, base, labels, n, width):
+    """The label's entry; no number where there is no such token."""
+    label = tl.load(labels + n)
+    inside = (label >= 0) & (label < width)
+    return tl.load(row + label, mask=inside, other=float("nan")) - base
 
 
 @triton.jit
@@ -56,8 +77,22 @@ def _highest(top):
 
 
 @triton.jit
+def _best(top, place, most):
+    """Where the row's maximum is."""
+    return tl.maximum(tl.max(tl.where(top == most, place, -1), 0), 0)
+
+
+@triton.jit
 def _joined(lanes, share):
     return tl.sum(lanes.to(tl.float64) * share, 0)
+
+
+@triton.jit
+def _write(g_row, at, x, width):
+    """A gradient; bfloat16 may lie over logits of the row's other lanes, so all are read first."""
+    if g_row.dtype.element_ty == tl.bfloat16:
+        tl.debug_barrier()
+    tl.store(g_row + at, x.to(g_row.dtype.element_ty), mask=at < width)
 
 
 @triton.jit
@@ -68,12 +103,10 @@ def log_prob(
     n = tl.program_id(0).to(tl.int64)
     z_row, g_row, lane = z_row + n * z_step, g_row + n * g_step, tl.arange(0, BLOCK)
     label = tl.load(labels + n)
-    # Before anything is stored; of a label that there is not, no number.
-    inside = (label >= 0) & (label < width)
-    own = tl.load(z_row + label, mask=inside, other=float("nan")).to(tl.float64)
+    own = _label(z_row, 0.0, labels, n, width).to(tl.float64)  # before anything is stored
     top, total = _empty(BLOCK)
     for start in range(0, width, BLOCK):
-        top, old, new = _step(top, _read(z_row, start + lane, width))
+        top, old, new = _step(top, _read(z_row, 0.0, start + lane, width))
         total = total * old + new
     most, share = _highest(top)
     whole = _joined(total, share)
@@ -82,8 +115,8 @@ def log_prob(
         scale = (1.0 / whole).to(tl.float32)
         for start in range(0, width, BLOCK):
             at = start + lane
-            p = _exp(_read(z_row, at, width) - most) * scale
-            tl.store(g_row + at, tl.where(at == label, 1.0 - p, -p), mask=at < width)
+            p = _exp(_read(z_row, 0.0, at, width) - most) * scale
+            _write(g_row, at, tl.where(at == label, 1.0 - p, -p), width)
 
 
 @triton.jit
@@ -106,12 +139,15 @@ def kl(
     n = tl.program_id(0).to(tl.int64)
     p_row, q_row, lane = p_row + n * p_step, q_row + n * q_step, tl.arange(0, BLOCK)
     of_row, to_row = of_row + n * of_step, to_row + n * to_step
+    p_base, q_base = _base(p_row, width), _base(q_row, width)
     p_top, p_sum = _empty(BLOCK)
+    place = tl.zeros([BLOCK], tl.int32)
     q_top, q_sum = _empty(BLOCK)
     apart = tl.zeros([BLOCK], tl.float32)
     for start in range(0, width, BLOCK):
         at = start + lane
-        p, q = _read(p_row, at, width), _read(q_row, at, width)
+        p, q = _read(p_row, p_base, at, width), _read(q_row, q_base, at, width)
+        place = tl.where(p > p_top, at, place)
         p_top, old, new = _step(p_top, p)
         p_sum, apart = p_sum * old + new, apart * old + _less(p, q, at, width) * new
         q_top, old, new = _step(q_top, q)
@@ -119,21 +155,24 @@ def kl(
     p_most, share = _highest(p_top)
     p_whole = _joined(p_sum, share)
     mean = _joined(apart, share) / p_whole  # of z_p - z_q under p
+    best = _best(p_top, place, p_most)
+    pivot = (tl.load(p_row + best) - p_base) - (tl.load(q_row + best) - q_base)
     q_most, share = _highest(q_top)
     q_whole = _joined(q_sum, share)
     shift = (p_most.to(tl.float64) - q_most) + tl.log(p_whole / q_whole)
     tl.store(rows + n, (mean - shift).to(tl.float32))
     p_scale, q_scale = (1.0 / p_whole).to(tl.float32), (1.0 / q_whole).to(tl.float32)
-    middle = mean.to(tl.float32)
+    rest = (mean - pivot).to(tl.float32)
     if OF or TO:
+        tl.debug_barrier()  # everybody has read the pivot
         for start in range(0, width, BLOCK):
             at = start + lane
-            z_p, z_q = _read(p_row, at, width), _read(q_row, at, width)
+            z_p, z_q = _read(p_row, p_base, at, width), _read(q_row, q_base, at, width)
             p = _exp(z_p - p_most) * p_scale
             if OF:
-                tl.store(of_row + at, p * ((z_p - z_q) - middle), mask=at < width)
+                _write(of_row, at, p * (((z_p - z_q) - pivot) - rest), width)
             if TO:
-                tl.store(to_row + at, _exp(z_q - q_most) * q_scale - p, mask=at < width)
+                _write(to_row, at, _exp(z_q - q_most) * q_scale - p, width)
 
 
 @triton.jit
@@ -150,20 +189,26 @@ def compare(
     width,
     BLOCK: tl.constexpr,
 ):
-    """Of a role p and two others: what `Compared` keeps, float64 [8, n]."""
+    """Of a role p and two others: what `Compared` keeps, float64 [9, n]."""
     n = tl.program_id(0).to(tl.int64)
     z_row, a_row, b_row = z_row + n * z_step, a_row + n * a_step, b_row + n * b_step
-    lane, label = tl.arange(0, BLOCK), tl.load(labels + n)
-    inside = (label >= 0) & (label < width)
-    own = tl.load(a_row + label, mask=inside, other=float("nan"))
-    own -= tl.load(b_row + label, mask=inside, other=float("nan"))
+    lane, z_base, a_base, b_base = (
+        tl.arange(0, BLOCK),
+        _base(z_row, width),
+        _base(a_row, width),
+        _base(b_row, width),
+    )
+    own = _label(a_row, a_base, labels, n, width) - _label(b_row, b_base, labels, n, width)
     z_top, z_sum = _empty(BLOCK)
+    place = tl.zeros([BLOCK], tl.int32)
     a_top, a_sum = _empty(BLOCK)
     b_top, b_sum = _empty(BLOCK)
     far, ratio = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     for start in range(0, width, BLOCK):
         at = start + lane
-        z, a, b = _read(z_row, at, width), _read(a_row, at, width), _read(b_row, at, width)
+        z, a = _read(z_row, z_base, at, width), _read(a_row, a_base, at, width)
+        b = _read(b_row, b_base, at, width)
+        place = tl.where(z > z_top, at, place)
         z_top, old, new = _step(z_top, z)
         z_sum, far = z_sum * old + new, far * old + _less(z, a, at, width) * new
         ratio = ratio * old + _less(a, b, at, width) * new
@@ -182,8 +227,8 @@ def compare(
     between = tl.zeros([BLOCK], tl.float32)
     for start in range(0, width, BLOCK):
         at = start + lane
-        a = _exp(_read(a_row, at, width) - a_most) * a_scale
-        between += tl.abs(a - _exp(_read(b_row, at, width) - b_most) * b_scale)
+        a = _exp(_read(a_row, a_base, at, width) - a_most) * a_scale
+        between += tl.abs(a - _exp(_read(b_row, b_base, at, width) - b_most) * b_scale)
     tl.store(found + n, z_most.to(tl.float64))
     tl.store(found + count + n, z_whole)
     tl.store(found + 2 * count + n, a_most + tl.log(a_whole))
@@ -192,6 +237,7 @@ def compare(
     tl.store(found + 5 * count + n, ratio_mean)
     tl.store(found + 6 * count + n, 0.5 * tl.sum(between.to(tl.float64), 0))
     tl.store(found + 7 * count + n, own.to(tl.float64))
+    tl.store(found + 8 * count + n, _best(z_top, place, z_most).to(tl.float64))
 
 
 @triton.jit
@@ -221,34 +267,39 @@ def beyond(
     n = tl.program_id(0).to(tl.int64)
     z_row, a_row, b_row = z_row + n * z_step, a_row + n * a_step, b_row + n * b_step
     g_row, lane = g_row + n * g_step, tl.arange(0, BLOCK)
+    z_base, a_base, b_base = _base(z_row, width), _base(a_row, width), _base(b_row, width)
     z_most, z_whole = tl.load(found + n).to(tl.float32), tl.load(found + count + n)
     a_log, b_log = tl.load(found + 2 * count + n), tl.load(found + 3 * count + n)
     ratio = tl.load(found + 5 * count + n)
     far = tl.load(found + 4 * count + n)
     weight = tl.load(weights + n)
-    start_log = a_log
+    best = tl.load(found + 8 * count + n).to(tl.int64)
+    best_a, best_b = tl.load(a_row + best) - a_base, tl.load(b_row + best) - b_base
+    best_start, start_log = best_a, a_log
     if not FROM_FIRST:
         far += ratio
-        start_log = b_log
-    # One float32 for all tokens, so that its rounding cancels.
-    shift, start_shift = (a_log - b_log).to(tl.float32), start_log.to(tl.float32)
-    middle = far.to(tl.float32)
+        best_start, start_log = best_b, b_log
+    # Of the most probable token, and one float32 for all, so that its rounding cancels.
+    shift, start_shift = best_a - best_b, start_log.to(tl.float32)
+    middle = (tl.load(z_row + best) - z_base) - best_start
     mean = (far - middle) - weight.to(tl.float64) * (ratio - shift)
     scale, mean_here = (1.0 / z_whole).to(tl.float32), mean.to(tl.float32)
+    if LEARNS:
+        tl.debug_barrier()  # everybody has read single tokens
     top, total = _empty(BLOCK)
     for start in range(0, width, BLOCK):
         at = start + lane
-        a, b = _read(a_row, at, width), _read(b_row, at, width)
+        a, b = _read(a_row, a_base, at, width), _read(b_row, b_base, at, width)
         first = a if FROM_FIRST else b
         step = weight * (_less(a, b, at, width) - shift)
         target = tl.where(at < width, (first - start_shift) + step, -float("inf"))
         top, old, new = _step(top, target)
         total = total * old + new
         if LEARNS:
-            z = _read(z_row, at, width)
+            z = _read(z_row, z_base, at, width)
             x = ((z - first) - middle) - step
             p = _exp(z - z_most) * scale
-            tl.store(g_row + at, p * (x - mean_here), mask=at < width)
+            _write(g_row, at, p * (x - mean_here), width)
     most, share = _highest(top)
     z_log, t_log = z_most + tl.log(z_whole), most + tl.log(_joined(total, share))
     row = mean + middle + start_shift - z_log + t_log

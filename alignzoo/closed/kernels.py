@@ -42,7 +42,10 @@ def _there() -> bool:
 
 
 def log_prob(logits: Tensor, labels: Tensor, gradient: Tensor | None) -> Tensor:
-    """[b] log p(label); its gradient [b, V] is written to `gradient`, which may be the logits."""
+    """[b] log p(label); its gradient [b, V] is written to `gradient`, float32 or bfloat16.
+
+    That may lie over the logits, as `Scratch.gradient` and `Scratch.rounded_gradient` say.
+    """
     rows, place = _rows(logits), logits if gradient is None else gradient
     given = (logits, labels, rows, place, logits.stride(0), place.stride(0), logits.shape[1])
     _run("log_prob", len(logits), *given, LEARNS=gradient is not None)
@@ -52,7 +55,7 @@ def log_prob(logits: Tensor, labels: Tensor, gradient: Tensor | None) -> Tensor:
 def kl(p: Tensor, q: Tensor, of: Tensor | None, to: Tensor | None) -> Tensor:
     """[b] KL(p || q) from logits; gradients [b, V] go to `of` (p's) and `to` (q's).
 
-    Each may be the logits that it is the gradient of.
+    Each may lie over the logits that it is the gradient of.
     """
     rows, of_place, to_place = _rows(p), p if of is None else of, q if to is None else to
     places = (p, q, rows, of_place, to_place)
@@ -66,7 +69,7 @@ class Compared:
     """What one pass finds of a role p and two others, a and b."""
 
     logits: tuple[Tensor, Tensor, Tensor]  # of p, a, b
-    found: Tensor  # float64 [8, b]: max and sum of p, log sums of a, b, E(p-a), E(a-b), TVD, label
+    found: Tensor  # float64 [9, b]: max and sum of p, log sums of a, b, E(p-a), E(a-b), TVD, ...
 
     def _row(self, x: Tensor) -> Tensor:
         return x.to(torch.float32)
@@ -107,7 +110,7 @@ class Compared:
     def kl_beyond(self, weight: Tensor, from_first: bool, gradient: Tensor | None) -> Tensor:
         """[b] KL(p || t), t in proportion to start (a/b)^weight, start = a or b.
 
-        Its gradient by the logits of p [b, V] is written to `gradient`, which may be those.
+        Its gradient by the logits of p [b, V] is written to `gradient`, which may lie over those.
         """
         p, a, b = self.logits
         rows, place = _rows(p), p if gradient is None else gradient
@@ -119,7 +122,7 @@ class Compared:
 
 def compare(p: Tensor, a: Tensor, b: Tensor, labels: Tensor) -> Compared:
     """Three roles at once, from logits [b, V]."""
-    found = torch.empty(8, len(p), dtype=torch.float64, device=p.device)
+    found = torch.empty(9, len(p), dtype=torch.float64, device=p.device)
     steps = [x.stride(0) for x in (p, a, b)]
     _run("compare", len(p), p, a, b, labels, found, *steps, *p.shape)
     return Compared((p, a, b), found)

@@ -30,15 +30,23 @@ class Scratch:
         self._storage: dict[tuple[Any, ...], Tensor] = {}
         self._outputs: Mapping[str, Tensor] = {}
         self._apart: Collection[str] = ()
+        self._rounded: Collection[str] = ()
         self._scaled: dict[tuple[str, float], Scaled] = {}
         self.asked = False  # for storage, since the block began
 
-    def begin(self, outputs: Mapping[str, Tensor], apart: Collection[str] = ()) -> None:
+    def begin(
+        self,
+        outputs: Mapping[str, Tensor],
+        apart: Collection[str] = (),
+        rounded: Collection[str] = (),
+    ) -> None:
         """The next block: {role: [b, V]} in storage that may be written over.
 
         Of the roles in `apart` several forms make a gradient, so none may be written over logits.
+        The gradients of those in `rounded` are next multiplied in bfloat16.
         """
         self._outputs, self._apart, self.asked = outputs, apart, False
+        self._rounded = rounded
         self._scaled.clear()
 
     def empty(self, name: str, like: Tensor) -> Tensor:
@@ -78,6 +86,17 @@ class Scratch:
         """
         logits = self._outputs[role]
         return self.empty(f"gradient of {role}", logits) if role in self._apart else logits
+
+    def rounded_gradient(self, role: str) -> Tensor:
+        """As `gradient`, for a form that may write bfloat16: that needs no pass of its own later.
+
+        It lies over the first half of the same row of logits: read a token before its place is
+        written, in rising order.
+        """
+        if role not in self._rounded or role in self._apart:
+            return self.gradient(role)
+        logits = self._outputs[role]
+        return logits.view(torch.bfloat16)[:, : logits.shape[1]]
 
     def _of(self, role: str, temperature: float) -> Scaled:
         found = self._scaled.get((role, temperature))

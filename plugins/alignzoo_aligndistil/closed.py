@@ -52,7 +52,7 @@ def _by_kernel(
     p, dpo, anchor = (scratch.logits(role) for role in ("policy", "teacher", "anchor"))
     seen = ops.kernels.compare(p, dpo, anchor, labels)
     alpha = how.alpha(seen.total_variation)
-    found = {"policy": scratch.gradient("policy")} if "policy" in wanted else {}
+    found = {"policy": scratch.rounded_gradient("policy")} if "policy" in wanted else {}
     rows = {
         "kl": seen.kl_beyond(alpha, how.contrastive, found.get("policy")),
         "tvd": seen.total_variation,

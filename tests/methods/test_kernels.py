@@ -92,6 +92,34 @@ def test_a_kernel_is_as_exact_as_the_form_in_torch(name, shape, called, monkeypa
     assert_as_exact(found, theirs, truth)
 
 
+@pytest.mark.parametrize("shape", [(16, 3000, 3.0), (5, 257, 8.0)], ids=str)
+@pytest.mark.parametrize("name", WITH)
+def test_a_gradient_in_bfloat16_is_the_other_one_rounded(name, shape):
+    single, _ = single_and_exact(name, *shape)
+    right = by_unit(ALONE[name], single)
+    z = single.copies()
+    forms = replace(forms_of(ALONE[name], single), rounded=frozenset(single.live))
+    rows, row_of = forms.unit(z, single.labels)
+    assert row_of
+    for row, x in right.rows.items():
+        assert torch.equal(rows[row], x)
+    for role, x in right.gradients.items():
+        assert z[role].dtype == torch.bfloat16
+        off = (z[role].view(torch.int16).int() - x.bfloat16().view(torch.int16).int()).abs()
+        assert off.max() <= (0 if ON_GPU else 1)  # the interpreter cuts digits off
+
+
+def test_where_rows_meet_on_one_role_nothing_is_rounded():
+    single, _ = single_and_exact("tdpo", 9, 700, group=TOGETHER)
+    single = replace(single, live=("teacher",))
+    z, forms = single.copies(), forms_of(TOGETHER["tdpo"], single)
+    forms = replace(forms, rounded=frozenset(single.live))
+    upstream = {form.row: torch.ones(9, device=PLACE) for form in forms.forms if form.row}
+    forms.pull(z, single.labels, upstream)
+    right = by_pull(TOGETHER["tdpo"], single, upstream)
+    assert torch.equal(z["teacher"], right.gradients["teacher"])
+
+
 @pytest.mark.parametrize("name", TOGETHER)
 def test_kernels_and_forms_meet_on_one_role(name, called, monkeypatch):
     single, exact = single_and_exact(name, 9, 700, group=TOGETHER)
@@ -124,8 +152,13 @@ def test_logits_of_any_size_are_as_exact_and_shifts_do_not_matter(name, monkeypa
     exact = replace(single, z={role: x.double() for role, x in single.z.items()})
     found, truth = by_unit(ALONE[name], single), by_autograd(ALONE[name], exact)
     theirs = by_torch(lambda: by_unit(ALONE[name], single), monkeypatch)
-    assert all(x.isfinite().all() for x in (*found.rows.values(), *found.gradients.values()))
-    assert_as_exact(found, theirs, truth)
+    for here in ("rows", "gradients"):
+        for part, right in getattr(truth, here).items():
+            ours, other = (getattr(x, here)[part].double() for x in (found, theirs))
+            for k in range(5):  # each row by itself, whatever its size
+                size = right[k].abs().max().clamp(min=1.0)
+                apart = [(x[k] - right[k]).abs().max() for x in (ours, other)]
+                assert apart[0] <= 1.2 * apart[1] + 2e-7 * size, (here, part, k)
 
 
 @pytest.mark.parametrize("bad", [-torch.inf, torch.inf, torch.nan], ids=str)

@@ -77,18 +77,18 @@ class Chunks:
             self._wide[role] = weight
         return self._wide[role]
 
+    def rounds(self, role: str) -> bool:
+        """Whether the factors of a role's products are bfloat16."""
+        head = self.heads[role]
+        given = {head.linear.weight.dtype, self.hidden[role].dtype}
+        half = given == {torch.bfloat16} or (self.half is not None and torch.float64 not in given)
+        return half and head.linear.weight.is_cuda and head.width > 1
+
     def narrow(self, role: str) -> Tensor | None:
-        """[V, H] weights as the factors of products are rounded; None where these are not."""
-        weight, hidden = self.heads[role].linear.weight.detach(), self.hidden[role]
-        if not weight.is_cuda or self.heads[role].width == 1:
-            return None
-        if hidden.dtype == weight.dtype == torch.bfloat16:
-            return weight
-        if self.half is None or weight.dtype == torch.float64:
-            return None
-        if role not in self._narrow:
-            self._narrow[role] = weight.to(self.half)
-        return self._narrow[role]
+        """[V, H] weights in bfloat16, made once per pass; None where nothing is rounded."""
+        if role not in self._narrow and self.rounds(role):
+            self._narrow[role] = self.heads[role].linear.weight.detach().to(torch.bfloat16)
+        return self._narrow.get(role)
 
     def logits(self, at: slice) -> dict[str, Tensor]:
         """{role: [n, V]} before any cap, in at least float32; the next call writes over them."""
@@ -130,9 +130,10 @@ class Sums:
         """Add what a slice of positions contributes."""
         for role, (dz, upstream) in gradient.items():
             times = _scaled(dz, upstream, scale_of(self.chunks.heads[role]))
-            of_hidden, of_weight, of_bias = self._of(role, dz.dtype)
+            wide = torch.promote_types(dz.dtype, torch.float32)
+            of_hidden, of_weight, of_bias = self._of(role, wide)
             if of_bias is not None:
-                of_bias.add_(dz.sum(0) if times is None else times @ dz)
+                of_bias.add_(_summed(dz, times, wide))
             narrow = self.chunks.narrow(role)
             factor = dz if narrow is None else dz.to(narrow.dtype)
             if of_hidden is not None:
@@ -141,7 +142,7 @@ class Sums:
                 if times is not None:
                     of_hidden[at].mul_(times[:, None])
             if of_weight is not None:
-                hidden = self.chunks.hidden[role][at].to(dz.dtype)
+                hidden = self.chunks.hidden[role][at].to(wide)
                 hidden = hidden if times is None else hidden * times[:, None]
                 _added(factor.t(), hidden.to(factor.dtype), of_weight)
 
@@ -156,6 +157,15 @@ class Sums:
                 torch.zeros_like(bias, dtype=dtype) if of_head and bias is not None else None,
             )
         return self.found[role]
+
+
+def _summed(dz: Tensor, times: Tensor | None, wide: torch.dtype) -> Tensor:
+    """[V] over positions, in the type of `wide`."""
+    if times is None:
+        return dz.sum(0, dtype=wide)
+    if dz.dtype == wide:
+        return times @ dz
+    return torch.mm(times.to(dz.dtype)[None], dz, out_dtype=wide)[0]
 
 
 def _multiplied(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -178,4 +188,5 @@ def _scaled(dz: Tensor, times: Tensor | None, scale: float) -> Tensor | None:
     """[n] what the gradient of each position is still to be multiplied by."""
     if scale == 1:
         return times
-    return dz.new_full((len(dz),), scale) if times is None else times * scale
+    wide = torch.promote_types(dz.dtype, torch.float32)
+    return dz.new_full((len(dz),), scale, dtype=wide) if times is None else times * scale

@@ -61,7 +61,8 @@ class Fused:
         still = {role: x.detach() for role, x in hidden.items()}
         live = live_of(hidden, heads)
         with torch.autocast(labels.device.type, enabled=False):
-            nature = self._nature(still, heads, labels, signals, live)
+            chunks = Chunks(still, heads, self.buffers, half)
+            nature = self._nature(chunks, labels, signals, live)
             call = Call(self, still, heads, labels, live, nature, nature.form, upstream, half)
             if not nature.learn:
                 return call.read()[0]
@@ -77,22 +78,17 @@ class Fused:
         return max(self.smallest, budget // width // 64 * 64)
 
     def _nature(
-        self,
-        hidden: States,
-        heads: Heads,
-        labels: Tensor,
-        signals: Mapping[str, Signal],
-        live: Live,
+        self, chunks: Chunks, labels: Tensor, signals: Mapping[str, Signal], live: Live
     ) -> Nature:
         """Formulas are tried against `reduce` once; the signals are made anew for every batch."""
-        generic = Generic(signals, heads, live.keys())
+        generic = Generic(signals, chunks.heads, live.keys())
         learning = generic.learning(labels) if live else {}
-        form = form_of(generic, learning, self.scratch if self.formulas else None)
+        rounded = [role for role in live if chunks.rounds(role)]
+        form = form_of(generic, learning, self.scratch if self.formulas else None, rounded)
         key = (*((name, signal.roles) for name, signal in signals.items()), *live.items())
         if form is not generic and key not in self.tried:
             first = slice(0, 1)
-            z = Chunks(hidden, heads, self.buffers).logits(first)
-            check_form(form, generic, z, labels[first])
+            check_form(form, generic, chunks.logits(first), labels[first])
             self.tried.add(key)
         return Nature(learning, generic, form)
 
