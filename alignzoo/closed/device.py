@@ -256,10 +256,9 @@ def beyond(
     count,
     width,
     LEARNS: tl.constexpr,
-    FROM_FIRST: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """KL(p || t), log t = log start + weight (log a - log b) + c, from what `compare` found.
+    """KL(p || t), log t = log a + weight (log a - log b) + c, from what `compare` found.
 
     x = log p - log t: its mean under p needs no normaliser of t, so the gradient p (x - E x) is
     written in the pass that finds it.
@@ -269,19 +268,16 @@ def beyond(
     g_row, lane = g_row + n * g_step, tl.arange(0, BLOCK)
     z_base, a_base, b_base = _base(z_row, width), _base(a_row, width), _base(b_row, width)
     z_most, z_whole = tl.load(found + n).to(tl.float32), tl.load(found + count + n)
-    a_log, b_log = tl.load(found + 2 * count + n), tl.load(found + 3 * count + n)
-    ratio = tl.load(found + 5 * count + n)
-    far = tl.load(found + 4 * count + n)
+    a_log = tl.load(found + 2 * count + n).to(tl.float32)
+    far, ratio = tl.load(found + 4 * count + n), tl.load(found + 5 * count + n)
     weight = tl.load(weights + n)
     best = tl.load(found + 8 * count + n).to(tl.int64)
-    best_a, best_b = tl.load(a_row + best) - a_base, tl.load(b_row + best) - b_base
-    best_start, start_log = best_a, a_log
-    if not FROM_FIRST:
-        far += ratio
-        best_start, start_log = best_b, b_log
+    best_a = tl.load(a_row + best) - a_base
     # Of the most probable token, and one float32 for all, so that its rounding cancels.
-    shift, start_shift = best_a - best_b, start_log.to(tl.float32)
-    middle = (tl.load(z_row + best) - z_base) - best_start
+    shift, middle = (
+        best_a - (tl.load(b_row + best) - b_base),
+        tl.load(z_row + best) - z_base - best_a,
+    )
     mean = (far - middle) - weight.to(tl.float64) * (ratio - shift)
     scale, mean_here = (1.0 / z_whole).to(tl.float32), mean.to(tl.float32)
     if LEARNS:
@@ -290,17 +286,16 @@ def beyond(
     for start in range(0, width, BLOCK):
         at = start + lane
         a, b = _read(a_row, a_base, at, width), _read(b_row, b_base, at, width)
-        first = a if FROM_FIRST else b
         step = weight * (_less(a, b, at, width) - shift)
-        target = tl.where(at < width, (first - start_shift) + step, -float("inf"))
+        target = tl.where(at < width, (a - a_log) + step, -float("inf"))
         top, old, new = _step(top, target)
         total = total * old + new
         if LEARNS:
             z = _read(z_row, z_base, at, width)
-            x = ((z - first) - middle) - step
+            x = ((z - a) - middle) - step
             p = _exp(z - z_most) * scale
             _write(g_row, at, p * (x - mean_here), width)
     most, share = _highest(top)
     z_log, t_log = z_most + tl.log(z_whole), most + tl.log(_joined(total, share))
-    row = mean + middle + start_shift - z_log + t_log
+    row = mean + middle + a_log - z_log + t_log
     tl.store(rows + n, row.to(tl.float32))

@@ -107,8 +107,8 @@ class Compared:
     def _shift(self) -> Tensor:
         return self.found[2] - self.found[3]
 
-    def kl_beyond(self, weight: Tensor, from_first: bool, gradient: Tensor | None) -> Tensor:
-        """[b] KL(p || t), t in proportion to start (a/b)^weight, start = a or b.
+    def kl_beyond(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
+        """[b] KL(p || t), t in proportion to a (a/b)^weight.
 
         Its gradient by the logits of p [b, V] is written to `gradient`, which may lie over those.
         """
@@ -116,7 +116,7 @@ class Compared:
         rows, place = _rows(p), p if gradient is None else gradient
         steps = [x.stride(0) for x in (p, a, b, place)]
         given = (p, a, b, weight.to(torch.float32), self.found, rows, place, *steps, *p.shape)
-        _run("beyond", len(p), *given, LEARNS=gradient is not None, FROM_FIRST=from_first)
+        _run("beyond", len(p), *given, LEARNS=gradient is not None)
         return rows
 
 

@@ -53,8 +53,9 @@ def _by_kernel(
     seen = ops.kernels.compare(p, dpo, anchor, labels)
     alpha = how.alpha(seen.total_variation)
     found = {"policy": scratch.rounded_gradient("policy")} if "policy" in wanted else {}
+    beyond = alpha if how.contrastive else alpha - 1  # from the DPO model
     rows = {
-        "kl": seen.kl_beyond(alpha, how.contrastive, found.get("policy")),
+        "kl": seen.kl_beyond(beyond, found.get("policy")),
         "tvd": seen.total_variation,
         "alpha": alpha,
         "beta_t": how.beta0 / alpha,
