@@ -176,6 +176,19 @@ def kl(
 
 
 @triton.jit
+def _distance(
+    a_row, b_row, a_base, b_base, a_most, b_most, a_scale, b_scale, width, BLOCK: tl.constexpr
+):
+    """Sum |a - b| of two rows' probabilities."""
+    far = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, width, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        a = _exp(_read(a_row, a_base, at, width) - a_most) * a_scale
+        far += tl.abs(a - _exp(_read(b_row, b_base, at, width) - b_most) * b_scale)
+    return tl.sum(far.to(tl.float64), 0)
+
+
+@triton.jit
 def compare(
     z_row,
     a_row,
@@ -224,18 +237,16 @@ def compare(
     b_most, share = _highest(b_top)
     b_whole = _joined(b_sum, share)
     a_scale, b_scale = (1.0 / a_whole).to(tl.float32), (1.0 / b_whole).to(tl.float32)
-    between = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, width, BLOCK):
-        at = start + lane
-        a = _exp(_read(a_row, a_base, at, width) - a_most) * a_scale
-        between += tl.abs(a - _exp(_read(b_row, b_base, at, width) - b_most) * b_scale)
+    between = _distance(
+        a_row, b_row, a_base, b_base, a_most, b_most, a_scale, b_scale, width, BLOCK
+    )
     tl.store(found + n, z_most.to(tl.float64))
     tl.store(found + count + n, z_whole)
     tl.store(found + 2 * count + n, a_most + tl.log(a_whole))
     tl.store(found + 3 * count + n, b_most + tl.log(b_whole))
     tl.store(found + 4 * count + n, far_mean)
     tl.store(found + 5 * count + n, ratio_mean)
-    tl.store(found + 6 * count + n, 0.5 * tl.sum(between.to(tl.float64), 0))
+    tl.store(found + 6 * count + n, 0.5 * between)
     tl.store(found + 7 * count + n, own.to(tl.float64))
     tl.store(found + 8 * count + n, _best(z_top, place, z_most).to(tl.float64))
 
