@@ -153,6 +153,7 @@ def watched(signal: Signal) -> Signal:
 # --- parts of closed forms, for those of methods -------------------------------------------------
 
 Between = closed.Between
+kernels = closed.kernels
 absolute_sum = closed.absolute_sum
 expected = closed.expected
 expected_gradient = closed.expected_gradient

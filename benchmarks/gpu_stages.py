@@ -288,7 +288,8 @@ def predicted(setting: Setting, shape: Shape) -> float:
     decoding = None
     if job.rollout is not None:
         decoding = Decoding(shape.rows, shape.prompt, job.rollout.sampling)
-    stage = Stage(job, mode, shape.prompt, answer_of(setting, shape), True, decoding)
+    answer = answer_of(setting, shape)
+    stage = Stage(job, mode, shape.prompt, answer, shape.prompt, True, decoding)
     return peaks(stage)["ddp"].total
 
 

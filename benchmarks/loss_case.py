@@ -212,7 +212,7 @@ def naive(
 
 
 def engine(
-    case: Case, models: Mapping[str, LlamaForCausalLM], chunk_mb: int = Optim.chunk_mb
+    case: Case, models: Mapping[str, LlamaForCausalLM], chunk_mb: int = 256
 ) -> Callable[[Batch, Tensor], float]:
     """One step by alignzoo; all items are one micro-batch."""
     ranks, optim = start_ranks("fp32"), Optim(micro_batch_size=ROWS, chunk_mb=chunk_mb)

@@ -30,18 +30,28 @@ class Scratch:
         self._storage: dict[tuple[Any, ...], Tensor] = {}
         self._outputs: Mapping[str, Tensor] = {}
         self._apart: Collection[str] = ()
+        self._rounded: Collection[str] = ()
         self._scaled: dict[tuple[str, float], Scaled] = {}
+        self.asked = False  # for storage, since the block began
 
-    def begin(self, outputs: Mapping[str, Tensor], apart: Collection[str] = ()) -> None:
+    def begin(
+        self,
+        outputs: Mapping[str, Tensor],
+        apart: Collection[str] = (),
+        rounded: Collection[str] = (),
+    ) -> None:
         """The next block: {role: [b, V]} in storage that may be written over.
 
         Of the roles in `apart` several forms make a gradient, so none may be written over logits.
+        The gradients of those in `rounded` are next multiplied in bfloat16.
         """
-        self._outputs, self._apart = outputs, apart
+        self._outputs, self._apart, self.asked = outputs, apart, False
+        self._rounded = rounded
         self._scaled.clear()
 
     def empty(self, name: str, like: Tensor) -> Tensor:
         """Storage of the shape of `like` [b, V] with anything in it; always the same of a name."""
+        self.asked = True
         key = (name, *like.shape[1:], like.dtype, like.device)
         kept = self._storage.get(key)
         if kept is None or len(kept) < len(like):
@@ -49,6 +59,10 @@ class Scratch:
                 like, memory_format=torch.contiguous_format
             )
         return kept[: len(like)]
+
+    def logits(self, role: str) -> Tensor:
+        """[b, V] up to a constant per row: some form may have left log-probabilities there."""
+        return self._outputs[role]
 
     def probs(self, role: str, temperature: float = 1.0) -> Tensor:
         """[b, V] softmax(logits / temperature); to be read only."""
@@ -72,6 +86,17 @@ class Scratch:
         """
         logits = self._outputs[role]
         return self.empty(f"gradient of {role}", logits) if role in self._apart else logits
+
+    def rounded_gradient(self, role: str) -> Tensor:
+        """As `gradient`, for a form that may write bfloat16: that needs no pass of its own later.
+
+        It lies over the first half of the same row of logits: read a token before its place is
+        written, in rising order.
+        """
+        if role not in self._rounded or role in self._apart:
+            return self.gradient(role)
+        logits = self._outputs[role]
+        return logits.view(torch.bfloat16)[:, : logits.shape[1]]
 
     def _of(self, role: str, temperature: float) -> Scaled:
         found = self._scaled.get((role, temperature))

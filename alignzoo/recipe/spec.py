@@ -126,7 +126,11 @@ class OptimSpec(Spec):
         description="dense holds all logits of a micro-batch: the readable reference; chunked is "
         "an older name of fused",
     )
-    chunk_mb: int = Field(256, gt=0, description="memory for the logits of one chunk, in MB")
+    chunk_mb: int | None = Field(
+        None,
+        gt=0,
+        description="memory for the logits of one chunk, in MB; null: 256 on a CPU, 3072 on a GPU",
+    )
     save_every: int | None = Field(
         None,
         gt=0,

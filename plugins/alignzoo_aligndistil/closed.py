@@ -31,6 +31,9 @@ def derived(
     how: How, labels: Tensor, scratch: Scratch, wanted: Collection[str]
 ) -> tuple[dict[str, Tensor], Outputs]:
     """Rows [b], and the gradient [b, V] of the first."""
+    logits = [scratch.logits(role) for role in ("policy", "teacher", "anchor")]
+    if how.temperature == 1 and ops.kernels.serve(*logits):
+        return _by_kernel(how, labels, scratch, wanted)
     rows = _seen(how, labels, scratch)
     t = how.temperature
     p, log_p = scratch.probs("policy", t), scratch.log_probs("policy", t)
@@ -41,6 +44,27 @@ def derived(
         return rows, {}
     gradient = ops.expected_gradient(p, products, kl, scratch.gradient("policy"))
     return rows, {"policy": gradient if t == 1 else gradient.div_(t)}
+
+
+def _by_kernel(
+    how: How, labels: Tensor, scratch: Scratch, wanted: Collection[str]
+) -> tuple[dict[str, Tensor], Outputs]:
+    p, dpo, anchor = (scratch.logits(role) for role in ("policy", "teacher", "anchor"))
+    seen = ops.kernels.compare(p, dpo, anchor, labels)
+    alpha = how.alpha(seen.total_variation)
+    found = {"policy": scratch.rounded_gradient("policy")} if "policy" in wanted else {}
+    beyond = alpha if how.contrastive else alpha - 1  # from the DPO model
+    rows = {
+        "kl": seen.kl_beyond(beyond, found.get("policy")),
+        "tvd": seen.total_variation,
+        "alpha": alpha,
+        "beta_t": how.beta0 / alpha,
+        "kl_dpo": seen.kl_to_first,
+        "kl_anchor": seen.kl_to_second,
+        "reward": how.beta0 * seen.ratio_of_label,
+        "expected": how.beta0 * seen.expected_ratio,
+    }
+    return rows, found
 
 
 def _seen(how: How, labels: Tensor, scratch: Scratch) -> dict[str, Tensor]:

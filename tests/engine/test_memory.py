@@ -29,6 +29,7 @@ from alignzoo.engine.memory.spread import (
     shares_of,
     views_of,
 )
+from alignzoo.engine.scoring import fused
 
 MIB = 2**20
 SHOWN = (CASES[0], CASES[6], CASES[8])  # the others are in benchmarks/memory.py
@@ -154,3 +155,26 @@ def test_no_chunk_of_logits_is_held_until_the_backward_pass_ends(method):
     held = [predicted(replace(case, response=n)).bytes["logits"] for n in (128, 192)]
     chunk = 64 * 1500 * 4  # bytes
     assert 0 < held[1] <= held[0] + chunk
+
+
+def distilled(precision="fp32"):
+    """A stage in which the logits of all positions are most of what is held."""
+    optimised = optim(batch_size=8, micro_batch_size=8, chunk_mb=None, gradient_checkpointing=True)
+    return Case("", AlignDistil(r=2.0), partial(llama, layers=1), optimised, 8, 504, precision)
+
+
+def test_a_plan_for_a_gpu_counts_the_larger_chunks_that_one_is_given(monkeypatch):
+    monkeypatch.setitem(fused.BUDGET, "cpu", 4 * 2**20)
+    monkeypatch.setattr(fused, "BUDGET_ELSEWHERE", 16 * 2**20)
+    here, there = (predicted(distilled(), gpu).bytes["logits"] for gpu in (False, True))
+    more = 64 * (16 * 2**20 // 36_000 // 64 - 4 * 2**20 // 36_000 // 64)  # positions of a chunk
+    assert 1.0 <= (there - here) / (more * 3 * 1500 * 4) < 1.5  # not all peaks at one moment
+
+
+def test_a_plan_for_a_gpu_counts_what_its_products_take_in_bf16(monkeypatch):
+    monkeypatch.setattr(fused, "BUDGET_ELSEWHERE", 4 * 2**20)
+    copies = {}
+    for precision in ("fp32", "bf16"):
+        copies[precision] = predicted(distilled(precision), True).bytes.get("copies", 0)
+    heads, chunk = 3 * 1500 * 128, 4 * 2**20 // 36_000 * 1500
+    assert copies["bf16"] - copies["fp32"] >= 2 * (heads + chunk)

@@ -143,8 +143,8 @@ def measured(case: Case, folder: Path) -> tuple[float, float]:
     return live.peaks["all"].total, float(given_out)
 
 
-def predicted(case: Case) -> Peak:
-    """The same stage on tensors without data, on the CPU."""
+def predicted(case: Case, gpu: bool = False) -> Peak:
+    """The same stage on tensors without data, for the CPU or a GPU."""
     mode, roles = fake_mode(), case.algorithm.roles
 
     def load(role: str) -> Any:
@@ -155,7 +155,7 @@ def predicted(case: Case) -> Peak:
     if rollout is not None:
         decoding = Decoding(case.rows, case.prompt, rollout.sampling)
     job = _job(case, load, ranks, Path())
-    return peaks(Stage(job, mode, case.prompt, case.response, False, decoding))["ddp"]
+    return peaks(Stage(job, mode, case.prompt, case.response, case.prompt, gpu, decoding))["ddp"]
 
 
 def optim(**changes: Any) -> Optim:

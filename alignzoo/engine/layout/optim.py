@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignzoo.engine.scoring.fused import budget_on
+
 
 @dataclass(frozen=True)
 class Optim:
@@ -31,11 +33,15 @@ class Optim:
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = False
     scorer: str = "fused"
-    chunk_mb: int = 256
+    chunk_mb: int | None = None
     save_every: int | None = None
     shuffle: bool = True
     aux_loss: bool = False
     cache_teacher: bool = False
+
+    def chunk(self, device: str) -> int:
+        """Bytes for the logits of one chunk."""
+        return budget_on(device) if self.chunk_mb is None else self.chunk_mb * 2**20
 
 
 FUSED = ("AdamW", "Adam", "SGD")  # that torch updates in one pass over memory, on a GPU

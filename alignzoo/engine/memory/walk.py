@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -23,7 +23,7 @@ from alignzoo.engine.layout.base import Layout
 from alignzoo.engine.layout.optim import FUSED, Optim, build_optimizer
 from alignzoo.engine.layout.replicated import Replicated
 from alignzoo.engine.memory.fakes import forget
-from alignzoo.engine.memory.live import Live, Peak
+from alignzoo.engine.memory.live import COPIES, Live, Peak
 from alignzoo.engine.memory.sampling import Decoding, sample
 from alignzoo.engine.memory.spread import (
     GRADIENTS,
@@ -47,6 +47,7 @@ from alignzoo.engine.train.world import BufferWorld
 from alignzoo.ops import value
 
 TRAINING, UPDATE, PASS = "forward and backward", "optimiser step", "passes without gradient"
+GPU = "cuda"
 SHORT = 8  # tokens of a response whose size does not matter
 
 
@@ -118,7 +119,7 @@ class _Walk:
     """The models and the optimiser of a stage, and what is counted."""
 
     def __init__(self, stage: Stage, live: Live, n: int) -> None:
-        self.stage, self.job, self.live = stage, stage.job, live
+        self.stage, self.job, self.live = stage, _placed(stage), live
         scoring = module_of(self.job)
         for model in scoring.by_role.values():
             forget(model, stage.mode)  # adapters are made with data
@@ -190,10 +191,21 @@ class _Walk:
         view = prompt if response < self.stage.response else self.stage.view
         views = dict.fromkeys(self.job.special.sees.values(), view)
         batch = worst_batch(self.job.kind, n_items, prompt, response, views)
-        with self.live.holding({k: self.held[k] for k in PASSING}):
+        narrow = {COPIES: self._narrow if self.stage.gpu else 0}
+        with self.live.holding({k: self.held[k] for k in PASSING} | narrow):
             given, extra = self._given(batch)
             with self.live.during(TRAINING):
                 self.stepper.gradients(batch, given, torch.arange(n_items), self.state, extra)
+
+    @property
+    def _narrow(self) -> int:
+        """Bytes of bfloat16: heads, and the gradient of a chunk, as products take them on a GPU."""
+        if self.job.ranks.accelerator.mixed_precision != "bf16":
+            return 0
+        heads = [h for h in self.module.heads.values() if h.width > 1]
+        chunk = self.job.optim.chunk(GPU) // 8 // max(1, sum(h.width for h in heads))
+        learns = {h.width for h in heads if h.linear.weight.requires_grad}
+        return 2 * (sum(h.linear.weight.numel() for h in heads) + chunk * max(learns, default=0))
 
     def _update(self) -> None:
         with self.live.during(UPDATE, SCRATCH):
@@ -215,6 +227,12 @@ class _Walk:
             world = BufferWorld(job.ranks, batch, self.state)
             given |= prepared_by(job.algorithm, batch, given, world)
         return given, extra
+
+
+def _placed(stage: Stage) -> Job:
+    """With the chunks of the device that is planned for: the walk itself is on a CPU."""
+    optim, device = stage.job.optim, GPU if stage.gpu else stage.job.ranks.device.type
+    return replace(stage.job, optim=replace(optim, chunk_mb=optim.chunk(device) // 2**20))
 
 
 def worst_batch(

@@ -52,11 +52,20 @@ def scale_of(head: Head) -> float:
 
 
 class Chunks:
-    """One pass over the positions of a call, slice by slice. Runs outside autograd and autocast."""
+    """One pass over the positions of a call, slice by slice. Runs outside autograd and autocast.
 
-    def __init__(self, hidden: States, heads: Heads, buffers: Buffers) -> None:
-        self.hidden, self.heads, self.buffers = hidden, heads, buffers
+    Logits and their gradient are float32. On a GPU the factors of a product are as narrow as the
+    layer's weights, or as autocast would make them (`half`): rounded once, multiplied exactly and
+    added up in float32, at many times the speed. It is bfloat16 alone, whose range is float32's: a
+    gradient may be small. Scalar heads and the CPU round nothing.
+    """
+
+    def __init__(
+        self, hidden: States, heads: Heads, buffers: Buffers, half: torch.dtype | None = None
+    ) -> None:
+        self.hidden, self.heads, self.buffers, self.half = hidden, heads, buffers, half
         self._wide: dict[str, Tensor] = {}
+        self._narrow: dict[str, Tensor] = {}
 
     def wide(self, role: str) -> Tensor:
         """[V, H] weights in at least float32; narrower ones are widened once per pass."""
@@ -68,19 +77,32 @@ class Chunks:
             self._wide[role] = weight
         return self._wide[role]
 
+    def rounds(self, role: str) -> bool:
+        """Whether the factors of a role's products are bfloat16."""
+        head = self.heads[role]
+        given = {head.linear.weight.dtype, self.hidden[role].dtype}
+        half = given == {torch.bfloat16} or (self.half is not None and torch.float64 not in given)
+        return half and head.linear.weight.is_cuda and head.width > 1
+
+    def narrow(self, role: str) -> Tensor | None:
+        """[V, H] weights in bfloat16, made once per pass; None where nothing is rounded."""
+        if role not in self._narrow and self.rounds(role):
+            self._narrow[role] = self.heads[role].linear.weight.detach().to(torch.bfloat16)
+        return self._narrow.get(role)
+
     def logits(self, at: slice) -> dict[str, Tensor]:
         """{role: [n, V]} before any cap, in at least float32; the next call writes over them."""
         return {role: self._logits(role, self.hidden[role][at]) for role in self.hidden}
 
     def _logits(self, role: str, hidden: Tensor) -> Tensor:
         linear = self.heads[role].linear
-        weight = linear.weight.detach()
+        weight, narrow = linear.weight.detach(), self.narrow(role)
         like = weight.new_empty(0, dtype=torch.promote_types(weight.dtype, torch.float32))
         z = self.buffers.get(("logits", role), (len(hidden), len(weight)), like)
-        if weight.is_cuda and hidden.dtype == weight.dtype != like.dtype:
-            torch.mm(hidden, weight.t(), out_dtype=like.dtype, out=z)  # nothing is widened
-        else:
+        if narrow is None:
             _product(hidden.to(like.dtype), self.wide(role), z)
+        else:
+            torch.mm(hidden.to(narrow.dtype), narrow.t(), out_dtype=like.dtype, out=z)
         if linear.bias is not None:
             z.add_(linear.bias.detach().to(z.dtype))
         scale = scale_of(self.heads[role])
@@ -108,16 +130,21 @@ class Sums:
         """Add what a slice of positions contributes."""
         for role, (dz, upstream) in gradient.items():
             times = _scaled(dz, upstream, scale_of(self.chunks.heads[role]))
-            of_hidden, of_weight, of_bias = self._of(role, dz.dtype)
+            wide = torch.promote_types(dz.dtype, torch.float32)
+            of_hidden, of_weight, of_bias = self._of(role, wide)
+            if of_bias is not None:
+                of_bias.add_(_summed(dz, times, wide))
+            narrow = self.chunks.narrow(role)
+            factor = dz if narrow is None else dz.to(narrow.dtype)
             if of_hidden is not None:
-                torch.mm(dz, self.chunks.wide(role), out=of_hidden[at])
+                weight = self.chunks.wide(role) if narrow is None else narrow
+                _multiplied(factor, weight, of_hidden[at])
                 if times is not None:
                     of_hidden[at].mul_(times[:, None])
             if of_weight is not None:
-                hidden = self.chunks.hidden[role][at].to(dz.dtype)
-                of_weight.addmm_(dz.t(), hidden if times is None else hidden * times[:, None])
-            if of_bias is not None:
-                of_bias.add_(dz.sum(0) if times is None else times @ dz)
+                hidden = self.chunks.hidden[role][at].to(wide)
+                hidden = hidden if times is None else hidden * times[:, None]
+                _added(factor.t(), hidden.to(factor.dtype), of_weight)
 
     def _of(self, role: str, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
         if role not in self.found:
@@ -132,8 +159,34 @@ class Sums:
         return self.found[role]
 
 
+def _summed(dz: Tensor, times: Tensor | None, wide: torch.dtype) -> Tensor:
+    """[V] over positions, in the type of `wide`."""
+    if times is None:
+        return dz.sum(0, dtype=wide)
+    if dz.dtype == wide:
+        return times @ dz
+    return torch.mm(times.to(dz.dtype)[None], dz, out_dtype=wide)[0]
+
+
+def _multiplied(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Write a b; narrow factors are added up in the type of `out`."""
+    if a.dtype == out.dtype:
+        torch.mm(a, b, out=out)
+    else:
+        torch.mm(a, b, out_dtype=out.dtype, out=out)
+
+
+def _added(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Add a b to `out`, in its type."""
+    if a.dtype == out.dtype:
+        out.addmm_(a, b)
+    else:
+        torch.addmm(out, a, b, out_dtype=out.dtype, out=out)
+
+
 def _scaled(dz: Tensor, times: Tensor | None, scale: float) -> Tensor | None:
     """[n] what the gradient of each position is still to be multiplied by."""
     if scale == 1:
         return times
-    return dz.new_full((len(dz),), scale) if times is None else times * scale
+    wide = torch.promote_types(dz.dtype, torch.float32)
+    return dz.new_full((len(dz),), scale, dtype=wide) if times is None else times * scale

@@ -90,6 +90,7 @@ class Forms:
 
     forms: tuple[Form, ...]
     scratch: Scratch
+    rounded: frozenset[str] = frozenset()  # roles whose gradient is next multiplied in bfloat16
 
     @classmethod
     def of(
@@ -98,6 +99,7 @@ class Forms:
         scratch: Scratch,
         live_rows: Mapping[str, bool],
         live_roles: Collection[str],
+        rounded: Collection[str] = (),
     ) -> Forms | None:
         """None where a signal with gradient has no form, or several rows with gradient.
 
@@ -112,7 +114,7 @@ class Forms:
             reached = frozenset(live_roles).intersection(signal.roles) if rows else frozenset()
             forms.append(Form(name, signal, rows[0] if rows else "", reached))
         forms.sort(key=lambda form: (bool(form.wanted), form.signal.closed is not None))
-        return cls(tuple(forms), scratch)
+        return cls(tuple(forms), scratch, frozenset(rounded))
 
     @property
     def live(self) -> frozenset[str]:
@@ -143,17 +145,26 @@ class Forms:
         return _joined(parts)
 
     def unit(self, z: Named, labels: Tensor) -> tuple[Named, dict[str, str]]:
-        """Rows [n], and {role: the row whose d row / d logits its z now holds}."""
-        parts = []
+        """Rows [n], and {role: the row whose d row / d logits its z now holds}.
+
+        Where that was made in bfloat16, it is a view of the same storage.
+        """
+        parts: list[Named] = []
+        narrow: set[str] = set()
         for block, at in self._blocks(z):
-            self.scratch.begin(block)
+            self.scratch.begin(block, rounded=self.rounded)
             found: Named = {}
             for form in self.forms:
                 rows, gradients = form(block, labels[at], self.scratch)
                 found |= rows
                 for role, gradient in gradients.items():
-                    _move(gradient, block[role])
+                    if _half(gradient, block[role]):
+                        narrow.add(role)
+                    else:
+                        _move(gradient, block[role])
             parts.append(found)
+        for role in narrow:
+            z[role] = z[role].view(torch.bfloat16)[:, : z[role].shape[1]]
         return _joined(parts), {role: form.row for form in self.forms for role in form.wanted}
 
     def pull(self, z: Named, labels: Tensor, upstream: Mapping[str, Tensor]) -> None:
@@ -178,14 +189,22 @@ class Forms:
         else:
             sums[role] = gradient.mul_(upstream)
 
-    @staticmethod
-    def _blocks(z: Named) -> Iterator[tuple[Named, slice]]:
+    def _blocks(self, z: Named) -> Iterator[tuple[Named, slice]]:
+        """The rest at once, elsewhere than on a CPU, if a first block needed no storage."""
         some = next(iter(z.values()))
         n, width = len(some), max(x.shape[-1] for x in z.values())
-        size = max(1, ELEMENTS.get(some.device.type, ELSEWHERE) // width)
-        for start in range(0, max(n, 1), size):
+        size, start = max(1, ELEMENTS.get(some.device.type, ELSEWHERE) // width), 0
+        while start < max(n, 1):
             at = slice(start, start + size)
             yield {role: x[at] for role, x in z.items()}, at
+            start += size
+            if some.device.type not in ELEMENTS and not self.scratch.asked:
+                size = n
+
+
+def _half(made: Tensor, place: Tensor) -> bool:
+    """Whether a gradient in bfloat16 lies over the logits."""
+    return made.dtype == torch.bfloat16 and made.data_ptr() == place.data_ptr()
 
 
 def _move(made: Tensor, place: Tensor) -> None:

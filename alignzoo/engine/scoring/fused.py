@@ -24,6 +24,8 @@ from alignzoo.engine.scoring.forming import Form, Generic
 from alignzoo.engine.scoring.probe import Nature, check_form, form_of
 from alignzoo.engine.scoring.rows import Heads, Named, States, Upstream, dense
 
+# Bytes of a chunk. Thin matrix products leave most of a GPU idle; on a CPU, wide ones gain nothing.
+BUDGET, BUDGET_ELSEWHERE = {"cpu": 256 * 2**20}, 3 * 2**30
 CLOSE = 16  # roundings by which a forecast may differ
 Live = Mapping[str, tuple[bool, bool]]  # role that learns -> whether its hidden states, its head do
 
@@ -35,7 +37,7 @@ class Fused:
     What is small is left to `dense`, which needs no second look at anything.
     """
 
-    budget: int = 256 * 2**20  # bytes
+    budget: int | None = None  # bytes; None: the device's
     smallest: int = 64  # positions of a chunk; thinner matrix products waste time
     small: int = 2**24  # bytes up to which `dense` is used
     formulas: bool = True  # whether closed forms are used
@@ -52,14 +54,16 @@ class Fused:
         upstream: Upstream | None = None,
     ) -> Named:
         """{row name: [N]}."""
-        width = sum(head.width for head in heads.values())
-        if not len(labels) or 6 * 4 * width * len(labels) <= self.small:
+        width, half = sum(head.width for head in heads.values()), half_of(labels.device)
+        few = 6 * 4 * width * len(labels) <= self.small
+        if not len(labels) or (few and (half is None or width == len(heads))):
             return dense(hidden, heads, labels, signals)
         still = {role: x.detach() for role, x in hidden.items()}
         live = live_of(hidden, heads)
         with torch.autocast(labels.device.type, enabled=False):
-            nature = self._nature(still, heads, labels, signals, live)
-            call = Call(self, still, heads, labels, live, nature, nature.form, upstream)
+            chunks = Chunks(still, heads, self.buffers, half)
+            nature = self._nature(chunks, labels, signals, live)
+            call = Call(self, still, heads, labels, live, nature, nature.form, upstream, half)
             if not nature.learn:
                 return call.read()[0]
             inputs = [x for role in live for x in _inputs(role, hidden, heads)]
@@ -69,27 +73,37 @@ class Fused:
     def chunk(self, heads: Heads, form: Form) -> int:
         """Positions per chunk: what a form holds of them at once fits the budget."""
         width = sum(form.wide * 4 * head.width for head in heads.values())
-        return max(self.smallest, self.budget // width // 64 * 64)
+        device = next(iter(heads.values())).linear.weight.device.type
+        budget = budget_on(device) if self.budget is None else self.budget
+        return max(self.smallest, budget // width // 64 * 64)
 
     def _nature(
-        self,
-        hidden: States,
-        heads: Heads,
-        labels: Tensor,
-        signals: Mapping[str, Signal],
-        live: Live,
+        self, chunks: Chunks, labels: Tensor, signals: Mapping[str, Signal], live: Live
     ) -> Nature:
         """Formulas are tried against `reduce` once; the signals are made anew for every batch."""
-        generic = Generic(signals, heads, live.keys())
+        generic = Generic(signals, chunks.heads, live.keys())
         learning = generic.learning(labels) if live else {}
-        form = form_of(generic, learning, self.scratch if self.formulas else None)
+        rounded = [role for role in live if chunks.rounds(role)]
+        form = form_of(generic, learning, self.scratch if self.formulas else None, rounded)
         key = (*((name, signal.roles) for name, signal in signals.items()), *live.items())
         if form is not generic and key not in self.tried:
             first = slice(0, 1)
-            z = Chunks(hidden, heads, self.buffers).logits(first)
-            check_form(form, generic, z, labels[first])
+            check_form(form, generic, chunks.logits(first), labels[first])
             self.tried.add(key)
         return Nature(learning, generic, form)
+
+
+def budget_on(device: str) -> int:
+    """Bytes of a chunk where nothing else is said."""
+    return BUDGET.get(device, BUDGET_ELSEWHERE)
+
+
+def half_of(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where autocast multiplies in it on a GPU; None where nothing is to be rounded."""
+    if device.type != "cuda" or not torch.is_autocast_enabled(device.type):
+        return None
+    dtype = torch.get_autocast_dtype(device.type)
+    return dtype if dtype == torch.bfloat16 else None
 
 
 def live_of(hidden: States, heads: Heads) -> Live:
@@ -136,6 +150,7 @@ class Call:
     nature: Nature
     form: Form
     upstream: Upstream | None
+    half: torch.dtype | None = None  # of the factors of products
 
     def read(self) -> tuple[Named, Forecast | Units | None, Call]:
         """Rows, what is known of the gradient, and the call that was made.
@@ -168,7 +183,7 @@ class Call:
         return [slice(i, i + n) for i in range(0, len(self.labels), n)]
 
     def _chunks(self) -> Chunks:
-        return Chunks(self.hidden, self.heads, self.scorer.buffers)
+        return Chunks(self.hidden, self.heads, self.scorer.buffers, self.half)
 
     def _rows(self) -> Named:
         chunks, found = self._chunks(), Grids(len(self.labels))

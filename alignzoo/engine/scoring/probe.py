@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,11 +36,19 @@ class Nature:
         return tuple(name for name, learns in self.learning.items() if learns)
 
 
-def form_of(generic: Generic, learning: Mapping[str, bool], scratch: Scratch | None) -> Form:
-    """By formula where every signal with a gradient has one and no head caps its logits."""
+def form_of(
+    generic: Generic,
+    learning: Mapping[str, bool],
+    scratch: Scratch | None,
+    rounded: Collection[str] = (),
+) -> Form:
+    """By formula where every signal with a gradient has one and no head caps its logits.
+
+    Gradients of roles in `rounded` are next multiplied in bfloat16.
+    """
     if scratch is None or any(head.transform.cap is not None for head in generic.heads.values()):
         return generic
-    forms = Forms.of(generic.signals, scratch, learning, generic.live)
+    forms = Forms.of(generic.signals, scratch, learning, generic.live, rounded)
     return generic if forms is None else ByFormula(forms)
 
 

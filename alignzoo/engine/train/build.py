@@ -34,7 +34,7 @@ def module_of(job: Job, known: Mapping[str, States] = MappingProxyType({})) -> S
     if job.optim.gradient_checkpointing:
         for role in job.trainable:
             checkpoint_activations(models[role])
-    scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+    scorer = SCORERS[job.optim.scorer](job.optim.chunk(job.ranks.device.type))
     return ScoringModule(models, job.trainable, scorer, replace(job.special, known=known))
 
 

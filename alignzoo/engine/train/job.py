@@ -105,7 +105,8 @@ class Job:
         """
         o, device = self.optim, self.ranks.device.type
         own = "" if is_own(signal.reduce, signal.closed) else self.plugin
-        return f"{self.scoring} {own} {device} {o.scorer} {o.chunk_mb} {o.micro_batch_size}"
+        chunk_mb = o.chunk(device) // 2**20
+        return f"{self.scoring} {own} {device} {o.scorer} {chunk_mb} {o.micro_batch_size}"
 
     @property
     def trainable(self) -> frozenset[str]:

@@ -244,7 +244,7 @@ class _Loop:
         known, device = self.layout.scoring.by_role, job.ranks.device
         there = {r: self.layout.plain(r, device) for r in sorted(roles) if r in known}
         models = job.models(sorted(roles), there)
-        scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+        scorer = SCORERS[job.optim.scorer](job.optim.chunk(job.ranks.device.type))
         module = ScoringModule(models, job.trainable & roles, scorer).to(device)
         with job.ranks.autocast():
             rows = snapshots.score_buffer(module, buffer.batch, signals, job.optim.micro_batch_size)

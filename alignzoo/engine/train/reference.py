@@ -78,7 +78,7 @@ def _compute(
 ) -> None:
     """Score every sequence once, all ranks in turns, into the first place that can be written."""
     models = job.models(signal.roles)
-    scorer = SCORERS[job.optim.scorer](job.optim.chunk_mb * 2**20)
+    scorer = SCORERS[job.optim.scorer](job.optim.chunk(job.ranks.device.type))
     sees = Special(sees=job.special.sees)
     module = ScoringModule(models, frozenset(), scorer, sees).to(job.ranks.device)
     size = job.optim.micro_batch_size * 2

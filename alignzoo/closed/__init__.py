@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from alignzoo.closed import kernels
 from alignzoo.contract.closed import Closed, Derived, Scaled, Scratch
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Between:
         self, scratch: Scratch, wanted: Collection[str] = NONE
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """[b] KL(of || to) and its gradients [b, V]: p (log p/q - KL), and q - p."""
+        if self.temperature == 1.0 and kernels.serve(*map(scratch.logits, (self.of, self.to))):
+            return self._kl_by_kernel(scratch, wanted)
         t = self.temperature
         p, q = scratch.probs(self.of, t), scratch.probs(self.to, t)
         log_p, log_q = scratch.log_probs(self.of, t), scratch.log_probs(self.to, t)
@@ -67,6 +70,13 @@ class Between:
         if self.to in wanted:
             found[self.to] = torch.sub(q, p, out=scratch.gradient(self.to))
         return row, self._scaled(found)
+
+    def _kl_by_kernel(
+        self, scratch: Scratch, wanted: Collection[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        found = {x: scratch.rounded_gradient(x) for x in (self.of, self.to) if x in wanted}
+        p, q = scratch.logits(self.of), scratch.logits(self.to)
+        return kernels.kl(p, q, found.get(self.of), found.get(self.to)), found
 
     def jsd(
         self, beta: float, scratch: Scratch, wanted: Collection[str] = NONE
@@ -109,6 +119,10 @@ def log_prob(role: str) -> Closed:
     def form(
         outputs: Mapping[str, Tensor], labels: Tensor, scratch: Scratch, wanted: Collection[str]
     ) -> Derived:
+        if kernels.serve(scratch.logits(role)):
+            place = scratch.rounded_gradient(role) if role in wanted else None
+            row = kernels.log_prob(scratch.logits(role), labels, place)
+            return row, {} if place is None else {role: place}
         row = scratch.label_log_prob(role, labels)
         if role not in wanted:
             return row, {}
