@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from alignzoo.engine.models.heads import body_of, head_of
+from alignzoo.engine.sampling import picker as drawing
 from alignzoo.engine.sampling.cache import ROOM, RoomyCache, cache_word
 from alignzoo.engine.sampling.rows import left_pad
 
@@ -33,6 +34,10 @@ class Decoder(Protocol):
 
     def next(self, tokens: Tensor) -> Tensor:
         """Read one more token [L] of every row: logits [L, V] of the next."""
+        ...
+
+    def pays(self, done: int, rows: int) -> bool:
+        """Whether so many finished ones of the rows are worth a `take` of the others."""
         ...
 
 
@@ -80,6 +85,10 @@ class ModelDecoder:
         self.width += 1
         positions = self.width - 1 - self.padding[:, None]
         return self._read(tokens[:, None], positions, self._seen())
+
+    def pays(self, done: int, rows: int) -> bool:
+        """Whether so many finished ones of the rows are worth moving the others."""
+        return done >= drawing.WORTH_DROPPING * rows
 
     def _read(self, ids: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         out = self.read(

@@ -72,3 +72,7 @@ class MixedDecoder:
     def next(self, tokens: Tensor) -> Tensor:
         """Logits [L, V] behind the tokens [L]."""
         return self.mixture.logits({r: d.next(tokens) for r, d in self.decoders.items()})
+
+    def pays(self, done: int, rows: int) -> bool:
+        """Whether so many finished ones of the rows are worth a `take` of the others."""
+        return all(decoder.pays(done, rows) for decoder in self.decoders.values())

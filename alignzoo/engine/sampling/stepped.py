@@ -15,7 +15,7 @@ from alignzoo.contract.rollout import Completion, Sampling
 from alignzoo.engine.models.heads import body_of, head_of
 from alignzoo.engine.sampling import picker as drawing
 from alignzoo.engine.sampling.cache import other_layers
-from alignzoo.engine.sampling.decoder import Decoder, ModelDecoder
+from alignzoo.engine.sampling.decoder import Decoder
 from alignzoo.engine.sampling.rows import completions
 
 
@@ -44,7 +44,7 @@ class Stepped:
             done = int(finished.sum()) if sampling.stop_ids else 0
             if done == len(finished) or step == limit - 1:
                 break
-            if done >= drawing.WORTH_DROPPING * len(finished) and done:
+            if done and decoder.pays(done, len(finished)):
                 keep = (~finished).nonzero()[:, 0]
                 grid.keep(keep)
                 decoder.take(keep)
@@ -104,7 +104,7 @@ def why_not(model: PreTrainedModel) -> str:
 
 
 @torch.no_grad()
-def trial(model: PreTrainedModel, steps: int) -> float:
+def trial(model: PreTrainedModel, decoder: Decoder, steps: int) -> float:
     """Largest error of a decoder's logits against full forwards, as a share of 1 + max |logit|.
 
     The rows are padded, share a prompt, and one of them leaves at half time.
@@ -112,7 +112,6 @@ def trial(model: PreTrainedModel, steps: int) -> float:
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     a, b = vocabulary // 3, vocabulary // 2
     rows = [[a, b], [a, b, a], [a, b, a]]
-    decoder = ModelDecoder(model)
     found = [decoder.begin(rows)]
     for step in range(steps):
         if step == steps // 2:
@@ -120,7 +119,7 @@ def trial(model: PreTrainedModel, steps: int) -> float:
             rows, found = [rows[1], rows[0]], [x[[1, 0]] for x in found]
         tokens = found[-1].argmax(-1)
         rows = [[*row, token] for row, token in zip(rows, tokens.tolist(), strict=True)]
-        found.append(decoder.next(tokens))
+        found.append(decoder.next(tokens).clone())
     return max(_error(model, row, torch.stack(found, 1)[n]) for n, row in enumerate(rows))
 
 
