@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -114,9 +114,13 @@ class TransformersSession(RolloutSession):
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         done: dict[int, Completion] = {}
         sampler = self._sampler(sampling)
-        mode = stepping_mode if self.way.stepped else sampling_mode
+        modes = [sampling_mode]
+        if self.way.stepped:
+            from alignzoo.engine.sampling.rounded import rounded
+
+            modes = [stepping_mode, rounded]
         with ExitStack() as around:
-            for model in self._models():
+            for model, mode in product(self._models(), modes):
                 around.enter_context(mode(model))
             for rows in self._batches(order, [len(prompt) for prompt in prompts]):
                 batch = [prompts[i] for i in rows], [keys[i] for i in rows]
