@@ -40,6 +40,11 @@ class Decoder(Protocol):
         """Whether so many finished ones of the rows are worth a `take` of the others."""
         ...
 
+    @property
+    def room(self) -> int | None:
+        """Steps after a `take` that may be replayed; then all rows are taken. None: all are run."""
+        ...
+
 
 class ModelDecoder:
     """One model, its cache, and which columns of each row are padding.
@@ -89,6 +94,11 @@ class ModelDecoder:
     def pays(self, done: int, rows: int) -> bool:
         """Whether so many finished ones of the rows are worth moving the others."""
         return done >= drawing.WORTH_DROPPING * rows
+
+    @property
+    def room(self) -> int | None:
+        """Its steps are run, as each has shapes of its own."""
+        return None
 
     def _read(self, ids: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         out = self.read(

@@ -76,3 +76,10 @@ class MixedDecoder:
     def pays(self, done: int, rows: int) -> bool:
         """Whether so many finished ones of the rows are worth a `take` of the others."""
         return all(decoder.pays(done, rows) for decoder in self.decoders.values())
+
+    @property
+    def room(self) -> int | None:
+        """Steps after a `take` that all of them may replay."""
+        rooms = [decoder.room for decoder in self.decoders.values()]
+        known = [room for room in rooms if room is not None]
+        return min(known) if len(known) == len(rooms) else None

@@ -8,58 +8,47 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
-from torch import Tensor
-
-SYNC = "synchronizing CUDA operation"  # in the words of torch
 
 
 class Replayed:
-    """A function that reads and writes the same places at every call.
+    """A function that reads and writes the same places at every call, and returns nothing.
 
-    The first call runs as it is written, so that libraries set themselves up and casts that
-    autocast keeps are made; the second is recorded as a CUDA graph. What is returned is overwritten
-    by the next call. The graph reads the weights from where they lie while it is recorded, so it
-    must not live longer than a batch. Elsewhere than on CUDA every call runs as it is written.
+    The first call runs as it is written, so that libraries set themselves up; the second is
+    recorded as a CUDA graph. A graph reads the weights from where they lay when it was recorded, so
+    it must not live longer than a batch. Elsewhere than on CUDA every call runs as it is written.
     """
 
-    def __init__(self, step: Callable[[], Tensor], device: torch.device) -> None:
+    def __init__(self, step: Callable[[], object], device: torch.device) -> None:
         self.step, self.device = step, device
         self.ready = False
         self.refused = "" if device.type == "cuda" else f"it runs on {device.type}"
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.output: Tensor | None = None
 
-    def __call__(self) -> Tensor:
-        """What the step returns. One that cannot be recorded is run, and `refused` says why."""
-        if self.graph is None and not self.refused:
-            return self._prepared()
-        if self.graph is None or self.output is None:
-            return self.step()
-        self.graph.replay()
-        return self.output
-
-    def _prepared(self) -> Tensor:
-        try:
-            if self.ready:
-                self._record()
-                return self()
+    def __call__(self) -> None:
+        """Do the step. One that cannot be recorded is run, and `refused` says why."""
+        if self.graph is None and self.ready and not self.refused:
+            try:
+                self.graph = self._recorded()
+            except Exception as failure:  # what was to be recorded has not been done
+                self.refused = f"{type(failure).__name__} came up when its step was recorded"
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.refused:
+            self.step()
+        else:
+            with _aside(self.device):
+                self.step()
             self.ready = True
-            with _aside(self.device), _without_waiting():
-                return self.step()
-        except Exception as failure:  # the step changes nothing before its end
-            said = "its step waits for the device" if SYNC in str(failure) else ""
-            self.refused = said or f"{type(failure).__name__} came up when its step was recorded"
-            return self.step()
 
-    def _record(self) -> None:
+    def _recorded(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         with _aside(self.device):
             graph.capture_begin(capture_error_mode="thread_local")  # others may use the device
             try:
-                self.output = self.step()
+                self.step()
             finally:
                 graph.capture_end()
-        self.graph = graph
+        return graph
 
 
 @cache
@@ -78,16 +67,25 @@ def _aside(device: torch.device) -> Iterator[None]:
     here.wait_stream(side)
 
 
-@contextmanager
-def _without_waiting() -> Iterator[None]:
-    """An error for what waits for the device, which would spoil a record and what follows it."""
+def waits(step: Callable[[], object]) -> bool:
+    """Whether a step waits for the device, which would spoil a record and what follows it."""
+    if not torch.cuda.is_available():
+        step()
+        return False
     before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the mode is a prototype
-        torch.cuda.set_sync_debug_mode("error")
+    _notice_waiting("error")
     try:
-        yield
+        step()
+    except RuntimeError as error:
+        if "synchronizing CUDA operation" not in str(error):
+            raise
+        return True
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.cuda.set_sync_debug_mode(before)
+        _notice_waiting(before)
+    return False
+
+
+def _notice_waiting(mode: str | int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is a prototype
+        torch.cuda.set_sync_debug_mode(mode)

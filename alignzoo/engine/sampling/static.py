@@ -12,7 +12,8 @@ from transformers.cache_utils import DynamicLayer
 
 from alignzoo.engine.sampling.cache import cache_word
 from alignzoo.engine.sampling.decoder import ADDITIVE, ModelDecoder
-from alignzoo.engine.sampling.replay import Replayed
+from alignzoo.engine.sampling.packed import packed
+from alignzoo.engine.sampling.replay import Replayed, waits
 
 WIDER = 256  # columns at least by which a full cache grows, because a step is recorded anew
 ALIGNED = 8  # columns; fused attention wants masks whose rows begin at 16 bytes
@@ -75,8 +76,8 @@ class FixedCache(DynamicCache):
 class StaticDecoder(ModelDecoder):
     """The steps of a `ModelDecoder` on W columns, of which a mask hides those to come.
 
-    Logits hold until the next call. W grows with what is held, up to what `limit` new tokens
-    need; then, and when rows leave, the step is recorded anew.
+    W grows whenever rows are taken: to what is held and half as much, or what `limit` new tokens
+    need. Between two takes steps read and write the same places and count in them alone.
     """
 
     def __init__(self, model: PreTrainedModel, limit: int) -> None:
@@ -86,8 +87,8 @@ class StaticDecoder(ModelDecoder):
         self.known[cache_word()] = self.fixed
         self.places = 0  # W
         self.longest = 0
-        self.ids = self.positions = self.padding  # [L, 1]
-        self.step: Replayed | None = None
+        self.positions = self.padding  # [L, 1]
+        self.hidden = self.padding  # the mask, [L, 1, 1, W]
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Logits [B, V] behind the prompts."""
@@ -96,9 +97,9 @@ class StaticDecoder(ModelDecoder):
 
     def take(self, rows: Tensor) -> None:
         """Only these rows, in places that the next steps share."""
-        self.step = None  # so that what it held is freed at once
+        if self.places:
+            self.width = int(self.fixed.column)
         self.padding = self.padding[rows]
-        self.padded = bool(self.padding.any())
         room = min(self.width + max(WIDER, self.width // 2), self.longest)
         self.places = -(-max(room, self.width + 1) // ALIGNED) * ALIGNED
         kind, dtype = self.device.type, None
@@ -108,37 +109,71 @@ class StaticDecoder(ModelDecoder):
             layer.take(rows, self.width, self.places, dtype)
         self.fixed.column.fill_(self.width)
         self.positions = self.width - self.padding[:, None]
-        self.ids = torch.zeros_like(self.positions)
-        self.mask = self._mask(self.places)
-        self.mask[..., self.width :] = -torch.inf
-        self.step = Replayed(self._advance, self.device)
+        self.hidden = self._mask(self.places)
+        self.hidden[..., self.width :] = -torch.inf
+
+    @property
+    def room(self) -> int | None:
+        """Steps from the last take on that have their place."""
+        return self.places - self.width
 
     def next(self, tokens: Tensor) -> Tensor:
-        """Logits [L, V] behind the tokens [L]."""
-        if self.step is None or self.width == self.places:
-            self.take(torch.arange(len(tokens), device=self.device))
-            return self.next(tokens)
-        self.ids.copy_(tokens[:, None])
-        self.width += 1
-        return self.step()
+        """Logits [L, V] behind the tokens [L]; what it changes before its end may be done twice."""
+        self.hidden.index_fill_(-1, self.fixed.column, 0)
+        with packed():
+            logits = self._read(tokens[:, None], self.positions, self.hidden)
+        self.positions.add_(1)
+        self.fixed.column.add_(1)
+        return logits
 
     def pays(self, done: int, rows: int) -> bool:
         """Whether so many finished rows of these are worth a step that is recorded anew."""
         return done * 2 >= rows > FEW
 
+
+class Replaying:
+    """A decoder of fixed places whose steps are replayed, for a trial of it."""
+
+    def __init__(self, decoder: StaticDecoder) -> None:
+        self.decoder = decoder
+        self.tokens = self.logits = torch.empty(0)
+        self.step: Replayed | None = None
+        self.waits: bool | None = None  # None: not known yet
+
     @property
     def refused(self) -> str:
-        """Why steps are launched one by one, in words that follow 'because'; or ''."""
-        return self.step.refused if self.step else ""
+        """Why steps were not replayed, in words that follow 'because'; or ''."""
+        said = self.step.refused if self.step else ""
+        return "its step waits for the device" if self.waits else said
 
-    def _advance(self) -> Tensor:
-        """What it changes before its end may be done twice."""
-        assert self.mask is not None
-        self.mask.index_fill_(-1, self.fixed.column, 0)
-        logits = self._read(self.ids, self.positions, self.mask)
-        self.positions.add_(1)
-        self.fixed.column.add_(1)
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Logits [B, V] behind the prompts."""
+        return self._renewed(self.decoder.begin(prompts))
+
+    def take(self, rows: Tensor) -> None:
+        """Only these rows."""
+        self.decoder.take(rows)
+        self._renewed(self.logits[rows])
+
+    def next(self, tokens: Tensor) -> Tensor:
+        """Logits [L, V] behind the tokens [L]."""
+        self.tokens.copy_(tokens)
+        first = self.waits is None
+        if first:
+            self.waits = waits(self._advance)
+        if self.waits:
+            self._advance()  # again, if it was stopped
+        elif self.step and not first:
+            self.step()
+        return self.logits.clone()
+
+    def _renewed(self, logits: Tensor) -> Tensor:
+        self.tokens, self.logits = logits.argmax(-1), logits.clone()
+        self.step = Replayed(self._advance, self.decoder.device)
         return logits
+
+    def _advance(self) -> None:
+        self.logits.copy_(self.decoder.next(self.tokens))
 
 
 def why_not_fixed(model: PreTrainedModel) -> str:

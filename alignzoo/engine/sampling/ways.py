@@ -86,15 +86,17 @@ def _why_not_stepped(model: PreTrainedModel) -> str:
 
 def _why_not_captured(model: PreTrainedModel) -> str:
     """In words that follow 'because'; '' where replayed steps give what full forwards give."""
-    from alignzoo.engine.sampling.static import StaticDecoder, why_not_fixed
+    from alignzoo.engine.sampling.static import Replaying, StaticDecoder, why_not_fixed
 
-    tried: list[StaticDecoder] = []
+    if because := why_not_fixed(model):
+        return because
+    tried: list[Replaying] = []
 
-    def decoder(steps: int) -> StaticDecoder:
-        tried.append(StaticDecoder(model, steps + 1))
+    def decoder(steps: int) -> Replaying:
+        tried.append(Replaying(StaticDecoder(model, steps + 1)))
         return tried[0]
 
-    return why_not_fixed(model) or _fault(model, decoder) or tried[0].refused
+    return _fault(model, decoder) or tried[0].refused
 
 
 def _fault(model: PreTrainedModel, decoder: Callable[[int], Decoder]) -> str:
