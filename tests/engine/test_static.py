@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from family_models import NAMED, build
 from tiny_models import tiny_llama
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from alignzoo.contract.rollout import Sampling, sample_key
 from alignzoo.engine.memory.live import Live
@@ -21,6 +23,7 @@ from alignzoo.engine.sampling.generate import (
     TransformersSession,
 )
 from alignzoo.engine.sampling.mixtures import Mixture
+from alignzoo.engine.sampling.packed import packed
 from alignzoo.engine.sampling.replay import Replayed
 from alignzoo.engine.sampling.static import Replaying, StaticDecoder, why_not_fixed
 from alignzoo.engine.sampling.stepped import trial
@@ -200,6 +203,30 @@ def test_equal_prompts_are_read_once():
     model.model.norm.register_forward_pre_hook(lambda m, args: fed.append(args[0].shape[:2]))
     sampled(model, STATIC, Sampling(3), [(1, 2, 3)] * 4 + [(4, 5)] * 4)
     assert fed == [(2, 3), (8, 1), (8, 1)]
+
+
+@pytest.mark.parametrize("heads", [4, 2, 1])
+def test_heads_that_share_keys_attend_to_them_as_they_are(heads, monkeypatch):
+    torch.manual_seed(0)
+    query, key = torch.randn(3, 4, 1, 8), torch.randn(3, heads, 16, 8)
+    value, mask = torch.randn(3, heads, 16, 8), torch.zeros(3, 1, 1, 16)
+    mask[1, ..., :5] = mask[..., 11:] = -torch.inf
+    every = [x.repeat_interleave(4 // heads, 1) for x in (key, value)]
+    right = (query @ every[0].mT * 0.3 + mask).softmax(-1) @ every[1]  # [L, H, 1, d]
+    attend, read = torch.nn.functional.scaled_dot_product_attention, []
+
+    def noted(query, key, *rest, **options):
+        read.append(key.data_ptr())
+        return attend(query, key, *rest, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    module = SimpleNamespace(num_key_value_groups=4 // heads, is_causal=True)
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    with packed():
+        found, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, scaling=0.3)
+    torch.testing.assert_close(found, right.transpose(1, 2))
+    assert read == [key.data_ptr()]
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
 
 
 # --- which way ----------------------------------------------------------------------------------
