@@ -117,10 +117,10 @@ def test_mixtures_are_sampled_from_fixed_places_too(narrow):
 
     def by(way):
         session = MixedSession(models["policy"], 256, way, 0, models, mixture)
-        return session.generate(prompts, Sampling(30, stop_ids=(1, 7, 9)), KEYS[:4])
+        return session.generate(prompts, Sampling(30), KEYS[:4])
 
     assert_alike(by(STATIC), by(PLAIN))
-    assert narrow
+    assert len({places for _, places in narrow}) > 2
 
 
 def test_weights_that_change_or_are_replaced_between_two_calls_are_the_ones_that_sample():
