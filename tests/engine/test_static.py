@@ -120,7 +120,7 @@ def test_mixtures_are_sampled_from_fixed_places_too(narrow):
         return session.generate(prompts, Sampling(30), KEYS[:4])
 
     assert_alike(by(STATIC), by(PLAIN))
-    assert len({places for _, places in narrow}) > 2
+    assert len({places for _, places in narrow}) > 1  # they have filled
 
 
 def test_weights_that_change_or_are_replaced_between_two_calls_are_the_ones_that_sample():

@@ -21,8 +21,8 @@ from alignzoo.engine.sampling.rows import left_pad
 ADDITIVE = ("eager", "sdpa")  # attention that takes a mask of numbers as it is
 
 
-class Decoder(Protocol):
-    """What tokens are drawn from, step by step."""
+class Reader(Protocol):
+    """What gives logits step by step."""
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read the prompts: logits [B, V] float32 of the first tokens."""
@@ -35,6 +35,10 @@ class Decoder(Protocol):
     def next(self, tokens: Tensor) -> Tensor:
         """Read one more token [L] of every row: logits [L, V] of the next."""
         ...
+
+
+class Decoder(Reader, Protocol):
+    """What tokens are drawn from."""
 
     def pays(self, done: int, rows: int) -> bool:
         """Whether so many finished ones of the rows are worth a `take` of the others."""

@@ -36,6 +36,6 @@ def _attend(
     """[L, 1, H, d] of queries [L, H, 1, d] and keys [L, h, W, d], mask [L, 1, 1, W]."""
     n, heads, _, d = query.shape
     together = query.reshape(n, key.shape[1], heads // key.shape[1], d)
-    ungrouped = SimpleNamespace(is_causal=False)
+    ungrouped: Any = SimpleNamespace(is_causal=False)
     made, _ = sdpa_attention_forward(ungrouped, together, key, value, mask, **options)
     return made.transpose(1, 2).reshape(n, 1, heads, value.shape[3]), None

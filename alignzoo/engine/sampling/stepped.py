@@ -16,7 +16,7 @@ from alignzoo.contract.rollout import Completion, Sampling
 from alignzoo.engine.models.heads import body_of, head_of
 from alignzoo.engine.sampling import picker as drawing
 from alignzoo.engine.sampling.cache import other_layers
-from alignzoo.engine.sampling.decoder import Decoder
+from alignzoo.engine.sampling.decoder import Decoder, Reader
 from alignzoo.engine.sampling.replay import Replayed
 from alignzoo.engine.sampling.rows import completions
 
@@ -150,7 +150,7 @@ def why_not(model: PreTrainedModel) -> str:
 
 
 @torch.no_grad()
-def trial(model: PreTrainedModel, decoder: Decoder, steps: int) -> float:
+def trial(model: PreTrainedModel, decoder: Reader, steps: int) -> float:
     """Largest error of a decoder's logits against full forwards, as a share of 1 + max |logit|.
 
     The rows are padded, share a prompt, and one of them leaves at half time.

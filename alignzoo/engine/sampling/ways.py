@@ -21,7 +21,7 @@ from alignzoo.engine.models.context import context_of
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
-    from alignzoo.engine.sampling.decoder import Decoder
+    from alignzoo.engine.sampling.decoder import Reader
 
 BY_LIBRARY = "by transformers' `generate`"
 TRIED = 16  # tokens that are sampled to see how
@@ -99,7 +99,7 @@ def _why_not_captured(model: PreTrainedModel) -> str:
     return _fault(model, decoder) or tried[0].refused
 
 
-def _fault(model: PreTrainedModel, decoder: Callable[[int], Decoder]) -> str:
+def _fault(model: PreTrainedModel, decoder: Callable[[int], Reader]) -> str:
     """What is wrong with the steps of a decoder for so many steps."""
     from alignzoo.engine.sampling.stepped import trial
 
