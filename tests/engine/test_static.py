@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -139,6 +142,27 @@ def test_weights_that_change_or_are_replaced_between_two_calls_are_the_ones_that
     assert len({tuple(c.ids for c in done) for done in calls}) == 3
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_call_held_is_free_when_it_ends(fails, monkeypatch):
+    made, begin = [], StaticDecoder.begin
+
+    def noted(self, prompts):
+        made.append(weakref.ref(self))
+        if fails and len(made) == 2:
+            raise RuntimeError
+        return begin(self, prompts)
+
+    monkeypatch.setattr(StaticDecoder, "begin", noted)
+    session = TransformersSession(tiny_llama(seed=3), 1, STATIC)
+    gc.disable()
+    try:
+        with pytest.raises(RuntimeError) if fails else nullcontext():
+            session.generate([(1, 2), (3,)], Sampling(4), KEYS[:2])
+        assert len(made) == 2 and not any(one() for one in made)
+    finally:
+        gc.enable()
+
+
 # --- what a replay needs ------------------------------------------------------------------------
 
 
@@ -256,9 +280,9 @@ def test_attention_without_a_mask_of_numbers_is_stepped_plainly_and_says_so():
 
 def test_a_step_that_is_not_replayed_is_run_as_it_is_written():
     calls = []
-    step = Replayed(lambda: calls.append(1), torch.device("cpu"))
+    step = Replayed(torch.device("cpu"))
     for _ in range(3):
-        step()
+        step(lambda: calls.append(1))
     assert len(calls) == 3 and step.refused == "it runs on cpu"
 
 

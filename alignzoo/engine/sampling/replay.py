@@ -11,41 +11,44 @@ import torch
 
 
 class Replayed:
-    """A function that reads and writes the same places at every call, and returns nothing.
+    """Runs a step that reads and writes the same places every time, and returns nothing.
 
     The first call runs as it is written, so that libraries set themselves up; the second is
     recorded as a CUDA graph. A graph reads the weights from where they lay when it was recorded, so
     it must not live longer than a batch. Elsewhere than on CUDA every call runs as it is written.
     """
 
-    def __init__(self, step: Callable[[], object], device: torch.device) -> None:
-        self.step, self.device = step, device
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.ready = False
         self.refused = "" if device.type == "cuda" else f"it runs on {device.type}"
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> None:
-        """Do the step. One that cannot be recorded is run, and `refused` says why."""
+    def __call__(self, step: Callable[[], object]) -> None:
+        """Do the step. One that cannot be recorded is run, and `refused` says why.
+
+        It is handed in every time, because whoever keeps a step of his own is freed late.
+        """
         if self.graph is None and self.ready and not self.refused:
             try:
-                self.graph = self._recorded()
+                self.graph = self._recorded(step)
             except Exception as failure:  # what was to be recorded has not been done
                 self.refused = f"{type(failure).__name__} came up when its step was recorded"
         if self.graph is not None:
             self.graph.replay()
         elif self.refused:
-            self.step()
+            step()
         else:
             with _aside(self.device):
-                self.step()
+                step()
             self.ready = True
 
-    def _recorded(self) -> torch.cuda.CUDAGraph:
+    def _recorded(self, step: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         with _aside(self.device):
             graph.capture_begin(capture_error_mode="thread_local")  # others may use the device
             try:
-                self.step()
+                step()
             finally:
                 graph.capture_end()
         return graph

@@ -164,12 +164,12 @@ class Replaying:
         if self.waits:
             self._advance()  # again, if it was stopped
         elif self.step and not first:
-            self.step()
+            self.step(self._advance)
         return self.logits.clone()
 
     def _renewed(self, logits: Tensor) -> Tensor:
         self.tokens, self.logits = logits.argmax(-1), logits.clone()
-        self.step = Replayed(self._advance, self.decoder.device)
+        self.step = Replayed(self.decoder.device)
         return logits
 
     def _advance(self) -> None:

@@ -103,9 +103,9 @@ class _Rows:
         if self.room == 0:
             self.take(torch.arange(len(self.rows), device=self.rows.device))
         if self.turn is None or number == self.picker.sampling.min_new_tokens:
-            self.turn = Replayed(partial(self._step, number), self.rows.device)
+            self.turn = Replayed(self.rows.device)
         self.room -= 1
-        self.turn()
+        self.turn(partial(self._step, number))
 
     @property
     def whole(self) -> _Grid:
