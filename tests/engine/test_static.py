@@ -30,14 +30,13 @@ from alignzoo.engine.sampling.packed import packed
 from alignzoo.engine.sampling.replay import Replayed
 from alignzoo.engine.sampling.static import Replaying, StaticDecoder, why_not_fixed
 from alignzoo.engine.sampling.stepped import trial
-from alignzoo.engine.sampling.ways import Way, way_of
+from alignzoo.engine.sampling.ways import Way
 
 PLAIN, STATIC = Way(stepped=True), Way(stepped=True, captured=True)
 PROMPTS = [tuple(range(20, 20 + n)) for n in (1, 7, 3, 7, 12, 2, 5, 9)] * 3
 KEYS = [sample_key(n) for n in range(len(PROMPTS))]
 SAMPLING = Sampling(max_new_tokens=40, stop_ids=tuple(range(400, 440)), min_new_tokens=2)
 FAMILIES = ["qwen2", "gpt2", "deepseek_v3", "cohere"]
-ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
 
 
 @pytest.fixture
@@ -296,21 +295,3 @@ def test_the_plan_counts_at_least_the_places_of_a_replayed_step():
     held = sum(x.nbytes for layer in decoder.fixed.fixed for x in (layer.keys, layer.values))
     assert decoder.places == 56
     assert 0.8 * live.peaks["all"].bytes[CACHE] < held <= live.peaks["all"].bytes[CACHE]
-
-
-# --- on a GPU -----------------------------------------------------------------------------------
-
-
-@ON_GPU
-def test_replayed_steps_sample_what_plain_steps_sample(narrow):
-    model = build(NAMED["qwen2"], 1).eval().cuda()
-    assert way_of(model).captured
-    assert_alike(sampled(model, STATIC), sampled(model, PLAIN))
-
-
-@ON_GPU
-def test_a_model_that_waits_for_the_device_is_stepped_plainly_and_says_so():
-    model = build(NAMED["qwen2"], 1).eval().cuda()
-    model.model.norm.register_forward_hook(lambda m, args, out: out + 0 * float(out.sum()))
-    way = way_of(model)
-    assert way.stepped and "because its step waits for the device" in way.remark
