@@ -15,7 +15,7 @@ NEEDS_GPU = {
 
 def test_the_script_runs_whole_in_toy_shapes_and_both_ways_sample_the_same():
     command = [sys.executable, SCRIPT, "--tiny", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     held = {name: value for name, value in found.items() if isinstance(value, bool)}
