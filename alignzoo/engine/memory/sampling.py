@@ -18,6 +18,7 @@ from alignzoo.engine.sampling.cache import ROOM, RoomyLayer, cache_word, other_l
 from alignzoo.engine.sampling.decoder import ModelDecoder
 from alignzoo.engine.sampling.mixtures import MixedDecoder, Mixture
 from alignzoo.engine.sampling.picker import Picker, TokenPicker
+from alignzoo.engine.sampling.rounded import rounded
 from alignzoo.engine.sampling.ways import sampling_mode
 
 SAMPLING, CACHE = "sampling", "KV cache"
@@ -54,6 +55,8 @@ def sample(
         if any(other_layers(model.config) for model in models.values()):
             _generated(next(iter(models.values())), decoding, live)
         else:
+            for model in models.values():
+                around.enter_context(rounded(model))
             _stepped(models, decoding, live)
 
 

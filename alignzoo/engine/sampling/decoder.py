@@ -14,14 +14,15 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from alignzoo.engine.models.heads import body_of, head_of
+from alignzoo.engine.sampling import picker as drawing
 from alignzoo.engine.sampling.cache import ROOM, RoomyCache, cache_word
 from alignzoo.engine.sampling.rows import left_pad
 
 ADDITIVE = ("eager", "sdpa")  # attention that takes a mask of numbers as it is
 
 
-class Decoder(Protocol):
-    """What tokens are drawn from, step by step."""
+class Reader(Protocol):
+    """What gives logits step by step."""
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read the prompts: logits [B, V] float32 of the first tokens."""
@@ -33,6 +34,19 @@ class Decoder(Protocol):
 
     def next(self, tokens: Tensor) -> Tensor:
         """Read one more token [L] of every row: logits [L, V] of the next."""
+        ...
+
+
+class Decoder(Reader, Protocol):
+    """What tokens are drawn from."""
+
+    def pays(self, done: int, rows: int) -> bool:
+        """Whether so many finished ones of the rows are worth a `take` of the others."""
+        ...
+
+    @property
+    def room(self) -> int | None:
+        """Steps after a `take` that may be replayed; then all rows are taken. None: all are run."""
         ...
 
 
@@ -80,6 +94,15 @@ class ModelDecoder:
         self.width += 1
         positions = self.width - 1 - self.padding[:, None]
         return self._read(tokens[:, None], positions, self._seen())
+
+    def pays(self, done: int, rows: int) -> bool:
+        """Whether so many finished ones of the rows are worth moving the others."""
+        return done >= drawing.WORTH_DROPPING * rows
+
+    @property
+    def room(self) -> int | None:
+        """Its steps are run, as each has shapes of its own."""
+        return None
 
     def _read(self, ids: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         out = self.read(

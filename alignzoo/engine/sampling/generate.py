@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -33,6 +33,7 @@ from alignzoo.engine.sampling.ways import Way, cache_of, grow, sampling_mode, st
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from alignzoo.engine.sampling.decoder import ModelDecoder
     from alignzoo.engine.sampling.mixtures import Mixture
     from alignzoo.engine.sampling.picker import TokenPicker
 
@@ -64,7 +65,12 @@ class TransformersEngine(RolloutEngine):
                 )
         _same_vocabulary(models)
         policy = models["policy"] if "policy" in models else next(iter(models.values()))
-        return MixedSession(policy, self.batch_size, Way(stepped=True), 0, models, mixture)
+        way = Way(
+            stepped=True,
+            captured=all(way.captured for way in ways.values()),
+            because=next((way.because for way in ways.values() if way.because), ""),
+        )
+        return MixedSession(policy, self.batch_size, way, 0, models, mixture)
 
 
 @dataclass
@@ -108,9 +114,13 @@ class TransformersSession(RolloutSession):
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         done: dict[int, Completion] = {}
         sampler = self._sampler(sampling)
-        mode = stepping_mode if self.way.stepped else sampling_mode
+        modes = [sampling_mode]
+        if self.way.stepped:
+            from alignzoo.engine.sampling.rounded import rounded
+
+            modes = [stepping_mode, rounded]
         with ExitStack() as around:
-            for model in self._models():
+            for model, mode in product(self._models(), modes):
                 around.enter_context(mode(model))
             for rows in self._batches(order, [len(prompt) for prompt in prompts]):
                 batch = [prompts[i] for i in rows], [keys[i] for i in rows]
@@ -125,10 +135,18 @@ class TransformersSession(RolloutSession):
     def _sampler(self, sampling: Sampling) -> Callable[..., list[Completion]]:
         if not self.way.stepped:
             return _Sampler(self.model, self.way, sampling)
-        from alignzoo.engine.sampling.decoder import ModelDecoder
         from alignzoo.engine.sampling.stepped import Stepped
 
-        return Stepped(lambda: ModelDecoder(self.model), sampling, self.model.device)
+        return Stepped(lambda: self._decoder(self.model, sampling), sampling, self.model.device)
+
+    def _decoder(self, model: PreTrainedModel, sampling: Sampling) -> ModelDecoder:
+        """A new one for every batch, so that nothing recorded outlives a change of weights."""
+        from alignzoo.engine.sampling.decoder import ModelDecoder
+        from alignzoo.engine.sampling.static import StaticDecoder
+
+        if self.way.captured:
+            return StaticDecoder(model, sampling.max_new_tokens)
+        return ModelDecoder(model)
 
     def _batches(self, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
         """Rows side by side; of one length only, where padding would change the samples."""
@@ -149,14 +167,14 @@ class MixedSession(TransformersSession):
         return list(self.models.values())
 
     def _sampler(self, sampling: Sampling) -> Callable[..., list[Completion]]:
-        from alignzoo.engine.sampling.decoder import ModelDecoder
         from alignzoo.engine.sampling.mixtures import MixedDecoder
         from alignzoo.engine.sampling.stepped import Stepped
 
         mixture = cast("Mixture", self.mixture)
 
         def decoder() -> MixedDecoder:
-            return MixedDecoder(mixture, {r: ModelDecoder(m) for r, m in self.models.items()})
+            own = {role: self._decoder(model, sampling) for role, model in self.models.items()}
+            return MixedDecoder(mixture, own)
 
         return Stepped(decoder, sampling, self.model.device)
 

@@ -72,3 +72,14 @@ class MixedDecoder:
     def next(self, tokens: Tensor) -> Tensor:
         """Logits [L, V] behind the tokens [L]."""
         return self.mixture.logits({r: d.next(tokens) for r, d in self.decoders.items()})
+
+    def pays(self, done: int, rows: int) -> bool:
+        """Whether so many finished ones of the rows are worth a `take` of the others."""
+        return all(decoder.pays(done, rows) for decoder in self.decoders.values())
+
+    @property
+    def room(self) -> int | None:
+        """Steps after a `take` that all of them may replay."""
+        rooms = [decoder.room for decoder in self.decoders.values()]
+        known = [room for room in rooms if room is not None]
+        return min(known) if len(known) == len(rooms) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from alignzoo.contract.rollout import Completion, Sampling
 from alignzoo.engine.models.heads import body_of, head_of
 from alignzoo.engine.sampling import picker as drawing
 from alignzoo.engine.sampling.cache import other_layers
-from alignzoo.engine.sampling.decoder import Decoder, ModelDecoder
+from alignzoo.engine.sampling.decoder import Decoder, Reader
+from alignzoo.engine.sampling.replay import Replayed
 from alignzoo.engine.sampling.rows import completions
 
 
@@ -30,55 +32,99 @@ class Stepped:
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Sequence[int]], keys: Sequence[int]) -> list[Completion]:
         """One completion per prompt; row i is sampled with the noise of keys[i]."""
-        sampling, limit = self.sampling, self.sampling.max_new_tokens
-        picker = drawing.Picker.of(sampling, self.device)
+        limit, stops = self.sampling.max_new_tokens, self.sampling.stop_ids
         noise = drawing.uniform(keys, limit, self.device)  # [B, limit]
-        grid = _Grid(len(prompts), limit, self.device)
-        decoder = self.decoder()
-        logits = decoder.begin(prompts)
-        finished = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)  # [L]
-        for step in range(limit):
-            tokens, log_probs = picker(logits, noise[:, step], step)
-            grid.add(tokens, log_probs)
-            finished = finished | picker.finished(tokens) if sampling.stop_ids else finished
-            done = int(finished.sum()) if sampling.stop_ids else 0
-            if done == len(finished) or step == limit - 1:
+        rows = _Rows(self.decoder(), drawing.Picker.of(self.sampling, self.device), noise)
+        rows.begin(prompts)
+        for step in range(1, limit):
+            done = int(rows.finished.sum()) if stops else 0
+            if done == len(rows.finished):
                 break
-            if done >= drawing.WORTH_DROPPING * len(finished) and done:
-                keep = (~finished).nonzero()[:, 0]
-                grid.keep(keep)
-                decoder.take(keep)
-                noise, finished, tokens = noise[keep], finished[keep], tokens[keep]
-            logits = decoder.next(tokens)
-        return completions(*grid.whole(), sampling.stop_ids)
+            if done and rows.decoder.pays(done, len(rows.finished)):
+                rows.take((~rows.finished).nonzero()[:, 0])
+            rows.step(step)
+        return completions(rows.whole.tokens, rows.whole.log_probs, stops)
 
 
+@dataclass(frozen=True)
 class _Grid:
-    """What was sampled, [B, limit], written whenever rows leave."""
+    """What was sampled."""
 
-    def __init__(self, n: int, limit: int, device: torch.device) -> None:
-        self.tokens = torch.zeros(n, limit, dtype=torch.int64, device=device)
-        self.log_probs = torch.zeros(n, limit, device=device)
-        self.rows = torch.arange(n, device=device)  # [L] that are still being sampled
-        self.new: list[tuple[Tensor, Tensor]] = []  # columns [L] that are not written yet
-        self.written = 0
+    tokens: Tensor  # [B, limit] int64, 0 behind the last
+    log_probs: Tensor  # [B, limit] float32
 
-    def add(self, tokens: Tensor, log_probs: Tensor) -> None:
-        """One token [L] of every row."""
-        self.new.append((tokens, log_probs))
+    @classmethod
+    def like(cls, noise: Tensor) -> _Grid:
+        """Empty."""
+        tokens = torch.zeros_like(noise, dtype=torch.int64)
+        return cls(tokens, torch.zeros_like(noise, dtype=torch.float32))
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with only these of the rows."""
-        self.whole()
-        self.rows = self.rows[rows]
+    def write(self, rows: Tensor, grid: _Grid) -> None:
+        """Those rows."""
+        self.tokens[rows], self.log_probs[rows] = grid.tokens, grid.log_probs
 
-    def whole(self) -> tuple[Tensor, Tensor]:
-        """Tokens and log-probs so far, zeros behind them."""
-        columns = slice(self.written, self.written + len(self.new))
-        self.tokens[self.rows, columns] = torch.stack([tokens for tokens, _ in self.new], 1)
-        self.log_probs[self.rows, columns] = torch.stack([x for _, x in self.new], 1)
-        self.written, self.new = columns.stop, []
-        return self.tokens, self.log_probs
+    def at(self, rows: Tensor) -> _Grid:
+        """A copy of those rows."""
+        return _Grid(self.tokens[rows], self.log_probs[rows])
+
+
+class _Rows:
+    """Rows [L] that are still being sampled, in places that every step reads and writes."""
+
+    def __init__(self, decoder: Decoder, picker: drawing.Picker, noise: Tensor) -> None:
+        self.decoder, self.picker, self.noise = decoder, picker, noise
+        self.rows = torch.arange(len(noise), device=noise.device)
+        self.every, self.grid = _Grid.like(noise), _Grid.like(noise)
+        self.tokens = torch.zeros_like(self.rows)
+        self.finished = torch.zeros_like(self.rows, dtype=torch.bool)
+        self.column = self.rows.new_zeros(1)  # that is sampled next
+        self.turn: Replayed | None = None
+        self.room: int | None = 0
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Read the prompts, and sample a token of each."""
+        self._draw(self.decoder.begin(prompts), 0)
+        self.room = self.decoder.room
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with only these."""
+        self.turn = None  # so that what it held is free
+        self.every.write(self.rows, self.grid)
+        self.decoder.take(rows)
+        self.grid, self.rows, self.noise = self.grid.at(rows), self.rows[rows], self.noise[rows]
+        self.tokens, self.finished = self.tokens[rows], self.finished[rows]
+        self.room = self.decoder.room
+
+    def step(self, number: int) -> None:
+        """Sample one more token of each."""
+        if self.room is None:
+            self._step(number)
+            return
+        if self.room == 0:
+            self.take(torch.arange(len(self.rows), device=self.rows.device))
+        if self.turn is None or number == self.picker.sampling.min_new_tokens:
+            self.turn = Replayed(self.rows.device)
+        self.room -= 1
+        self.turn(partial(self._step, number))
+
+    @property
+    def whole(self) -> _Grid:
+        """All that was sampled."""
+        self.every.write(self.rows, self.grid)
+        return self.every
+
+    def _step(self, number: int) -> None:
+        self._draw(self.decoder.next(self.tokens), number)
+
+    def _draw(self, logits: Tensor, number: int) -> None:
+        noise = self.noise.index_select(1, self.column)[:, 0]
+        tokens, log_probs = self.picker(logits, noise, number)
+        self.tokens.copy_(tokens)
+        if len(self.picker.stops):
+            self.finished.logical_or_(self.picker.finished(tokens))
+        self.grid.tokens.index_copy_(1, self.column, tokens[:, None])
+        self.grid.log_probs.index_copy_(1, self.column, log_probs.float()[:, None])
+        self.column.add_(1)
 
 
 def why_not(model: PreTrainedModel) -> str:
@@ -104,7 +150,7 @@ def why_not(model: PreTrainedModel) -> str:
 
 
 @torch.no_grad()
-def trial(model: PreTrainedModel, steps: int) -> float:
+def trial(model: PreTrainedModel, decoder: Reader, steps: int) -> float:
     """Largest error of a decoder's logits against full forwards, as a share of 1 + max |logit|.
 
     The rows are padded, share a prompt, and one of them leaves at half time.
@@ -112,7 +158,6 @@ def trial(model: PreTrainedModel, steps: int) -> float:
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     a, b = vocabulary // 3, vocabulary // 2
     rows = [[a, b], [a, b, a], [a, b, a]]
-    decoder = ModelDecoder(model)
     found = [decoder.begin(rows)]
     for step in range(steps):
         if step == steps // 2:

@@ -7,7 +7,7 @@ Importing this module does not import transformers, so that planning a recipe st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,9 @@ from alignzoo.engine.models.context import context_of
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
+    from alignzoo.engine.sampling.decoder import Reader
+
+BY_LIBRARY = "by transformers' `generate`"
 TRIED = 16  # tokens that are sampled to see how
 ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 0.1}  # share of the largest
 
@@ -29,16 +32,17 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 0.1}  # sh
 class Way:
     """What of a fast way of sampling gives the samples that full forwards would give."""
 
-    stepped: bool = False  # by our own loop; what follows is of `generate`
+    stepped: bool = False  # by our own loop
+    captured: bool = False  # and its steps are replayed; what follows is of `generate`
     cached: bool = True  # False: the cache is not the library's own, or not all of the state
     continued: bool = True  # False: a call of `generate` cannot go on from a cache of other rows
-    because: str = field(default="", compare=False)  # it is not stepped
+    because: str = field(default="", compare=False)  # it is not stepped, or not replayed
 
     @property
     def remark(self) -> str:
         """What a stage says of it once; '' where there is nothing to say."""
-        said = f"sampled by transformers' `generate`, because {self.because}"
-        return said if self.because else ""
+        how = "in steps that are launched one by one" if self.stepped else BY_LIBRARY
+        return f"sampled {how}, because {self.because}" if self.because else ""
 
     @property
     def padded(self) -> bool:
@@ -64,19 +68,46 @@ def way_of(model: PreTrainedModel) -> Way:
     function than its full forward is sampled without a cache too.
     """
     because = _why_not_stepped(model)
-    return _generated(model, because) if because else Way(stepped=True)
+    if because:
+        return _generated(model, because)
+    if model.device.type != "cuda":
+        return Way(stepped=True)
+    because = _why_not_captured(model)
+    return Way(stepped=True, captured=not because, because=because)
 
 
 def _why_not_stepped(model: PreTrainedModel) -> str:
     """In words that follow 'because'; '' where steps give what full forwards give."""
-    from alignzoo.engine.sampling.stepped import trial, why_not
+    from alignzoo.engine.sampling.decoder import ModelDecoder
+    from alignzoo.engine.sampling.stepped import why_not
 
-    if because := why_not(model):
+    return why_not(model) or _fault(model, lambda steps: ModelDecoder(model))
+
+
+def _why_not_captured(model: PreTrainedModel) -> str:
+    """In words that follow 'because'; '' where replayed steps give what full forwards give."""
+    from alignzoo.engine.sampling.static import Replaying, StaticDecoder, why_not_fixed
+
+    if because := why_not_fixed(model):
         return because
+    tried: list[Replaying] = []
+
+    def decoder(steps: int) -> Replaying:
+        tried.append(Replaying(StaticDecoder(model, steps + 1)))
+        return tried[0]
+
+    return _fault(model, decoder) or tried[0].refused
+
+
+def _fault(model: PreTrainedModel, decoder: Callable[[int], Reader]) -> str:
+    """What is wrong with the steps of a decoder for so many steps."""
+    from alignzoo.engine.sampling.stepped import trial
+
     room, before = (context_of(model.config) or TRIED + 3) - 3, _ages(model)
     with sampling_mode(model):
         try:
-            error = trial(model, max(1, min(TRIED, room)))
+            steps = max(1, min(TRIED, room))
+            error = trial(model, decoder(steps), steps)
         except Exception as failure:  # whatever it is, `generate` knows the family's own way
             return f"{type(failure).__name__} came up when it was stepped"
     if not error <= _rounding(model):
