@@ -43,7 +43,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "types": 5,
     "data": 2110,
     "recipe": 2785,  # rewards on pairs, who values answers, and what may be asked of judges
-    "engine": 7470,  # hidden states of teachers kept, and rows side by side without padding
+    "engine": 7490,  # hidden states of teachers kept, and rows side by side without padding
     "store": 1400,
     "judging": 1805,  # and answers to one prompt, ranked or graded; bills of tokens
     "closed": 105,  # rows and gradients by formula: of the signals of ops, and what methods' need
