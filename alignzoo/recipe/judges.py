@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from alignzoo.contract.algorithm import Algorithm
@@ -25,6 +26,7 @@ from alignzoo.recipe.rewards import (
 )
 from alignzoo.recipe.spec import JudgeSpec, Spec
 
+OF_JUDGES = ("by", "questions", "max_cost", "vote", "min_parsed")
 USUAL: Mapping[By, str] = {"wins": "pairwise", "score": "pointwise"}  # what judges are asked
 
 
@@ -71,12 +73,12 @@ def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
     for k, judge in enumerate(spec.judge):
         yield from plugin_faults(registry, "judge", judge.name, ("judge", k, "name"), judge.with_)
     yield from _twin_faults(spec.judge, registry, ())
+    yield from _vote_faults(spec, len(spec.judge))
     cls = registry.benchmarks.get(spec.benchmark)
     if cls is None:
         return
     if not issubclass(cls, JudgedBenchmark):
-        if spec.judge:
-            yield Fault(("judge",), f"{cls.name} has a judge of its own; remove this", at_key=True)
+        yield from _unasked_faults(spec, cls)
         return
     if not spec.judge and not spec.rewards:
         yield Fault(("benchmark",), f"{cls.name} needs `judge:`; `alignzoo list judges` names them")
@@ -84,6 +86,15 @@ def judge_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
         yield Fault(("samples",), f"{cls.name} takes one answer per prompt")
     if spec.kl_to:
         yield Fault(("kl_to",), f"KL is not measured with {cls.name}; use a benchmark with a rule")
+
+
+def _unasked_faults(spec: EvaluateSpec, cls: type[Benchmark]) -> Iterator[Fault]:
+    """What is for judges, where a benchmark asks none."""
+    if spec.judge:
+        yield Fault(("judge",), f"{cls.name} has a judge of its own; remove this", at_key=True)
+    if _is_set(spec, "min_parsed"):
+        what = f"has no effect: {cls.name} asks no judge in words; take it out"
+        yield Fault(("min_parsed",), what, at_key=True)
 
 
 def judged_pairs_faults(spec: EvaluateSpec, registry: Registry) -> Iterator[Fault]:
@@ -190,12 +201,29 @@ def valued_faults(spec: ValuedSpec, registry: Registry, path: Path) -> Iterator[
         return
     if is_worded(spec, registry):
         yield from _question_faults(spec, registry, path)
-    else:
-        for key in ("questions", "max_cost"):
-            if getattr(spec, key) is not None:
-                what = "has no effect: the judge is not asked in words; take it out"
-                yield Fault((*path, key), what, at_key=True)
+    yield from _idle_faults(spec, registry, path)
     yield from _price_faults(spec, registry, path)
+
+
+def _idle_faults(spec: ValuedSpec, registry: Registry, path: Path) -> Iterator[Fault]:
+    """Keys that are set and would do nothing."""
+    asked = any(issubclass(registry.judges[judge.name], AskedJudge) for judge in spec.judges)
+    idle = [] if asked else ["max_cost", "min_parsed"]
+    idle += [] if is_worded(spec, registry) else ["questions"]
+    for key in filter(partial(_is_set, spec), idle):
+        what = "has no effect: the judge is not asked in words; take it out"
+        yield Fault((*path, key), what, at_key=True)
+    yield from (fault.under(path) for fault in _vote_faults(spec, len(spec.judges)))
+
+
+def _vote_faults(spec: ValuedSpec | EvaluateSpec, judges: int) -> Iterator[Fault]:
+    if judges < 2 and _is_set(spec, "vote"):
+        what = "has no effect: a single judge votes with nobody; name several, or take it out"
+        yield Fault(("vote",), what, at_key=True)
+
+
+def _is_set(spec: Spec, key: str) -> bool:
+    return bool(getattr(spec, key) != type(spec).model_fields[key].default)
 
 
 def _ability_faults(spec: ValuedSpec, name: str, registry: Registry, path: Path) -> Iterator[Fault]:
@@ -252,10 +280,9 @@ def reward_faults(rollout: RolloutSpec, registry: Registry) -> Iterator[Fault]:
     for part, path in placed_rewards(rollout.reward):
         yield from valued_faults(part, registry, path)
         yield from _lone_faults(part, rollout.samples_per_prompt, registry, path)
-        if part.judges or not (part.by or part.questions or part.max_cost):
-            continue
-        key = next(key for key in ("by", "questions", "max_cost") if getattr(part, key) is not None)
-        yield Fault((*path, key), "is for judges; a reward model takes none", at_key=True)
+        key = next(filter(partial(_is_set, part), OF_JUDGES), None)
+        if key is not None and not part.judges:
+            yield Fault((*path, key), "is for judges; a reward model takes none", at_key=True)
     yield from _weight_faults(rollout.reward)
 
 

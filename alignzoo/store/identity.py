@@ -175,7 +175,9 @@ def _judges(judges: Iterable[JudgeSpec], registry: Registry) -> list[dict[str, A
 
 
 def _values(spec: Spec, registry: Registry) -> dict[str, Any]:
-    """What answers are worth; a sum logs its parts too."""
+    """What answers are worth. A sum logs its parts by their names too, those of judges and models:
+    a log must not call a reward model what the recipe calls another.
+    """
     reward = getattr(getattr(spec, "rollout", None), "reward", None)
     named = list(reward.names) if reward is not None and reward.parts is not None else None
     return {"of": [_valued(block, registry) for block in valued_blocks(spec)], "named": named}

@@ -86,12 +86,16 @@ def _lacks(folder: Path, identity: Identity, what: str) -> str:
 # --- what the runs of a seed cost --------------------------------------------------------------
 
 
-def add_seconds(folder: Path, seconds: float, *, whole: bool) -> None:
-    """Note CPU seconds of one sitting beside a run; `whole`: no earlier one was lost."""
+def add_seconds(folder: Path, seconds: float | None, *, whole: bool) -> None:
+    """Note CPU seconds of one sitting, of all its processes together, beside a run; None: they are
+    not known, nor are those of the run then. `whole`: no earlier sitting was lost.
+    """
     file = folder.with_name(folder.name + CLOCK)
     before = read_json(file).get("cpu_seconds")
     known = 0.0 if whole and before is None else before
-    if isinstance(known, int | float):
+    if seconds is None:
+        write_json(file, {"cpu_seconds": None})
+    elif isinstance(known, int | float):
         write_json(file, {"cpu_seconds": round(known + seconds, 1)})
 
 

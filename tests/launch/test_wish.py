@@ -1,7 +1,14 @@
 """What a command line and an environment say about processes is done, or refused."""
 
-import pytest
+from dataclasses import fields
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from alignzoo.cli.commands import app
+from alignzoo.cli.doing import launching
+from alignzoo.cli.doing.running import Asked
 from alignzoo.contract.errors import UsageError
 from alignzoo.launch.wish import Wish, check, join_slurm, refuse_nested
 
@@ -87,3 +94,16 @@ def test_a_batch_script_whose_tasks_nobody_started_is_no_single_process_in_silen
 def test_one_task_of_srun_and_the_workers_of_torchrun_keep_their_environment():
     assert join_slurm(STEP | {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"}) == {}
     assert join_slurm({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}) == {}
+
+
+def test_a_worker_is_told_all_that_the_command_line_was(monkeypatch):
+    """A word that is left out, such as --rejudge-failed, would be heeded by one process alone."""
+    told = []
+    monkeypatch.setattr(launching, "launched_command", lambda asked, wish: told.append(asked) or 0)
+    every = Asked("r.yaml", ("a=1", "b=2"), Path("out"), True, 3, ("seed=1,2", "c=3,4"), True)
+    least = Asked("r.yaml", (), None, False, 1)
+    for asked in (every, least):
+        assert CliRunner().invoke(app, asked.words).exit_code == 0
+        assert told.pop() == asked
+    named = {field.name for field in fields(Asked)}
+    assert all(getattr(every, name) != getattr(least, name) for name in named - {"recipe"})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from alignzoo import AskedJudge, Judge, JudgedBenchmark, Score, Usage, hookimpl, option
+from alignzoo import AskedJudge, Benchmark, Judge, JudgedBenchmark, Score, Usage, hookimpl, option
 from alignzoo.contract.algorithm import Algorithm
 from alignzoo.contract.errors import RecipeError
 from alignzoo.contract.types import RolloutBatch
@@ -80,6 +80,12 @@ class Pointwise(JudgedBenchmark):
     compares = False
 
 
+class Counts(Benchmark):
+    """Judges by itself."""
+
+    name = "counts"
+
+
 class Online(Algorithm):
     """Learns from what it samples."""
 
@@ -103,7 +109,7 @@ def registry():
     module = types.ModuleType("valued")
     hooks = {
         "register_judges": [Scores, Compares, Neither, Asked, Endless],
-        "register_benchmarks": [Pairwise, Pointwise],
+        "register_benchmarks": [Pairwise, Pointwise, Counts],
         "register_algorithms": [Online, Plays],
     }
     for name, classes in hooks.items():
@@ -143,6 +149,11 @@ REFUSED = {
     "tokens of a reply of endless",
     "{judge: scores, max_cost: 3}": "reward.max_cost: has no effect: the judge is not asked",
     "{judge: scores, questions: pairwise}": "reward.questions: has no effect: the judge is not ask",
+    "{judge: scores, min_parsed: 0}": "reward.min_parsed: has no effect: the judge is not asked",
+    "{judge: asked, vote: majority}": "reward.vote: has no effect: a single judge votes with",
+    "{judge: scores, vote: majority}": "reward.vote: has no effect: a single judge votes with",
+    "{model: m, vote: majority}": "reward.vote: is for judges; a reward model takes none",
+    "{model: m, min_parsed: 0.5}": "reward.min_parsed: is for judges; a reward model takes none",
     "{judge: asked, by: score, questions: pairwise}": "reward.questions.name: pairwise compares "
     "two answers, which is `by: wins`, not `by: score`",
     "{judge: asked, by: wins, questions: pointwise}": "reward.questions.name: pointwise grades "
@@ -172,6 +183,28 @@ def test_a_reward_that_cannot_be_given_is_refused_with_place_and_cause(tmp_path,
         loaded(tmp_path, reward)
     (problem,) = error.value.problems
     assert REFUSED[reward] in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (
+            "benchmark: pairwise, baseline: b, judge: asked, vote: majority",
+            "evaluate.0.vote: has no",
+        ),
+        ("benchmark: counts, min_parsed: 0.5", "evaluate.0.min_parsed: has no effect: counts asks"),
+        ("benchmark: pairwise, baseline: b, judge: [asked, asked]", "evaluate.0.judge.1: is the"),
+    ],
+)
+def test_keys_of_judges_that_do_nothing_in_an_evaluation_are_refused(tmp_path, block, words):
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        f"name: r\nmodel: m\nstages: []\nevaluate:\n  - {{models: [initial], {block}}}\n"
+    )
+    with pytest.raises(RecipeError) as error:
+        load_recipe(file, REGISTRY)
+    (problem,) = error.value.problems
+    assert words in str(problem)
 
 
 def test_replies_without_an_end_that_cost_nothing_may_have_a_limit(tmp_path):

@@ -43,7 +43,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "types": 5,
     "data": 2125,
     "recipe": 2785,  # rewards on pairs, who values answers, and what may be asked of judges
-    "engine": 7960,  # teachers' states kept, rows without padding, sampling replayed, products of a GPU
+    "engine": 7960,  # teachers' states kept, rows without padding, sampling replayed on a GPU
     "store": 1400,
     "judging": 1805,  # and answers to one prompt, ranked or graded; bills of tokens
     "closed": 440,  # rows and gradients by formula, and the kernels of a GPU

@@ -1,7 +1,7 @@
 """Calls to judges are found again, with the totals that they had."""
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 from alignzoo.judging.referee import Heard, Seat
@@ -74,26 +74,36 @@ def test_a_line_that_a_kill_has_cut_is_no_call(tmp_path):
     assert Ledger(path, price).until(4) == Total(12, 12, 2.75)
 
 
+@dataclass
 class Referee:
-    """Every question costs 2.5."""
+    """Every question costs 2.5; those in `open` have no verdict."""
 
-    again, priced, seats = False, True, (Seat("judge", None),)
+    again: bool = False
+    open: frozenset[str] = frozenset()
+    heard: list = field(default_factory=list)
+    priced, seats = True, (Seat("judge", None),)
 
     def questions(self, groups):
         return [(None, SimpleNamespace(digest=str(a.turns))) for g in groups for a in g]
 
     def hear(self, groups, billed, purse):
-        values, bill = [[1.0] for _ in groups], {str(g[0].turns): taken(2.5) for g in groups}
-        return Heard(values, judged=1, parsed=1, bill=bill)
+        asked = [str(group[0].turns) for group in groups]
+        self.heard += asked
+        values = [[None if turns in self.open else 1.0] for turns in asked]
+        parsed = len(asked) - len(self.open.intersection(asked))
+        return Heard(values, len(asked), parsed, bill={turns: taken(2.5) for turns in asked})
 
     def takes(self, strangers):
         return not strangers
 
 
-def valuer(folder, notes):
+def valuer(folder, notes=None, **referee):
+    notes = [] if notes is None else notes
     context = SimpleNamespace(name="it", note=notes.append, folder=folder, registry=None)
     spec = SimpleNamespace(max_cost=None, min_parsed=0, by="score")
-    return Valuer(spec, Referee(), Ledger(folder / "judges.jsonl", price), context, ExitStack())
+    return Valuer(
+        spec, Referee(**referee), Ledger(folder / "judges.jsonl", price), context, ExitStack()
+    )
 
 
 def buffers(judges, start=0):
@@ -121,3 +131,28 @@ def test_a_stage_that_goes_on_at_any_buffer_says_the_costs_of_one_that_never_sto
         assert buffers(again, start) == whole[start:]
         again.close()
         assert notes == ["4 questions to judge 'judge'; cost 10"]
+
+
+def answers(*names):
+    return [[SimpleNamespace(turns=name)] for name in names]
+
+
+def test_a_question_that_an_earlier_call_paid_is_paid_once(tmp_path):
+    judges = valuer(tmp_path)
+    assert judges(answers("b1", "b2")).total.cost == 5.0
+    assert judges(answers("b2", "b3")).total.cost == 7.5
+    assert valuer(tmp_path)(answers("b1", "b2")).total.cost == 5.0
+
+
+def test_a_stage_that_goes_on_asks_again_what_has_no_verdict_if_that_is_wanted(tmp_path):
+    """It stopped after a call that a checkpoint does not know; its place and price stay."""
+    first = valuer(tmp_path, open=frozenset({"b1"}))
+    assert first(answers("b1")).values == [[None]] and first(answers("b2")).values == [[1.0]]
+    kept = valuer(tmp_path)
+    assert kept(answers("b1")).values == [[None]] and kept.referee.heard == []
+    again = valuer(tmp_path, again=True)
+    again.number = 1
+    assert again(answers("b2")).values == [[1.0]] and again.referee.heard == []
+    found = again(answers("b1"))
+    assert found.values == [[1.0]] and again.referee.heard == ["b1"]
+    assert again.ledger.until(0) == Total(1, 1, 2.5) and found.total == Total(2, 2, 5.0)

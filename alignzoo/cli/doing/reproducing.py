@@ -22,6 +22,7 @@ from alignzoo.cli.terminal.names import is_study, recipe_folder
 from alignzoo.cli.terminal.screen import print_table
 from alignzoo.contract.errors import AlignzooError, Interrupted, UsageError, counted, suggest
 from alignzoo.engine.parallel.agreement import is_main
+from alignzoo.engine.parallel.exchange import as_one, everyone
 from alignzoo.recipe.blocks import Recipe
 from alignzoo.recipe.options import build_options
 from alignzoo.recipe.registry import Registry, load_plugins
@@ -176,7 +177,8 @@ def run_world(opened: Opened, world: str, registry: Registry, wish: Wish) -> int
         return 0
     done: list[SeedRuns] = []
     for count, seed in enumerate(numbers, 1):
-        print(f"{opened.study.name} on {world}, seed {seed} ({count} of {len(numbers)})")
+        if is_main():
+            print(f"{opened.study.name} on {world}, seed {seed} ({count} of {len(numbers)})")
         own = tuple(seeded(recipe, seed) for recipe in recipes)
         folders = tuple(folder_of(wish.output / world, r, wish.changed, registry) for r in own)
         for path, recipe, folder in zip(opened.recipes[world], own, folders, strict=True):
@@ -206,16 +208,23 @@ def _tell(opened: Opened, world: str, result: Result, files: Sequence[Path]) -> 
 def _run(
     path: Path, recipe: Recipe, folder: Path, registry: Registry, words: tuple[str, ...]
 ) -> int:
-    """Bring one run to its end, unless it is there; the exit status."""
-    if not unfinished(folder, recipe, registry):
-        print(f"{recipe.name}: finished before ({folder})")
+    """Bring one run to its end, unless the first process finds it there; the exit status."""
+    crew = everyone()
+    if not as_one(lambda: crew.from_main(lambda: unfinished(folder, recipe, registry))):
+        if is_main():
+            print(f"{recipe.name}: finished before ({folder})")
         return 0
     begun, before = (folder / "run.json").exists(), _cpu()
+    spent: float | None = None
     try:
-        return run_command(Asked(str(path), words, folder, fresh=False, seeds=1))
-    finally:
-        if folder.exists():
-            add_seconds(folder, _cpu() - before, whole=not begun)
+        status = run_command(Asked(str(path), words, folder, fresh=False, seeds=1))
+        if status == 0 and crew.size > 1:
+            spent = as_one(lambda: sum(crew.gathered(_cpu() - before)))
+        return status
+    finally:  # of several processes that did not end well nobody knows what all took
+        if is_main() and folder.exists():
+            own = _cpu() - before if crew.size == 1 else spent
+            add_seconds(folder, own, whole=not begun)
 
 
 def _cpu() -> float:

@@ -42,14 +42,18 @@ def buffers_of(job: Job, layout: Layout, stored: Mapping[str, snapshots.Stored])
     """Given data, or what the policy samples."""
     optim, rollout = job.optim, job.rollout
     if rollout is None:
+        if len(job.items) < optim.batch_size:
+            job.rails.say(words.fewer(len(job.items), optim.batch_size))
         batches = schedule(len(job.items), job.cut, optim, job.seed)
         kind = job.algorithm.batch
         known = {name: filed(s, job.items, kind) for name, s in stored.items()}
         return OfflineSource(job.items, kind, batches, known, job.pad_id, job.ranks)
-    each = rollout.items_per_prompt(job.kind)
+    each, n = rollout.items_per_prompt(job.kind), len(rollout.prompts)
+    if n < rollout.prompts_per_buffer:
+        job.rails.say(words.fewer_prompts(n, rollout.prompts_per_buffer))
     prompts = buffer_cut(job.cut, rollout.prompts_per_buffer, each)
     batches = schedule(
-        len(rollout.prompts),
+        n,
         prompts,
         optim,
         job.seed,

@@ -34,6 +34,16 @@ def left_over(done: int, updates: int) -> str:
     return f"the last buffer served {done} of {updates} updates: train.steps ends there"
 
 
+def fewer(n: int, wanted: int) -> str:
+    """Data that do not fill one batch."""
+    return f"{counted(n, 'item')}, fewer than train.batch_size = {wanted}: every batch has {n}"
+
+
+def fewer_prompts(n: int, wanted: int) -> str:
+    """Prompts that do not fill one buffer."""
+    return f"{counted(n, 'prompt')}, fewer than rollout.prompts = {wanted}: every buffer has {n}"
+
+
 def validated(metric: str, value: float, cursor: Cursor) -> str:
     """One validation; the cursor knows its best already."""
     at = cursor.best_step
