@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from alignzoo.contract.rollout import Sampling, sample_key
 from alignzoo.engine.memory.live import Live
 from alignzoo.engine.memory.sampling import CACHE, Decoding, sample
+from alignzoo.engine.models.beside import attend, joins_rows
 from alignzoo.engine.parallel.ranks import start_ranks, steady_attention
 from alignzoo.engine.sampling import static
 from alignzoo.engine.sampling.decoder import ModelDecoder
@@ -250,6 +251,14 @@ def test_heads_that_share_keys_attend_to_them_as_they_are(heads, monkeypatch):
     torch.testing.assert_close(found, right.transpose(1, 2))
     assert read == [key.data_ptr()]
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
+
+
+def test_steps_of_sampling_and_rows_side_by_side_leave_each_other_their_attention():
+    for _ in range(2):  # whichever is first
+        with packed():
+            own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        assert joins_rows(tiny_llama(seed=3))
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is attend is not own
 
 
 # --- which way ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from alignzoo.engine.models.heads import body_of, evaluating, probe_ids
 from alignzoo.engine.models.prefixes import off, sees_all_before, visible, within_rounding
@@ -132,10 +133,9 @@ def _kernel_holds(dtype: torch.dtype) -> bool:
 
 def _heeds_edges() -> bool:
     """Let transformers compute `sdpa` by `attend`, unless another package has put its own there."""
-    known = AttentionInterface()
-    if known["sdpa"] is sdpa_attention_forward:
+    if ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward:
         AttentionInterface.register("sdpa", attend)
-    return known["sdpa"] is attend
+    return ALL_ATTENTION_FUNCTIONS["sdpa"] is attend
 
 
 @torch.no_grad()

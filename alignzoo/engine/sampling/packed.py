@@ -11,7 +11,10 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from alignzoo.engine.models.beside import attend
+
 NAME = "sdpa"
+KNOWN = (sdpa_attention_forward, attend)  # not what another package has put there
 
 
 @contextmanager
@@ -21,13 +24,14 @@ def packed() -> Iterator[None]:
     Before it learnt the same, the library copied keys and values once per head that shares them: a
     third of a step.
     """
-    before = ALL_ATTENTION_FUNCTIONS[NAME]
-    if before is sdpa_attention_forward:
-        ALL_ATTENTION_FUNCTIONS[NAME] = _attend
+    if ALL_ATTENTION_FUNCTIONS[NAME] not in KNOWN:
+        yield
+        return
+    ALL_ATTENTION_FUNCTIONS[NAME] = _attend
     try:
         yield
     finally:
-        ALL_ATTENTION_FUNCTIONS[NAME] = before
+        del ALL_ATTENTION_FUNCTIONS[NAME]  # which would hide what is registered later
 
 
 def _attend(
