@@ -1,6 +1,6 @@
 """The loss op on a GPU: hidden states to rows and gradients, beside its own matrix products.
 
-    python benchmarks/gpu_loss.py [--json] [--tune] [--tiny]
+    python benchmarks/gpu_loss.py [--json] [--tiny]
 
 8,192 positions, H = 1,536, V = 151,936, bf16 states and weights, float32 logits, a known upstream.
 `torch` are the closed forms in torch, `kernels` those of Triton. GEMMs are the op's own products in
@@ -34,7 +34,6 @@ LOSSES = {
     "log_prob": {"lp": log_prob("policy")},
 }
 ROUNDS, GB = 7, 1e9
-CONFIGS = ((1024, 4), (2048, 4), (2048, 8), (4096, 8), (4096, 16), (8192, 16), (8192, 32))
 
 
 @dataclass(frozen=True)
@@ -184,37 +183,9 @@ def empty(on_gpu: bool) -> None:
         torch.cuda.empty_cache()
 
 
-def tune(width: int, n: int = 792) -> list[dict[str, Any]]:
-    """Milliseconds of each kernel by block and warps, and the bytes a second of the best."""
-    z = [torch.randn(n, width, device="cuda") * 4 for _ in range(3)]
-    labels = torch.randint(width, (n,), device="cuda")
-    alpha = torch.rand(n, device="cuda")
-    one = n * width * 4
-    seen = kernels.compare(*z, labels)
-    out = torch.empty_like(z[0])
-    works: dict[str, tuple[Callable[[], Any], int]] = {
-        "log_prob": (lambda: kernels.log_prob(z[0], labels, out), 3),
-        "log_prob rows": (lambda: kernels.log_prob(z[0], labels, None), 1),
-        "kl": (lambda: kernels.kl(z[0], z[1], out, None), 5),
-        "compare": (lambda: kernels.compare(*z, labels), 5),
-        "beyond": (lambda: seen.kl_beyond(alpha, out), 4),
-    }
-    found = []
-    for block, warps in CONFIGS:
-        with patch.object(kernels, "BLOCK", block), patch.object(kernels, "WARPS", warps):
-            row: dict[str, Any] = {"block": block, "warps": warps}
-            for name, (work, passes) in works.items():
-                ms = timed(work, "cuda", 5)
-                row[name] = f"{ms:.2f} ms {passes * one / ms / 1e9:.2f} TB/s"
-        print(row, flush=True)
-        found.append(row)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--tune", action="store_true", help="kernels by block size and warps too")
     parser.add_argument("--tiny", action="store_true", help="toy shapes on any machine")
     parser.add_argument("--gb", type=float, default=3.0, help="the scorer's budget")
     asked = parser.parse_args()
@@ -228,7 +199,7 @@ def main() -> None:
     if not asked.tiny:
         rows.append(measure(Case("aligndistil", size, torch.float32, device), budget, mixed=True))
         print(rows[-1], flush=True)
-    found = {"rows": rows, "tune": tune(size[2]) if asked.tune else []}
+    found: dict[str, Any] = {"rows": rows}
     if not asked.tiny:
         found["device"] = torch.cuda.get_device_name()
     if asked.json:

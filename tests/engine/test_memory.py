@@ -159,7 +159,7 @@ def test_no_chunk_of_logits_is_held_until_the_backward_pass_ends(method):
 
 def distilled(precision="fp32"):
     """A stage in which the logits of all positions are most of what is held."""
-    optimised = optim(batch_size=8, micro_batch_size=8, chunk_mb=None, gradient_checkpointing=True)
+    optimised = optim(batch_size=2, micro_batch_size=2, chunk_mb=None, gradient_checkpointing=True)
     return Case("", AlignDistil(r=2.0), partial(llama, layers=1), optimised, 8, 504, precision)
 
 
