@@ -113,7 +113,7 @@ def facts() -> dict[str, Any]:
     names = ("torch", "transformers", "accelerate", "deepspeed", "peft", "flash_attn")
     here = [name for name in names if importlib.util.find_spec(name)]
     return {
-        "commit": done.stdout.strip() or os.environ.get("COMMIT", "?"),
+        "commit": os.environ.get("COMMIT") or done.stdout.strip(),
         "machine": platform.machine(),
         "versions": {name: version(name) for name in here},
     }
