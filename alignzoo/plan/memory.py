@@ -126,6 +126,7 @@ class Predictor:
         scalar = tuple(self._model(origin(x, self.recipe), REWARD, mode) for x in rewards)
         view = self._view(spec, origins, response)
         stage = Stage(job, mode, prompt, response, view, self.devices.gpu, decoding, scalar)
+        stage = replace(stage, memory=self.devices.memory)
         lengths = (prompt, response, view)
         key = (algorithm, job.kind, job.on_policy, str(origins), str(adapted), str(optim))
         return stage, (*key, lengths, decoding, rewards)

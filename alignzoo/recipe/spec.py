@@ -129,7 +129,8 @@ class OptimSpec(Spec):
     chunk_mb: int | None = Field(
         None,
         gt=0,
-        description="memory for the logits of one chunk, in MB; null: 256 on a CPU, 3072 on a GPU",
+        description="memory for the logits of one chunk, in MB; null: 256 on a CPU, on a GPU a "
+        "32nd of its memory, 3072 at most",
     )
     save_every: int | None = Field(
         None,

@@ -30,6 +30,7 @@ LAYER = 2 * H * H + 2 * H * KV + H + 2 * KV + 3 * H * MLP + 2 * H
 WEIGHTS = 4 * (V * H + LAYERS * LAYER + H)  # bytes in float32
 PAPER = "recipes/paper/aligndistil_onpolicy_qwen2.5-1.5b.yaml"
 TRAIN = ("micro_batch_size=2", "gradient_checkpointing=false")
+WIDER = ("--set", "stages.dpo.train.chunk_mb=256")  # than a GPU so small would be given
 SHORT = ("data.max_length=160", *(f"train.{x}" for x in TRAIN))
 EXPERTS = {"model_type": "mixtral", "vocab_size": 99, "num_hidden_layers": 1, "hidden_size": 32}
 EXPERTS |= {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
@@ -69,7 +70,7 @@ def said(tmp_path_factory):
     calls = {
         "nowhere": paper,
         "eight": (*known, "--gpus", "8", "--json"),
-        "small": (*known, "--gpus", "8", "--gpu-memory", "0.77G"),
+        "small": (*known, *WIDER, "--gpus", "8", "--gpu-memory", "0.89G"),
         "tiny": (*known, "--gpu-memory", "0.3GiB"),
         "plugin": ("plan", str(folder / "one.yaml"), "--memory"),
         "adapted": ("plan", str(folder / "two.yaml"), "--memory", "--json"),
@@ -110,7 +111,7 @@ def test_what_cannot_fit_is_refused_with_what_would(said):
     assert said["small"].status == 1
     (line,) = [x for x in said["small"].err.splitlines() if "dpo:" in x]
     need, has = map(float, re.findall(r"([\d.]+) GB", line)[:2])
-    assert need > 0.9 * has == pytest.approx(0.693)
+    assert need > 0.9 * has == pytest.approx(0.801)
     cure = re.search(r"what would fit: (.*)", line)[1]
     assert "parallel.strategy: fsdp2 (" in cure
     assert "train.micro_batch_size: 1 (" in cure
@@ -118,7 +119,7 @@ def test_what_cannot_fit_is_refused_with_what_would(said):
     assert " and " not in cure  # one is enough
     figures = [float(x) for x in re.findall(r"\(([\d.]+) GB\)", cure)]
     assert figures
-    assert all(x <= 0.69 for x in figures)
+    assert all(x <= 0.80 for x in figures)
 
 
 def test_where_nothing_helps_that_is_said(said):

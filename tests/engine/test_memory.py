@@ -164,15 +164,21 @@ def distilled(precision="fp32"):
 
 
 def test_a_plan_for_a_gpu_counts_the_larger_chunks_that_one_is_given(monkeypatch):
-    monkeypatch.setitem(fused.BUDGET, "cpu", 4 * 2**20)
-    monkeypatch.setattr(fused, "BUDGET_ELSEWHERE", 16 * 2**20)
+    monkeypatch.setattr(fused, "BUDGET", 4 * 2**20)
+    monkeypatch.setattr(fused, "MOST", 16 * 2**20)
     here, there = (predicted(distilled(), gpu).bytes["logits"] for gpu in (False, True))
     more = 64 * (16 * 2**20 // 36_000 // 64 - 4 * 2**20 // 36_000 // 64)  # positions of a chunk
     assert 1.0 <= (there - here) / (more * 3 * 1500 * 4) < 1.5  # not all peaks at one moment
 
 
+def test_a_chunk_takes_no_more_of_a_gpu_than_a_small_part():
+    assert fused.budget_on("cuda", 24e9) == int(24e9 / 32)
+    assert fused.budget_on("cuda", 80e9) < 3 * 2**30 == fused.budget_on("cuda", 140e9)
+    assert fused.budget_on("cpu") == 256 * 2**20
+
+
 def test_a_plan_for_a_gpu_counts_what_its_products_take_in_bf16(monkeypatch):
-    monkeypatch.setattr(fused, "BUDGET_ELSEWHERE", 4 * 2**20)
+    monkeypatch.setattr(fused, "MOST", 4 * 2**20)
     copies = {}
     for precision in ("fp32", "bf16"):
         copies[precision] = predicted(distilled(precision), True).bytes.get("copies", 0)

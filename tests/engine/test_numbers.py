@@ -314,7 +314,7 @@ folder = Path("{folder}") / "run"
 try:
     train(job(folder, SFT(), items=items, load=fresh, optim=replace(STILL, shuffle=False)))
 except TrainingError as error:
-    print(os.environ["RANK"], error, flush=True)
+    print(os.environ["RANK"] + f" {{error}}\\n", end="", flush=True)  # one write, one line
 end(0)
 """
 

@@ -43,7 +43,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "types": 5,
     "data": 2125,
     "recipe": 2785,  # rewards on pairs, who values answers, and what may be asked of judges
-    "engine": 7960,  # teachers' states kept, rows without padding, sampling replayed on a GPU
+    "engine": 7975,  # teachers' states kept, rows without padding, sampling replayed on a GPU
     "store": 1400,
     "judging": 1805,  # and answers to one prompt, ranked or graded; bills of tokens
     "closed": 446,  # rows and gradients by formula, and the kernels of a GPU
@@ -54,7 +54,7 @@ BUDGET = {  # code lines of a room with its sub-rooms; raise one in the commit t
     "studies": 1830,  # recipes over seeds: checked, folded, judged, written; curves as figures
     "report": 1190,  # runs read whatever happened to them, every number a value, one page
     "stages": 3070,  # judges' rewards and their ledger, rewards and judges on given pairs
-    "plan": 625,  # and what is refused before anything trains
+    "plan": 630,  # and what is refused before anything trains
     "run": 310,
     "testing": 1730,
     "cli": 3540,  # with torch imported on first use, and `reproduce`

@@ -39,9 +39,9 @@ class Optim:
     aux_loss: bool = False
     cache_teacher: bool = False
 
-    def chunk(self, device: str) -> int:
-        """Bytes for the logits of one chunk."""
-        return budget_on(device) if self.chunk_mb is None else self.chunk_mb * 2**20
+    def chunk(self, device: str, memory: float | None = None) -> int:
+        """Bytes for the logits of one chunk, on a device of so much memory."""
+        return budget_on(device, memory) if self.chunk_mb is None else self.chunk_mb * 2**20
 
 
 FUSED = ("AdamW", "Adam", "SGD")  # that torch updates in one pass over memory, on a GPU

@@ -63,6 +63,7 @@ class Stage:
     gpu: bool  # fused attention in bf16 and the multi-tensor optimiser, as on an accelerator
     decoding: Decoding | None = None  # how the built-in engine samples
     rewards: tuple[PreTrainedModel, ...] = ()  # scalar heads that score what was sampled
+    memory: float | None = None  # bytes of a device, where it is known
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,9 @@ class _Walk:
 def _placed(stage: Stage) -> Job:
     """With the chunks of the device that is planned for: the walk itself is on a CPU."""
     optim, device = stage.job.optim, GPU if stage.gpu else stage.job.ranks.device.type
-    return replace(stage.job, optim=replace(optim, chunk_mb=optim.chunk(device) // 2**20))
+    return replace(
+        stage.job, optim=replace(optim, chunk_mb=optim.chunk(device, stage.memory) // 2**20)
+    )
 
 
 def worst_batch(

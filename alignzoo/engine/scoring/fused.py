@@ -25,7 +25,8 @@ from alignzoo.engine.scoring.probe import Nature, check_form, form_of
 from alignzoo.engine.scoring.rows import Heads, Named, States, Upstream, dense
 
 # Bytes of a chunk. Thin matrix products leave most of a GPU idle; on a CPU, wide ones gain nothing.
-BUDGET, BUDGET_ELSEWHERE = {"cpu": 256 * 2**20}, 3 * 2**30
+BUDGET, MOST = 256 * 2**20, 3 * 2**30  # on a CPU, and on a GPU at most
+SHARE = 32  # parts of a GPU's memory, of which a chunk takes one
 CLOSE = 16  # roundings by which a forecast may differ
 Live = Mapping[str, tuple[bool, bool]]  # role that learns -> whether its hidden states, its head do
 
@@ -93,9 +94,13 @@ class Fused:
         return Nature(learning, generic, form)
 
 
-def budget_on(device: str) -> int:
-    """Bytes of a chunk where nothing else is said."""
-    return BUDGET.get(device, BUDGET_ELSEWHERE)
+def budget_on(device: str, memory: float | None = None) -> int:
+    """Bytes of a chunk where nothing else is said; `memory` is a GPU's, if not that of this one."""
+    if device == "cpu":
+        return BUDGET
+    if memory is None and device == "cuda" and torch.cuda.is_available():
+        memory = torch.cuda.mem_get_info()[1]
+    return MOST if memory is None else min(MOST, int(memory / SHARE))
 
 
 def half_of(device: torch.device) -> torch.dtype | None:
